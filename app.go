@@ -1,0 +1,250 @@
+package tenfold
+
+import (
+	"strings"
+	"time"
+)
+
+// App is one validated, immutable revision of one environment. Package manifest makes it: every
+// default is filled in, every reference resolved, every duration and size a plain number.
+type App struct {
+	Name     AppName     `json:"name"`
+	Env      Environment `json:"env"`
+	Revision Revision    `json:"revision"`
+	// Domains are host names of the user's own; the first is canonical, the others redirect to it.
+	Domains []string `json:"domains,omitempty"`
+
+	Frontends map[Name]Frontend `json:"frontends,omitempty"`
+	Services  map[Name]Workload `json:"services,omitempty"`
+	Jobs      map[Name]Job      `json:"jobs,omitempty"`
+	Databases map[Name]Database `json:"databases,omitempty"`
+	Caches    map[Name]Cache    `json:"caches,omitempty"`
+	Secrets   map[Name]Secret   `json:"secrets,omitempty"`
+	// Rules are edge.routes, by route as written.
+	Rules map[Route]Rule `json:"rules,omitempty"`
+}
+
+// ID makes the identity of one of the app's things.
+func (a App) ID(kind Kind, name Name) ID {
+	return ID{App: a.Name, Env: a.Env, Kind: kind, Name: name}
+}
+
+// Source says where an entry's files are and which bytes they are.
+type Source struct {
+	// Root is the project's folder on this machine, absolute; Context the folder below it that is
+	// copied for the build ("." for all of it), Path the entry's own folder below Root.
+	// Where a folder lies does not change what is built, so only Digest enters fingerprints.
+	Root    string `json:"root,omitempty"`
+	Context string `json:"context,omitempty"`
+	Path    string `json:"path"`
+	// Digest is the SHA-256 of the context's files, set when the App was deployed.
+	Digest string `json:"digest,omitempty"`
+}
+
+// Build says how sources become something that runs. Empty commands are skipped.
+type Build struct {
+	// Language is "node", "go", "python", "static", ...; Version what the project asks for ("22").
+	Language string `json:"language,omitempty"`
+	Version  string `json:"version,omitempty"`
+	// Install fetches dependencies, Command builds, Test proves; each runs in the entry's folder.
+	Install Command `json:"install,omitzero"`
+	Command Command `json:"command,omitzero"`
+	Test    Command `json:"test,omitzero"`
+	// Output is the folder with a frontend's files, below the entry's path.
+	Output  string        `json:"output,omitempty"`
+	Size    int64         `json:"size,omitempty"`    // bytes of memory; 0: no limit
+	Timeout time.Duration `json:"timeout,omitempty"` // 0: 15 minutes
+}
+
+// Command is a shell line (run by sh -c) or an argument list, never both. Zero means none.
+type Command struct {
+	Shell string   `json:"shell,omitempty"`
+	Args  []string `json:"args,omitempty"`
+}
+
+// IsZero says that there is no command.
+func (c Command) IsZero() bool { return c.Shell == "" && len(c.Args) == 0 }
+
+// Argv is what to execute.
+func (c Command) Argv() []string {
+	if c.Shell != "" {
+		return []string{"/bin/sh", "-c", c.Shell}
+	}
+	return c.Args
+}
+
+// String is what people read.
+func (c Command) String() string {
+	if c.Shell != "" {
+		return c.Shell
+	}
+	return strings.Join(c.Args, " ")
+}
+
+// Frontend is a site that is built into files.
+type Frontend struct {
+	Source   Source            `json:"source"`
+	Build    Build             `json:"build"`
+	Env      map[string]string `json:"env,omitempty"`
+	Bindings []Binding         `json:"bindings,omitempty"` // for the build only
+	Routes   []Route           `json:"routes"`
+	// Fallback is the file for paths without one ("index.html" of a single-page app); "" means 404.
+	Fallback string        `json:"fallback,omitempty"`
+	Keep     time.Duration `json:"keep"`
+	Line     int           `json:"line,omitempty"` // in the manifest; for hints
+}
+
+// Workload is a service: tasks that run a command.
+type Workload struct {
+	Source   Source            `json:"source"`
+	Build    Build             `json:"build"`
+	Command  Command           `json:"command"`
+	Migrate  Command           `json:"migrate,omitzero"`
+	Env      map[string]string `json:"env,omitempty"`
+	Bindings []Binding         `json:"bindings,omitempty"`
+	// Uses are the resources that must serve before a task starts.
+	Uses   []ID    `json:"uses,omitempty"`
+	Routes []Route `json:"routes,omitempty"`
+	Health Health  `json:"health"`
+	Size   Size    `json:"size"`
+	Scale  Bounds  `json:"scale"`
+	// Deadline bounds a Deployment.
+	Deadline time.Duration `json:"deadline"`
+	// Drain is how long what is in flight may go on when a task stops.
+	Drain   time.Duration `json:"drain"`
+	Timeout Timeout       `json:"timeout"`
+	Logs    Logs          `json:"logs"`
+	Line    int           `json:"line,omitempty"`
+}
+
+// Health says when a task is well. Route "" means: TCP accepts and GET / answers below 500.
+type Health struct {
+	Route   string        `json:"route,omitempty"`
+	Low     int           `json:"low"` // accepted statuses, inclusive
+	High    int           `json:"high"`
+	Every   time.Duration `json:"every"`
+	Timeout time.Duration `json:"timeout"`
+	Grace   time.Duration `json:"grace"` // time to the first good answer
+}
+
+// Size limits one task. 0 means no limit.
+type Size struct {
+	Memory int64   `json:"memory,omitempty"` // bytes
+	CPU    float64 `json:"cpu,omitempty"`    // cores
+}
+
+// Timeout bounds what the front door waits for.
+type Timeout struct {
+	Request time.Duration `json:"request"`
+	Idle    time.Duration `json:"idle"` // silence of WebSocket and SSE
+}
+
+// Logs says how much output is kept.
+type Logs struct {
+	Keep time.Duration `json:"keep"`
+	Max  int64         `json:"max"` // bytes
+}
+
+// Job is a command of a service, run by schedule or by hand.
+type Job struct {
+	Service  Name              `json:"service"`
+	Command  Command           `json:"command"`
+	Schedule Schedule          `json:"schedule,omitzero"`
+	Env      map[string]string `json:"env,omitempty"`
+	Overlap  string            `json:"overlap"` // forbid | allow | replace
+	Missed   string            `json:"missed"`  // once | skip
+	Retries  int               `json:"retries"`
+	Timeout  time.Duration     `json:"timeout"`
+	Line     int               `json:"line,omitempty"`
+}
+
+// Schedule says when. Exactly one field beside Timezone is set; zero means by hand.
+type Schedule struct {
+	Cron        string        `json:"cron,omitempty"` // five fields
+	Rate        time.Duration `json:"rate,omitempty"`
+	At          time.Time     `json:"at,omitzero"`
+	FirstDeploy bool          `json:"firstDeploy,omitempty"`
+	Timezone    string        `json:"timezone,omitempty"`
+}
+
+// IsZero says: only by hand.
+func (s Schedule) IsZero() bool {
+	return s.Cron == "" && s.Rate == 0 && s.At.IsZero() && !s.FirstDeploy
+}
+
+// Database is a PostgreSQL database.
+type Database struct {
+	Major      int               `json:"major"` // 0: whichever is installed, newest first
+	Extensions []string          `json:"extensions,omitempty"`
+	Settings   map[string]string `json:"settings,omitempty"`
+	Line       int               `json:"line,omitempty"`
+}
+
+// Cache is a Valkey or Redis instance.
+type Cache struct {
+	Engine  string `json:"engine,omitempty"` // "valkey", "redis", "" for whichever is installed
+	Size    int64  `json:"size"`             // bytes
+	Evict   string `json:"evict"`
+	Persist bool   `json:"persist,omitempty"`
+	Line    int    `json:"line,omitempty"`
+}
+
+// Secret is declared here; its value never stands in an App.
+type Secret struct {
+	Generate int   `json:"generate,omitempty"` // random bytes made once; 0: set by hand
+	Version  int64 `json:"version,omitempty"`  // in force when the App was deployed
+	Line     int   `json:"line,omitempty"`
+}
+
+// Binding is a variable that a process gets. Its value is looked up when the process starts.
+type Binding struct {
+	Var   string `json:"var"`
+	From  ID     `json:"from"`
+	Field Field  `json:"field"`
+	// Version pins a secret, so that rotating it changes the fingerprint of those who use it.
+	Version int64 `json:"version,omitempty"`
+}
+
+// Field says which fact of a resource a Binding wants.
+type Field string
+
+// The fields: of a database all from FieldURL to FieldDatabase, of a cache FieldURL, of a service
+// FieldURL (its private address), of a secret FieldValue.
+const (
+	FieldURL      Field = "url"
+	FieldHost     Field = "host"
+	FieldPort     Field = "port"
+	FieldUser     Field = "user"
+	FieldPassword Field = "password"
+	FieldDatabase Field = "database"
+	FieldValue    Field = "value"
+)
+
+// Route is "[METHOD ][host]/path" with a final "*" and ":name" segments, as the manifest writes it.
+type Route string
+
+// Split takes a route apart. method and host are empty when the route has none.
+func (r Route) Split() (method, host, path string) {
+	s := string(r)
+	if i := strings.IndexByte(s, ' '); i >= 0 {
+		method, s = s[:i], strings.TrimLeft(s[i:], " ")
+	}
+	if i := strings.IndexByte(s, '/'); i >= 0 {
+		return method, s[:i], s[i:]
+	}
+	return method, s, "/*"
+}
+
+// Rule is what edge.routes says of a route.
+type Rule struct {
+	Redirect *Redirect `json:"redirect,omitempty"`
+	// Headers are set on responses; an empty value removes the header.
+	Headers map[string]string `json:"headers,omitempty"`
+	Line    int               `json:"line,omitempty"`
+}
+
+// Redirect answers with a Location. A final "*" in To takes what the route's "*" matched.
+type Redirect struct {
+	To     string `json:"to"`
+	Status int    `json:"status"` // 301, 302, 303, 307, 308
+}

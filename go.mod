@@ -1,0 +1,3 @@
+module tenfold
+
+go 1.26

@@ -1,0 +1,101 @@
+// Package directory is what the front door knows: hosts, routes and endpoints, as plain data.
+//
+// The daemon writes snapshots, the door keeps the last one on disk and serves by it whether or not
+// the daemon lives. Nothing here opens a socket. Begin at Snapshot.
+package directory
+
+import "time"
+
+// Snapshot is everything the door routes by. Version only grows; a door refuses an older one.
+type Snapshot struct {
+	Version uint64 `json:"version"`
+	Sites   []Site `json:"sites"`
+	// Console is the unix socket that serves ConsoleHosts (the daemon's console).
+	Console      string   `json:"console,omitempty"`
+	ConsoleHosts []string `json:"consoleHosts,omitempty"`
+}
+
+// Site is one environment of an app.
+type Site struct {
+	App string `json:"app"`
+	Env string `json:"env"`
+	// Hosts are exact names without port, lower case; Redirect maps further hosts to the canonical one.
+	Hosts    []string          `json:"hosts"`
+	Redirect map[string]string `json:"redirect,omitempty"`
+	// Default makes the site answer for localhost, 127.0.0.1 and [::1] too: the only app of the house.
+	Default  bool      `json:"default,omitempty"`
+	Routes   []Route   `json:"routes"`
+	Rules    []Rule    `json:"rules,omitempty"`
+	Services []Service `json:"services,omitempty"`
+	// Frontends maps a name to its release.Site folder.
+	Frontends map[string]Frontend `json:"frontends,omitempty"`
+}
+
+// Route sends what matches Pattern ("[METHOD ][host]/path", see tenfold.Route) to a service or a frontend.
+type Route struct {
+	Pattern  string `json:"pattern"`
+	Service  string `json:"service,omitempty"`
+	Frontend string `json:"frontend,omitempty"`
+}
+
+// Rule is edge.routes: what the most specific matching pattern says, key by key.
+type Rule struct {
+	Pattern    string            `json:"pattern"`
+	RedirectTo string            `json:"redirectTo,omitempty"`
+	Status     int               `json:"status,omitempty"`
+	Headers    map[string]string `json:"headers,omitempty"` // "" removes
+}
+
+// Frontend is where a frontend's releases lie and what answers paths without a file.
+type Frontend struct {
+	Dir      string `json:"dir"`
+	Fallback string `json:"fallback,omitempty"`
+}
+
+// Service is a set of endpoints that answer alike.
+type Service struct {
+	Name      string        `json:"name"`
+	Endpoints []Endpoint    `json:"endpoints"`
+	Request   time.Duration `json:"request"` // time limit of a response's first byte; 0: 60 s
+	Idle      time.Duration `json:"idle"`    // silence of WebSocket and SSE; 0: 10 m
+	// Down says why there is no endpoint, for the error page: "service api: deploy failed: …".
+	Down string `json:"down,omitempty"`
+}
+
+// Endpoint is one task. A draining endpoint gets no new request but keeps those in flight.
+type Endpoint struct {
+	ID       string `json:"id"`   // the task's
+	Addr     string `json:"addr"` // host:port
+	Draining bool   `json:"draining,omitempty"`
+}
+
+// Report is what the door says of itself, every second and at once when asked.
+type Report struct {
+	Version   uint64           `json:"version"` // snapshot in use
+	Endpoints map[string]Count `json:"endpoints"`
+	Routes    []RouteCount     `json:"routes,omitempty"`
+}
+
+// Count is one endpoint's traffic since the door started.
+type Count struct {
+	InFlight int64  `json:"inFlight"`
+	Requests uint64 `json:"requests"`
+	Errors   uint64 `json:"errors"` // no answer, or 5xx
+}
+
+// RouteCount is one route's traffic, with latency in a histogram whose bounds are Bounds.
+type RouteCount struct {
+	App     string        `json:"app"`
+	Env     string        `json:"env"`
+	Pattern string        `json:"pattern"`
+	Class   [6]uint64     `json:"class"` // by status class; index 0: no answer
+	Sum     time.Duration `json:"sum"`
+	Buckets []uint64      `json:"buckets"` // one more than Bounds: the last is everything above
+}
+
+// Bounds are the upper limits of the latency buckets.
+var Bounds = []time.Duration{
+	1 * time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond,
+	25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
+	500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
+}
