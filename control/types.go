@@ -1,0 +1,237 @@
+// Package control is the daemon's API: its types, its HTTP server over an interface that the daemon
+// implements, and a typed client. CLI and console use nothing else.
+//
+// It is JSON over HTTP on a unix socket (mode 0600), and on TCP behind a bearer token when asked.
+// Streams are NDJSON: one object a line, ending when the caller goes away or the thing is over.
+// Begin at API.
+package control
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"tenfold"
+)
+
+// API is everything that can be asked of a house. The daemon implements it, Client calls it over
+// HTTP. Errors are *tenfold.Error.
+type API interface {
+	House(ctx context.Context) (House, error)
+	// Deploy makes a revision from a project's folder and sets it as the goal; the outcome comes as events.
+	Deploy(ctx context.Context, r DeployRequest) (Deployed, error)
+	// Wait returns when the revision serves or was given up on.
+	Wait(ctx context.Context, env Env, revision tenfold.Revision) (Revision, error)
+	Status(ctx context.Context, env Env) (Status, error)
+	Revisions(ctx context.Context, env Env) ([]Revision, error)
+	// Rollback makes an earlier revision (0: the last good one before what serves) the goal, as a new revision.
+	Rollback(ctx context.Context, env Env, to tenfold.Revision) (Deployed, error)
+	// Down stops everything of an environment. Data is kept.
+	Down(ctx context.Context, env Env) error
+	// RemoveData destroys a kept database or cache for good. It refuses what the manifest still names.
+	RemoveData(ctx context.Context, id tenfold.ID) error
+	Kept(ctx context.Context) ([]Kept, error)
+	Scale(ctx context.Context, env Env, service tenfold.Name, b tenfold.Bounds) error
+	Releases(ctx context.Context, env Env, frontend tenfold.Name) ([]Release, error)
+	SwitchRelease(ctx context.Context, env Env, frontend tenfold.Name, id tenfold.ReleaseID) error
+	Secrets(ctx context.Context, app tenfold.AppName) ([]Secret, error)
+	SetSecret(ctx context.Context, app tenfold.AppName, name tenfold.Name, value string) (int64, error)
+	RemoveSecret(ctx context.Context, app tenfold.AppName, name tenfold.Name) error
+	// Events calls yield for each stored event and, with Follow, for each that comes, until ctx ends.
+	Events(ctx context.Context, q EventQuery, yield func(tenfold.Event) error) error
+	Audit(ctx context.Context, app tenfold.AppName, limit int) ([]Entry, error)
+	Logs(ctx context.Context, q LogQuery, yield func(LogLine) error) error
+	// Run starts a job or a one-off command of a service and streams its output; the last line has Exit.
+	Run(ctx context.Context, r RunRequest, yield func(LogLine) error) error
+	// Environ is what a process of the service or a tool for a database is started with: it holds
+	// secrets and is answered on the unix socket only.
+	Environ(ctx context.Context, id tenfold.ID, tool string) (Process, error)
+	Metrics(ctx context.Context, w io.Writer) error
+	// Shutdown ends the house: every app goes down in order, then daemon, door and keeper.
+	Shutdown(ctx context.Context) error
+}
+
+// Env names an environment of an app.
+type Env struct {
+	App tenfold.AppName     `json:"app"`
+	Env tenfold.Environment `json:"env"`
+}
+
+// House is what runs and where.
+type House struct {
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	Data    string    `json:"data"`
+	Listen  []string  `json:"listen"` // addresses of the front door
+	Console string    `json:"console,omitempty"`
+	Apps    []Summary `json:"apps"`
+}
+
+// Summary is one line on an environment.
+type Summary struct {
+	Env
+	State    string           `json:"state"` // deploying, healthy, degraded, failed, stopped
+	Revision tenfold.Revision `json:"revision"`
+	URLs     []string         `json:"urls"`
+	Changed  time.Time        `json:"changed"`
+}
+
+// DeployRequest asks for a revision. Dir is absolute, on the daemon's machine.
+type DeployRequest struct {
+	Dir  string              `json:"dir"`
+	File string              `json:"file,omitempty"` // manifest below Dir; "": tenfold.yaml, or inferred
+	Env  tenfold.Environment `json:"env,omitempty"`  // "": production
+	App  tenfold.AppName     `json:"app,omitempty"`  // "": as the manifest says
+	Plan bool                `json:"plan,omitempty"` // change nothing, only say the steps
+	// Actor is who asks, for the audit log.
+	Actor string `json:"actor,omitempty"`
+}
+
+// Deployed answers Deploy and Rollback.
+type Deployed struct {
+	Env
+	Revision tenfold.Revision `json:"revision,omitempty"`
+	// After is the last event before this deploy: follow from here.
+	After    int64    `json:"after"`
+	Inferred string   `json:"inferred,omitempty"` // the manifest, when there was none
+	Warnings []string `json:"warnings,omitempty"`
+	Steps    []string `json:"steps,omitempty"` // with Plan
+	URLs     []string `json:"urls,omitempty"`
+	// Unchanged says that the revision wants exactly what runs.
+	Unchanged bool `json:"unchanged,omitempty"`
+}
+
+// Revision is one deployed state.
+type Revision struct {
+	Revision tenfold.Revision `json:"revision"`
+	Created  time.Time        `json:"created"`
+	State    string           `json:"state"` // pending, serving, failed, superseded
+	Reason   string           `json:"reason,omitempty"`
+	Hint     string           `json:"hint,omitempty"`
+	Actor    string           `json:"actor,omitempty"`
+	Label    string           `json:"label,omitempty"`
+	// Kept lists data that no longer belongs to the manifest once this revision serves.
+	Kept []Kept `json:"kept,omitempty"`
+}
+
+// Status is an environment as it is now.
+type Status struct {
+	Summary
+	Label     string     `json:"label,omitempty"`
+	Resources []Resource `json:"resources"`
+	Tasks     []Task     `json:"tasks"`
+	Kept      []Kept     `json:"kept,omitempty"`
+	Warnings  []string   `json:"warnings,omitempty"`
+	Traffic   Traffic    `json:"traffic"`
+}
+
+// Resource is one named thing.
+type Resource struct {
+	Kind     tenfold.Kind  `json:"kind"`
+	Name     tenfold.Name  `json:"name"`
+	State    tenfold.State `json:"state"`
+	Now      string        `json:"now,omitempty"`
+	Reason   string        `json:"reason,omitempty"`
+	Endpoint string        `json:"endpoint,omitempty"`
+}
+
+// Task is a running copy of a service.
+type Task struct {
+	ID       tenfold.TaskID `json:"id"`
+	Service  tenfold.Name   `json:"service"`
+	State    string         `json:"state"`
+	PID      int            `json:"pid,omitempty"`
+	Port     int            `json:"port,omitempty"`
+	Started  time.Time      `json:"started,omitzero"`
+	Restarts int            `json:"restarts"`
+	Memory   int64          `json:"memory"` // bytes resident
+	CPU      float64        `json:"cpu"`    // seconds since start
+	InFlight int64          `json:"inFlight"`
+	Requests uint64         `json:"requests"`
+}
+
+// Traffic is what the door saw of an environment since it started.
+type Traffic struct {
+	Requests uint64  `json:"requests"`
+	Errors   uint64  `json:"errors"`
+	Rate     float64 `json:"rate"`  // requests per second, over the last 10 s
+	P95      float64 `json:"p95ms"` // milliseconds, upper bound of its bucket
+}
+
+// Kept is data that nothing in a manifest names any more.
+type Kept struct {
+	ID     tenfold.ID `json:"id"`
+	Path   string     `json:"path"`
+	Bytes  int64      `json:"bytes"`
+	Remove string     `json:"remove"` // the command that destroys it
+}
+
+// Release is an immutable frontend build.
+type Release struct {
+	ID      tenfold.ReleaseID `json:"id"`
+	Created time.Time         `json:"created"`
+	Files   int               `json:"files"`
+	Bytes   int64             `json:"bytes"`
+	Current bool              `json:"current"`
+}
+
+// Secret is a secret without its value.
+type Secret struct {
+	Name    tenfold.Name `json:"name"`
+	Version int64        `json:"version"`
+	Changed time.Time    `json:"changed"`
+	Used    bool         `json:"used"` // named by the manifest that serves
+}
+
+// EventQuery selects events.
+type EventQuery struct {
+	Env
+	After  int64 `json:"after,omitempty"`
+	Tail   int   `json:"tail,omitempty"`
+	Follow bool  `json:"follow,omitempty"`
+}
+
+// Entry is a line of the audit log.
+type Entry struct {
+	At       time.Time        `json:"at"`
+	Actor    string           `json:"actor"`
+	App      string           `json:"app"`
+	Env      string           `json:"env"`
+	Revision tenfold.Revision `json:"revision"`
+	Verb     string           `json:"verb"`
+	Resource string           `json:"resource"`
+	Reason   string           `json:"reason"`
+}
+
+// LogQuery selects lines of output. Name "" means everything of the environment.
+type LogQuery struct {
+	Env
+	Name   tenfold.Name  `json:"name,omitempty"`
+	Tail   int           `json:"tail,omitempty"` // per task; 0: 100
+	Since  time.Duration `json:"since,omitempty"`
+	Follow bool          `json:"follow,omitempty"`
+}
+
+// LogLine is one line of output; the last one of Run has Exit.
+type LogLine struct {
+	At     time.Time `json:"at"`
+	From   string    `json:"from"`             // task or job run
+	Stream string    `json:"stream,omitempty"` // "stderr", else standard output
+	Text   string    `json:"text"`
+	Exit   *int      `json:"exit,omitempty"`
+}
+
+// RunRequest starts a job by name, or Command in the environment of service Name.
+type RunRequest struct {
+	Env
+	Name    tenfold.Name `json:"name"`
+	Command []string     `json:"command,omitempty"`
+}
+
+// Process is what to execute. Env holds secrets.
+type Process struct {
+	Argv []string `json:"argv,omitempty"`
+	Env  []string `json:"env"`
+	Dir  string   `json:"dir,omitempty"`
+}
