@@ -35,6 +35,7 @@ create table revisions (
 	app text not null, env text not null, revision integer not null,
 	created integer not null, dir text not null, manifest blob not null, document blob not null,
 	state text not null, reason text not null default '', actor text not null default '', label text not null default '',
+	origin integer not null default 0,
 	primary key (app, env, revision)
 );
 create table events (
@@ -138,13 +139,14 @@ type Revision struct {
 	Reason   string
 	Actor    string
 	Label    string // "a41f9c2 checkout: totals"
+	Origin   int64  // the revision that this one rolled back to; 0: none
 }
 
-const revisionColumns = "app, env, revision, created, dir, manifest, document, state, reason, actor, label"
+const revisionColumns = "app, env, revision, created, dir, manifest, document, state, reason, actor, label, origin"
 
 func scanRevision(rows *sql.Rows) (r Revision, err error) {
 	var at int64
-	err = rows.Scan(&r.App, &r.Env, &r.Revision, &at, &r.Dir, &r.Manifest, &r.Document, &r.State, &r.Reason, &r.Actor, &r.Label)
+	err = rows.Scan(&r.App, &r.Env, &r.Revision, &at, &r.Dir, &r.Manifest, &r.Document, &r.State, &r.Reason, &r.Actor, &r.Label, &r.Origin)
 	r.Created = time.UnixMicro(at)
 	return r, err
 }
@@ -162,8 +164,8 @@ func (s *Store) AddRevision(ctx context.Context, r Revision, document func(revis
 			return err
 		}
 		now := r.Created.UnixMicro()
-		if _, err := tx.ExecContext(ctx, "insert into revisions ("+revisionColumns+") values (?,?,?,?,?,?,?,?,?,?,?)",
-			r.App, r.Env, r.Revision, now, r.Dir, r.Manifest, r.Document, r.State, r.Reason, r.Actor, r.Label); err != nil {
+		if _, err := tx.ExecContext(ctx, "insert into revisions ("+revisionColumns+") values (?,?,?,?,?,?,?,?,?,?,?,?)",
+			r.App, r.Env, r.Revision, now, r.Dir, r.Manifest, r.Document, r.State, r.Reason, r.Actor, r.Label, r.Origin); err != nil {
 			return err
 		}
 		return setGoal(ctx, tx, r.App, r.Env, r.Revision, now)

@@ -1,0 +1,405 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tenfold"
+	"tenfold/control"
+	"tenfold/daemon"
+)
+
+func (c *cli) upCommand() *cobra.Command {
+	var listen, controlAddr, file string
+	var detach bool
+	cmd := &cobra.Command{
+		Use:   "up [DIR]",
+		Short: "Run the app of a folder: start the house if there is none, deploy, follow; Ctrl-C stops the app and keeps its data",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.up(cmd.Context(), dirOf(args), file, daemon.Settings{Listen: listen, Control: controlAddr}, detach)
+		},
+	}
+	cmd.Flags().StringVar(&listen, "listen", "", "address of the front door (default "+daemon.DefaultListen+")")
+	cmd.Flags().StringVar(&controlAddr, "control", "", "TCP address for the control API, behind the token of the data directory")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "manifest, instead of tenfold.yaml")
+	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "return when the app serves, and leave it running")
+	return cmd
+}
+
+func dirOf(args []string) string {
+	dir := "."
+	if len(args) > 0 {
+		dir = args[0]
+	}
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return dir
+}
+
+func (c *cli) up(ctx context.Context, dir, file string, want daemon.Settings, detach bool) error {
+	begun := time.Now()
+	api, started, err := c.house(ctx, want)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	env, err := c.deploy(ctx, api, control.DeployRequest{Dir: dir, File: file, Env: tenfold.Environment(c.env), App: tenfold.AppName(c.app), Actor: actor()}, begun)
+	leave := func() error { return c.takeDown(api, env, started) }
+	if err != nil {
+		if detach {
+			return err
+		}
+		return errors.Join(err, leave())
+	}
+	if detach {
+		return nil
+	}
+	fmt.Fprintln(c.err, "Ctrl-C stops everything; data is kept.")
+	err = c.watch(ctx, api, env)
+	if ctx.Err() == nil {
+		return err
+	}
+	return leave()
+}
+
+// watch prints what happens to the app until ctx ends or somebody else takes it down.
+func (c *cli) watch(ctx context.Context, api control.API, env control.Env) error {
+	st, err := api.House(ctx)
+	if err != nil {
+		return err
+	}
+	_ = st
+	last := int64(0)
+	if err := api.Events(ctx, control.EventQuery{Env: env, Tail: 1}, func(e tenfold.Event) error { last = e.Seq; return nil }); err != nil {
+		return err
+	}
+	p := newProgress(c.err)
+	for ctx.Err() == nil {
+		err := api.Events(ctx, control.EventQuery{Env: env, After: last, Follow: true}, func(e tenfold.Event) error {
+			last = e.Seq
+			c.show(p, e)
+			return nil
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		// The daemon was replaced: the app runs on meanwhile, so ask again for a while.
+		again, cancel := context.WithTimeout(ctx, 10*time.Second)
+		_, ready := c.client().Ready(again)
+		cancel()
+		if ready != nil {
+			return errors.Join(err, ready)
+		}
+	}
+	return nil
+}
+
+// takeDown stops the app, and with the last app the house that this command started.
+func (c *cli) takeDown(api control.API, env control.Env, started bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if env.App != "" {
+		fmt.Fprintf(c.err, "\nstopping %s\n", env.App)
+		if err := api.Down(ctx, env); err != nil && tenfold.CodeOf(err) != tenfold.CodeNotFound {
+			return err
+		}
+		fmt.Fprintf(c.err, "%s is stopped; its data is kept in %s\n", env.App, c.layout().Dir)
+	}
+	h, err := api.House(ctx)
+	if err != nil || !started {
+		return err
+	}
+	for _, a := range h.Apps {
+		if a.State != "stopped" {
+			return nil
+		}
+	}
+	return api.Shutdown(ctx)
+}
+
+func actor() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return "unknown"
+}
+
+// house returns a client of the running house, or starts one in a session of its own.
+func (c *cli) house(ctx context.Context, want daemon.Settings) (*control.Client, bool, error) {
+	api := c.client()
+	if h, err := api.House(ctx); err == nil {
+		if want.Listen != "" && len(h.Listen) > 0 && h.Listen[0] != want.Listen {
+			return nil, false, tenfold.Errorf(tenfold.CodeConflict, "the house of %s listens on %s already", h.Data, strings.Join(h.Listen, ", ")).
+				WithHint("leave --listen out, use another --data, or end it first: tenfold down --house")
+		}
+		return api, false, nil
+	}
+	if os.Getenv("TENFOLD_HOST") != "" {
+		_, err := api.House(ctx)
+		return nil, false, err
+	}
+	l := c.layout()
+	s, err := daemon.LoadSettings(l)
+	if err != nil {
+		return nil, false, err
+	}
+	if want.Listen != "" {
+		s.Listen = want.Listen
+	}
+	if want.Control != "" {
+		s.Control = want.Control
+	}
+	if err := s.Save(l); err != nil {
+		return nil, false, tenfold.Errorf(tenfold.CodeDenied, "use data directory %s: %w", l.Dir, err).WithHint("choose one that is yours with --data, or set TENFOLD_DATA")
+	}
+	if err := c.startHouse(ctx, api, l); err != nil {
+		return nil, false, err
+	}
+	return api, true, nil
+}
+
+// startHouse starts the warden detached and waits until its daemon answers.
+func (c *cli) startHouse(ctx context.Context, api *control.Client, l daemon.Layout) error {
+	binary, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find own binary: %w", err)
+	}
+	logPath := l.Log("warden")
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return fmt.Errorf("start house: %w", err)
+	}
+	defer log.Close()
+	argv := daemon.Command(binary, daemon.ModeWarden, l.Dir)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start house: %w", err)
+	}
+	gone := make(chan error, 1)
+	go func() { gone <- cmd.Wait() }() // ends with the warden; this process usually ends first
+	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	ready := make(chan error, 1)
+	go func() { _, err := api.Ready(wait); ready <- err }()
+	select {
+	case err := <-ready:
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	case <-gone:
+		cancel()
+		<-ready
+	}
+	return tenfold.Errorf(tenfold.CodeUnavailable, "the house did not start:\n%s", indent(lastLines(l.Log("daemon"), logPath))).
+		WithHint("read %s; is the front door's address taken? choose another: tenfold up --listen 127.0.0.1:8081", l.Log("daemon"))
+}
+
+// lastLines are the last lines of the first of the files that has any.
+func lastLines(paths ...string) string {
+	for _, p := range paths {
+		b, err := os.ReadFile(p)
+		if err != nil || len(b) == 0 {
+			continue
+		}
+		lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+		return strings.Join(lines[max(0, len(lines)-6):], "\n")
+	}
+	return "it said nothing"
+}
+
+// deploy asks for a revision and prints its steps until it serves or is given up on.
+func (c *cli) deploy(ctx context.Context, api control.API, r control.DeployRequest, begun time.Time) (control.Env, error) {
+	d, err := api.Deploy(ctx, r)
+	if err != nil {
+		return control.Env{}, err
+	}
+	if d.Inferred != "" && !c.json {
+		fmt.Fprintf(c.err, "no tenfold.yaml: inferred from the project (keep it: tenfold init)\n\n%s\n\n", indent(d.Inferred))
+	}
+	for _, w := range d.Warnings {
+		fmt.Fprintf(c.err, "warning: %s\n", w)
+	}
+	if r.Plan {
+		return d.Env, c.printPlan(d)
+	}
+	return d.Env, c.follow(ctx, api, d, begun)
+}
+
+func (c *cli) printPlan(d control.Deployed) error {
+	if c.json {
+		return c.encode(d)
+	}
+	if len(d.Steps) == 0 {
+		fmt.Fprintln(c.out, "nothing to do: what runs is what the manifest wants")
+	}
+	for _, s := range d.Steps {
+		fmt.Fprintln(c.out, s)
+	}
+	return nil
+}
+
+// follow prints events until the revision is decided.
+func (c *cli) follow(ctx context.Context, api control.API, d control.Deployed, begun time.Time) error {
+	events, stop := context.WithCancel(ctx)
+	defer stop()
+	p := newProgress(c.err)
+	shown := make(chan struct{})
+	decided := make(chan struct{})
+	go func() {
+		defer close(shown)
+		api.Events(events, control.EventQuery{Env: d.Env, After: d.After, Follow: true}, func(e tenfold.Event) error {
+			if e.Severity != tenfold.SeverityError && e.Severity != tenfold.SeverityAlarm {
+				c.show(p, e)
+			}
+			return nil
+		})
+	}()
+	rev, err := waitFor(ctx, api, d)
+	close(decided)
+	// What was stored before the decision is still on its way here.
+	select {
+	case <-time.After(100 * time.Millisecond):
+	case <-shown:
+	}
+	stop()
+	<-shown
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return err
+	}
+	if rev.State == "failed" {
+		first, rest, _ := strings.Cut(rev.Reason, "\n")
+		e := tenfold.Errorf(tenfold.CodeFailed, "%s", first)
+		e.Detail, e.Hint = rest, rev.Hint
+		if rest == "" {
+			e.Detail = "an earlier deployment serves on, if there was one. data is kept."
+		}
+		return e
+	}
+	c.success(d, rev, begun)
+	return nil
+}
+
+// waitFor asks for the outcome, again when the daemon was replaced meanwhile.
+func waitFor(ctx context.Context, api control.API, d control.Deployed) (control.Revision, error) {
+	for {
+		rev, err := api.Wait(ctx, d.Env, d.Revision)
+		if err == nil || ctx.Err() != nil {
+			return rev, err
+		}
+		if code := tenfold.CodeOf(err); code != tenfold.CodeUnavailable && code != tenfold.CodeInternal && code != tenfold.CodeCanceled {
+			return rev, err
+		}
+		client, ok := api.(*control.Client)
+		if !ok {
+			return rev, err
+		}
+		again, cancel := context.WithTimeout(ctx, 10*time.Second)
+		_, ready := client.Ready(again)
+		cancel()
+		if ready != nil {
+			return rev, err
+		}
+	}
+}
+
+func (c *cli) success(d control.Deployed, rev control.Revision, begun time.Time) {
+	if c.json {
+		c.encode(map[string]any{"app": d.App, "env": d.Env.Env, "revision": rev.Revision, "urls": d.URLs, "kept": rev.Kept})
+		return
+	}
+	for _, k := range rev.Kept {
+		fmt.Fprintf(c.err, "! %s is not in the manifest: stopped, its data kept in %s (%s); remove it for good: %s\n", k.ID.Short(), k.Path, size(k.Bytes), k.Remove)
+	}
+	fmt.Fprintf(c.err, "\n%-*s %6s\n", textWidth+2, string(d.App)+" is up", took(time.Since(begun)))
+	for i, u := range d.URLs {
+		label := "app"
+		if i > 0 {
+			label = ""
+		}
+		fmt.Fprintf(c.out, "  %-8s %s\n", label, u)
+	}
+	if h, err := c.client().House(context.Background()); err == nil && h.Console != "" {
+		fmt.Fprintf(c.out, "  %-8s %s\n", "console", h.Console)
+	}
+}
+
+// show prints an event: a line for people, or JSON.
+func (c *cli) show(p *progress, e tenfold.Event) {
+	if c.json {
+		c.encode(e)
+		return
+	}
+	p.event(e)
+}
+
+func (c *cli) downCommand() *cobra.Command {
+	var house bool
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Stop the app; data is kept. With --house, stop every app and the house itself",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			api := c.client()
+			defer api.Close()
+			if house {
+				return api.Shutdown(cmd.Context())
+			}
+			env, err := c.target(cmd.Context(), api)
+			if err != nil {
+				return err
+			}
+			if err := api.Down(cmd.Context(), env); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.err, "%s is stopped; its data is kept\n", env.App)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&house, "house", false, "stop every app, the front door and the daemon")
+	return cmd
+}
+
+func (c *cli) deployCommand() *cobra.Command {
+	var dry bool
+	var file string
+	cmd := &cobra.Command{
+		Use:   "deploy [DIR]",
+		Short: "Deploy a folder to the running house; Ctrl-C leaves the deploy going on. With --plan, only say the steps",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api := c.client()
+			defer api.Close()
+			r := control.DeployRequest{Dir: dirOf(args), File: file, Env: tenfold.Environment(c.env), App: tenfold.AppName(c.app), Plan: dry, Actor: actor()}
+			env, err := c.deploy(cmd.Context(), api, r, time.Now())
+			if cmd.Context().Err() != nil && env.App != "" {
+				fmt.Fprintf(c.err, "\nthe deploy of %s goes on without you; follow it: tenfold events --follow --app %s\n", env.App, env.App)
+				return exitStatus(tenfold.CodeCanceled.ExitStatus())
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&dry, "plan", false, "change nothing; print the steps that a deploy would take")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "manifest, instead of tenfold.yaml")
+	return cmd
+}

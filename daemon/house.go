@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"tenfold"
+	"tenfold/internal/keeper"
+	"tenfold/internal/secret"
+	"tenfold/internal/store"
+	"tenfold/tier/cache"
+	"tenfold/tier/compute"
+	"tenfold/tier/edge"
+	"tenfold/tier/frontend"
+	"tenfold/tier/postgres"
+)
+
+// house is the daemon's side of a data directory: what the tiers are joined by. It implements
+// control.API.
+type house struct {
+	version  string
+	started  time.Time
+	layout   Layout
+	settings Settings
+	log      *slog.Logger
+	store    *store.Store
+	key      *secret.Key
+	keeper   *keeper.Client
+	hub      *hub
+	listen   string // the front door's address as bound
+
+	postgres *postgres.Postgres
+	cache    *cache.Cache
+	compute  *compute.Compute
+	frontend *frontend.Frontend
+	edge     *edge.Edge
+	tiers    []tenfold.Tier // in floor order
+	owners   sync.Map       // tenfold.ID -> tenfold.Tier
+
+	wakeup    chan struct{} // of the loop; holds one
+	deploying sync.Mutex    // one revision is made at a time
+
+	mu   sync.Mutex
+	apps map[appKey]tenfold.App // decoded documents; under mu
+}
+
+type appKey struct {
+	app, env string
+	revision int64
+}
+
+func (h *house) wake() {
+	select {
+	case h.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// app decodes the document of a revision; revisions never change, so it is kept.
+func (h *house) app(ctx context.Context, name, env string, revision int64) (tenfold.App, error) {
+	k := appKey{name, env, revision}
+	h.mu.Lock()
+	a, ok := h.apps[k]
+	h.mu.Unlock()
+	if ok {
+		return a, nil
+	}
+	rev, err := h.store.Revision(ctx, name, env, revision)
+	if err != nil {
+		return a, err
+	}
+	if err := json.Unmarshal(rev.Document, &a); err != nil {
+		return a, fmt.Errorf("read deployment %d of %s/%s: %w", revision, name, env, err)
+	}
+	h.mu.Lock()
+	if len(h.apps) > 100 {
+		clear(h.apps)
+	}
+	h.apps[k] = a
+	h.mu.Unlock()
+	return a, nil
+}
+
+// resolve looks up what a binding stands for: a tier's field or a secret's value.
+func (h *house) resolve(ctx context.Context, b tenfold.Binding) (string, error) {
+	switch b.From.Kind {
+	case tenfold.KindSecret:
+		s, err := h.store.Secret(ctx, string(b.From.App), string(b.From.Name), b.Version)
+		if errors.Is(err, store.ErrNotFound) {
+			return "", tenfold.Errorf(tenfold.CodeInvalid, "secret %s has no value", b.From.Name).WithHint("tenfold secrets set %s --app %s", b.From.Name, b.From.App)
+		}
+		if err != nil {
+			return "", err
+		}
+		return h.key.Open(s.Sealed)
+	case tenfold.KindDatabase:
+		return h.postgres.Field(ctx, b.From, b.Field)
+	case tenfold.KindCache:
+		return h.cache.Field(ctx, b.From, b.Field)
+	case tenfold.KindService:
+		return h.edge.ServiceURL(ctx, b.From)
+	}
+	return "", fmt.Errorf("resolve %s: a %s has no %s", b.Var, b.From.Kind, b.Field)
+}
+
+// urls are where an app is reached, the best first.
+func (h *house) urls(app tenfold.App) []string {
+	_, port, err := net.SplitHostPort(h.listen)
+	if err != nil {
+		return nil
+	}
+	suffix := ":" + port
+	if port == "80" {
+		suffix = ""
+	}
+	var out []string
+	for _, d := range app.Domains {
+		out = append(out, "http://"+d+suffix)
+	}
+	host := string(app.Name) + ".localhost"
+	if app.Env != "production" {
+		host = strings.ReplaceAll(string(app.Env), "/", "-") + "." + host
+	}
+	return append(out, "http://"+host+suffix)
+}
+
+// url is what a process of the app is told as APP_URL.
+func (h *house) url(app tenfold.AppName, env tenfold.Environment) string {
+	a := tenfold.App{Name: app, Env: env}
+	if u := h.urls(a); len(u) > 0 {
+		return u[0]
+	}
+	return ""
+}
+
+// label says which commit a project's folder is at: "a41f9c2 checkout: totals", with "+" after the
+// hash when files differ from it; "" outside git.
+func label(ctx context.Context, dir string) string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "git", "-C", dir, "log", "-1", "--format=%h %s").Output()
+	if err != nil {
+		return ""
+	}
+	hash, subject, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
+	if dirty, err := exec.CommandContext(ctx, "git", "-C", dir, "status", "--porcelain", "--", dir).Output(); err == nil && len(dirty) > 0 {
+		hash += "+"
+	}
+	return hash + " " + subject
+}
