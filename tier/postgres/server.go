@@ -1,0 +1,265 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"tenfold"
+	"tenfold/internal/engines"
+	"tenfold/internal/keeper"
+)
+
+const (
+	unitPrefix = "database/"
+	superuser  = "tenfold"
+)
+
+// home is the folder of one database: data and log.
+func (p *Postgres) home(id tenfold.ID) string {
+	return filepath.Join(p.cfg.Dir, string(id.App), strings.ReplaceAll(string(id.Env), "/", "~"), string(id.Name))
+}
+
+func (p *Postgres) data(id tenfold.ID) string { return filepath.Join(p.home(id), "data") }
+
+// engine finds the server program for a record: of the major that its data has, which must be the
+// one that is asked for.
+func (p *Postgres) engine(ctx context.Context, r record) (engines.Engine, error) {
+	major := r.Spec.Major
+	b, err := os.ReadFile(filepath.Join(p.data(r.ID), "PG_VERSION"))
+	if err == nil {
+		have, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+		if major != 0 && have != major {
+			return engines.Engine{}, tenfold.Errorf(tenfold.CodeConflict, "its data is of PostgreSQL %d, %d is asked for", have, major).
+				WithHint("write engine: postgres-%d, or move the data: tenfold db dump, a new database, tenfold db restore", have)
+		}
+		major = have
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return engines.Engine{}, err
+	}
+	e, err := engines.Postgres(ctx, major, p.cfg.Engines)
+	if err != nil {
+		return e, tenfold.Errorf(tenfold.CodeMissing, "%w", err).WithHint("install it: tenfold doctor --fix (or apt-get install postgresql)")
+	}
+	return e, nil
+}
+
+// initialize makes the data directory, once. It is built beside and renamed: half of one is never used.
+func (p *Postgres) initialize(ctx context.Context, e engines.Engine, r record) error {
+	data := p.data(r.ID)
+	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err == nil {
+		return nil
+	}
+	home := p.home(r.ID)
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	uid, gid := engines.RunAs()
+	if uid > 0 {
+		if err := p.reachable(home); err != nil {
+			return err
+		}
+		if err := os.Chown(home, uid, gid); err != nil {
+			return fmt.Errorf("make data directory: %w", err)
+		}
+	}
+	fresh, pw := data+".new", filepath.Join(home, ".pw")
+	if err := errors.Join(os.RemoveAll(fresh), os.WriteFile(pw, []byte(r.Super+"\n"), 0o600)); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	defer os.Remove(pw)
+	if uid > 0 {
+		if err := os.Chown(pw, uid, gid); err != nil {
+			return fmt.Errorf("make data directory: %w", err)
+		}
+	}
+	locale := []string{"--locale=C.UTF-8"}
+	if e.Major >= 17 {
+		locale = []string{"--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"}
+	}
+	argv := append([]string{filepath.Join(e.Bin, "initdb"), "-D", fresh, "-U", superuser, "--pwfile", pw, "-A", "scram-sha-256", "-E", "UTF8", "--data-checksums", "--no-instructions"}, locale...)
+	exit, lines, err := keeper.RunToEnd(ctx, p.cfg.Units, keeper.Unit{
+		ID: "initdb/" + r.ID.String(), Argv: argv, Env: environment(e), Dir: "/", UID: uid, GID: gid, Log: filepath.Join(p.cfg.Dir, "log", "initdb.log"),
+	}, 5)
+	if err != nil {
+		return err
+	}
+	if exit.Code != 0 {
+		return tenfold.Errorf(tenfold.CodeFailed, "initdb: %s\n  last output  %s", exit.Describe(), strings.Join(lines, "\n               ")).WithHint("tenfold doctor says what of the machine is amiss")
+	}
+	if err := os.Rename(fresh, data); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	return nil
+}
+
+// environment is what the programs need and no more.
+func environment(e engines.Engine) []string {
+	env := []string{"PATH=" + e.Bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
+	if strings.Contains(e.Bin, "@embedded-postgres") {
+		env = append(env, "LD_LIBRARY_PATH="+filepath.Join(filepath.Dir(e.Bin), "lib"))
+	}
+	return env
+}
+
+// reachable says whether another user can come to dir: every folder above must let others through.
+func (p *Postgres) reachable(dir string) error {
+	for d := dir; ; d = filepath.Dir(d) {
+		info, err := os.Stat(d)
+		if err != nil {
+			return err
+		}
+		if info.Mode()&0o001 == 0 {
+			return tenfold.Errorf(tenfold.CodeDenied, "PostgreSQL does not run as root, and its user cannot pass %s (mode %o)", d, info.Mode().Perm()).
+				WithHint("use another data directory: --data /var/lib/tenfold")
+		}
+		if d == "/" || d == "." {
+			return nil
+		}
+	}
+}
+
+// configure writes the files that say who may connect and how the server runs.
+func (p *Postgres) configure(e engines.Engine, r record) error {
+	data := p.data(r.ID)
+	hba := fmt.Sprintf("# written by tenfold\nhost all %s 127.0.0.1/32 scram-sha-256\nhost %s %s 127.0.0.1/32 scram-sha-256\n", superuser, role(r.ID), role(r.ID))
+	var conf strings.Builder
+	for _, kv := range [][2]string{
+		{"listen_addresses", "127.0.0.1"},
+		{"port", strconv.Itoa(r.Port)},
+		{"unix_socket_directories", ""},
+		{"max_connections", "100"},
+		{"shared_buffers", "128MB"},
+		{"password_encryption", "scram-sha-256"},
+		{"logging_collector", "off"},
+		{"log_destination", "stderr"},
+		{"log_timezone", "UTC"},
+		{"timezone", "UTC"},
+	} {
+		fmt.Fprintf(&conf, "%s = %s\n", kv[0], quoteConf(kv[1]))
+	}
+	names := make([]string, 0, len(r.Spec.Settings))
+	for n := range r.Spec.Settings {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		fmt.Fprintf(&conf, "%s = %s\n", n, quoteConf(r.Spec.Settings[n]))
+	}
+	uid, gid := engines.RunAs()
+	for name, text := range map[string]string{"pg_hba.conf": hba, "postgresql.conf": "# written by tenfold\n" + conf.String()} {
+		path := filepath.Join(data, name)
+		if old, err := os.ReadFile(path); err == nil && string(old) == text {
+			continue
+		}
+		fresh := path + ".new"
+		if err := os.WriteFile(fresh, []byte(text), 0o600); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+		if uid > 0 {
+			if err := os.Chown(fresh, uid, gid); err != nil {
+				return fmt.Errorf("write %s: %w", name, err)
+			}
+		}
+		if err := os.Rename(fresh, path); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func quoteConf(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// unit is the postmaster. Its session and all backends are one tree of the keeper, and only when
+// none of them lives is it started again.
+func (p *Postgres) unit(e engines.Engine, r record) keeper.Unit {
+	uid, gid := engines.RunAs()
+	return keeper.Unit{
+		ID:   unitPrefix + r.ID.String(),
+		Argv: []string{e.Server, "-D", p.data(r.ID)}, Env: environment(e), Dir: "/", UID: uid, GID: gid,
+		StopSignal: syscall.SIGINT, StopGrace: 60 * time.Second, DeathSignal: syscall.SIGINT, // SIGINT: fast shutdown
+		Log: p.log(r.ID), OOMScore: -300,
+	}
+}
+
+func (p *Postgres) log(id tenfold.ID) string { return filepath.Join(p.home(id), "log", "postgres.log") }
+
+// freePort asks the kernel for a port.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+func password() string {
+	var b [18]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// connect opens a connection as superuser.
+func connect(ctx context.Context, r record, database string) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return pgx.Connect(ctx, dsn(r, superuser, r.Super, database))
+}
+
+// populate makes role, database and extensions where they do not exist.
+func populate(ctx context.Context, r record) error {
+	c, err := connect(ctx, r, "postgres")
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	name := pgx.Identifier{role(r.ID)}.Sanitize()
+	var has bool
+	if err := c.QueryRow(ctx, "select exists (select from pg_roles where rolname = $1)", role(r.ID)).Scan(&has); err != nil {
+		return fmt.Errorf("make role: %w", err)
+	}
+	verb := "create"
+	if has {
+		verb = "alter"
+	}
+	// The password is hexadecimal, of our own making: nothing in it needs quoting.
+	if _, err := c.Exec(ctx, verb+" role "+name+" login password '"+r.Password+"'"); err != nil {
+		return fmt.Errorf("make role: %w", err)
+	}
+	if err := c.QueryRow(ctx, "select exists (select from pg_database where datname = $1)", role(r.ID)).Scan(&has); err != nil {
+		return fmt.Errorf("make database: %w", err)
+	}
+	if !has {
+		if _, err := c.Exec(ctx, "create database "+name+" owner "+name); err != nil {
+			return fmt.Errorf("make database: %w", err)
+		}
+	}
+	if len(r.Spec.Extensions) == 0 {
+		return nil
+	}
+	d, err := connect(ctx, r, role(r.ID))
+	if err != nil {
+		return err
+	}
+	defer d.Close(ctx)
+	for _, x := range r.Spec.Extensions {
+		if _, err := d.Exec(ctx, "create extension if not exists "+pgx.Identifier{x}.Sanitize()); err != nil {
+			return tenfold.Errorf(tenfold.CodeMissing, "make extension %s: %w", x, err).WithHint("install its package, for example apt-get install postgresql-NN-%s", x)
+		}
+	}
+	return nil
+}
