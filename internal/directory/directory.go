@@ -58,6 +58,9 @@ type Service struct {
 	Endpoints []Endpoint    `json:"endpoints"`
 	Request   time.Duration `json:"request"` // time limit of a response's first byte; 0: 60 s
 	Idle      time.Duration `json:"idle"`    // silence of WebSocket and SSE; 0: 10 m
+	// Private is a loopback address of the door's own that leads to this service only: how another
+	// service of the app calls it. Empty: none.
+	Private string `json:"private,omitempty"`
 	// Down says why there is no endpoint, for the error page: "service api: deploy failed: …".
 	Down string `json:"down,omitempty"`
 }

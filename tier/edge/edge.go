@@ -1,0 +1,422 @@
+// Package edge is the front door: it routes each request by host and path to a frontend's release or
+// a service's task, and never fails one because something behind it is being replaced.
+//
+// It has two halves. Edge, in the daemon, is the tier: it keeps what should be routed and hands
+// snapshots down. Door, a process of its own, serves by the last snapshot (door.go, proxy.go,
+// static.go, rules.go); it goes on without the daemon. Begin at Edge and at Door.ServeHTTP.
+package edge
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tenfold"
+	"tenfold/internal/atomicfile"
+	"tenfold/internal/directory"
+	"tenfold/internal/ledger"
+)
+
+// Config is what an Edge needs.
+type Config struct {
+	Dir     string // shared with the door
+	Control string // the door's unix socket
+	// SiteDir is where a frontend's releases lie.
+	SiteDir func(tenfold.ID) string
+	Emit    tenfold.Emit
+	// Console is the unix socket of the console, ConsoleHosts the names that lead there.
+	Console      string
+	ConsoleHosts []string
+}
+
+// Edge is the tier of the front door.
+type Edge struct {
+	cfg       Config
+	records   *ledger.Ledger[record]
+	endpoints *ledger.Ledger[published] // by service
+	pursuit   ledger.Pursuit
+	client    *http.Client
+
+	mu      sync.Mutex // one snapshot is made at a time
+	version uint64
+}
+
+var _ tenfold.Tier = (*Edge)(nil)
+
+type spec struct {
+	Hosts     []string                 `json:"hosts"`
+	Redirect  map[string]string        `json:"redirect,omitempty"`
+	Routes    []directory.Route        `json:"routes"`
+	Rules     []directory.Rule         `json:"rules,omitempty"`
+	Frontends map[string]string        `json:"frontends,omitempty"` // name -> fallback
+	Services  map[string]time.Duration `json:"services,omitempty"`  // name -> limit of a request
+}
+
+type record struct {
+	ID      tenfold.ID   `json:"id"`
+	Spec    spec         `json:"spec"`
+	Needs   []tenfold.ID `json:"needs,omitempty"`
+	Goal    string       `json:"goal"`
+	Serving string       `json:"serving,omitempty"`
+	Failed  string       `json:"failed,omitempty"`
+	Reason  string       `json:"reason,omitempty"`
+	Hint    string       `json:"hint,omitempty"`
+	Default bool         `json:"default,omitempty"`
+	Begun   time.Time    `json:"begun,omitzero"`
+}
+
+// published is what compute said of a service.
+type published struct {
+	ID        tenfold.ID           `json:"id"`
+	Endpoints []directory.Endpoint `json:"endpoints,omitempty"`
+	Down      string               `json:"down,omitempty"`
+	Private   string               `json:"private,omitempty"`
+}
+
+// New reads the records and the last snapshot's version; it opens nothing.
+func New(cfg Config) (*Edge, error) {
+	recs, err := ledger.Open[record](filepath.Join(cfg.Dir, "goals"))
+	if err != nil {
+		return nil, err
+	}
+	eps, err := ledger.Open[published](filepath.Join(cfg.Dir, "endpoints"))
+	if err != nil {
+		return nil, err
+	}
+	var last directory.Snapshot
+	if err := atomicfile.ReadJSON(filepath.Join(cfg.Dir, snapshotFile), &last); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read snapshot: %w", err)
+	}
+	e := &Edge{cfg: cfg, records: recs, endpoints: eps, version: last.Version}
+	e.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", cfg.Control)
+	}}}
+	e.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: e.pursue, Pace: 10 * time.Second}
+	return e, nil
+}
+
+func (e *Edge) Name() string { return "edge" }
+
+func (e *Edge) Run(ctx context.Context, ready func()) error {
+	defer e.client.CloseIdleConnections()
+	// The door may have been started anew: hand it what is known.
+	first, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := e.push(first); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("reach the door: %w", err)
+	}
+	return e.pursuit.Run(ctx, ready)
+}
+
+// Hosts are the names of an app's environment, without those of the user's own domain.
+func Hosts(app tenfold.AppName, env tenfold.Environment) string {
+	h := string(app) + ".localhost"
+	if env != "production" {
+		h = strings.ReplaceAll(string(env), "/", "-") + "." + h
+	}
+	return h
+}
+
+func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, error) {
+	s := spec{Hosts: []string{Hosts(app.Name, app.Env)}, Frontends: map[string]string{}, Services: map[string]time.Duration{}}
+	for i, d := range app.Domains {
+		if i == 0 {
+			s.Hosts = append(s.Hosts, strings.ToLower(d))
+			continue
+		}
+		if s.Redirect == nil {
+			s.Redirect = map[string]string{}
+		}
+		s.Redirect[strings.ToLower(d)] = strings.ToLower(app.Domains[0])
+	}
+	var needs []tenfold.ID
+	for _, name := range slices.Sorted(maps.Keys(app.Services)) {
+		v := app.Services[name]
+		s.Services[string(name)] = v.Timeout.Request
+		needs = append(needs, app.ID(tenfold.KindService, name))
+		for _, r := range v.Routes {
+			s.Routes = append(s.Routes, directory.Route{Pattern: string(r), Service: string(name)})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(app.Frontends)) {
+		v := app.Frontends[name]
+		s.Frontends[string(name)] = v.Fallback
+		needs = append(needs, app.ID(tenfold.KindFrontend, name))
+		for _, r := range v.Routes {
+			s.Routes = append(s.Routes, directory.Route{Pattern: string(r), Frontend: string(name)})
+		}
+	}
+	for _, route := range slices.Sorted(maps.Keys(app.Rules)) {
+		v := app.Rules[route]
+		r := directory.Rule{Pattern: string(route), Headers: v.Headers}
+		if v.Redirect != nil {
+			r.RedirectTo, r.Status = v.Redirect.To, v.Redirect.Status
+		}
+		s.Rules = append(s.Rules, r)
+	}
+	f, err := tenfold.FingerprintOf(s, needs)
+	if err != nil {
+		return nil, err
+	}
+	return []tenfold.Resource{{ID: app.ID(tenfold.KindEdge, "edge"), Spec: s, Fingerprint: f, Needs: needs}}, nil
+}
+
+func (e *Edge) Apply(ctx context.Context, s tenfold.Step) error {
+	key := s.Want.ID.String()
+	defer e.pursuit.Wake()
+	if s.Verb == tenfold.VerbStop || s.Verb == tenfold.VerbRemove {
+		if err := e.records.Delete(key); err != nil {
+			return err
+		}
+		return e.push(ctx)
+	}
+	want, ok := s.Want.Spec.(spec)
+	if !ok {
+		return fmt.Errorf("apply %s: its spec is a %T", s.Want.ID.Short(), s.Want.Spec)
+	}
+	return e.records.Update(key, func(r *record) {
+		r.ID, r.Spec, r.Needs, r.Goal, r.Failed, r.Reason, r.Hint, r.Begun = s.Want.ID, want, s.Want.Needs, s.Want.Fingerprint, "", "", "", time.Now()
+	})
+}
+
+func (e *Edge) Observe(context.Context) ([]tenfold.Resource, error) {
+	var out []tenfold.Resource
+	for _, r := range e.records.All() {
+		o := tenfold.Resource{ID: r.ID, Needs: r.Needs, Goal: r.Goal, Serving: r.Serving, Failed: r.Failed, Reason: r.Reason, Hint: r.Hint, State: tenfold.StatePending}
+		switch {
+		case r.Serving == r.Goal:
+			o.State = tenfold.StateReady
+		case r.Failed == r.Goal:
+			o.State = tenfold.StateFailed
+			if r.Serving != "" {
+				o.State = tenfold.StateReady
+			}
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
+
+// pursue switches traffic to what a record says.
+func (e *Edge) pursue(ctx context.Context, key string) time.Duration {
+	r, ok := e.records.Get(key)
+	if !ok || r.Serving == r.Goal || r.Failed == r.Goal {
+		return time.Minute
+	}
+	if host, other := e.claimed(key, r); other != "" {
+		e.records.Change(key, func(x *record) {
+			x.Failed, x.Reason = r.Goal, fmt.Sprintf("host %s belongs to app %s", host, other)
+			x.Hint = "give this app another domain or name, or end that one: tenfold down --app " + other
+		})
+		return time.Minute
+	}
+	first := r.Serving == ""
+	if err := e.records.Change(key, func(x *record) {
+		if x.Goal == r.Goal {
+			x.Serving = r.Goal
+			x.Default = x.Default || !e.hasDefault(key)
+		}
+	}); err != nil {
+		return time.Second
+	}
+	begun := time.Now()
+	if err := e.push(ctx); err != nil {
+		e.records.Change(key, func(x *record) { x.Serving = r.Serving })
+		return time.Second
+	}
+	text := "traffic switched to the new routes"
+	if first {
+		text = "traffic switched on for " + strings.Join(r.Spec.Hosts, ", ")
+	}
+	e.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: text, Took: time.Since(begun)})
+	return time.Minute
+}
+
+// claimed finds a host of r that another app has.
+func (e *Edge) claimed(key string, r record) (host, app string) {
+	for k, o := range e.records.All() {
+		if k == key || o.Serving == "" {
+			continue
+		}
+		for _, h := range r.Spec.Hosts {
+			_, redirects := o.Spec.Redirect[h]
+			if slices.Contains(o.Spec.Hosts, h) || redirects {
+				return h, string(o.ID.App)
+			}
+		}
+	}
+	return "", ""
+}
+
+func (e *Edge) hasDefault(except string) bool {
+	for k, o := range e.records.All() {
+		if k != except && o.Default {
+			return true
+		}
+	}
+	return false
+}
+
+// Publish sets the tasks of a service and returns when the door routes by them. down says why there
+// are none.
+func (e *Edge) Publish(ctx context.Context, service tenfold.ID, endpoints []directory.Endpoint, down string) error {
+	key := service.String()
+	old, _ := e.endpoints.Get(key)
+	if slices.Equal(old.Endpoints, endpoints) && old.Down == down && old.ID == service {
+		return e.push(ctx) // the door may not have it: only its answer tells
+	}
+	if err := e.endpoints.Update(key, func(p *published) { p.ID, p.Endpoints, p.Down = service, endpoints, down }); err != nil {
+		return err
+	}
+	return e.push(ctx)
+}
+
+// Withdraw forgets a service that was removed.
+func (e *Edge) Withdraw(ctx context.Context, service tenfold.ID) error {
+	if err := e.endpoints.Delete(service.String()); err != nil {
+		return err
+	}
+	return e.push(ctx)
+}
+
+// ServiceURL is the private address of a service, for others of its app.
+func (e *Edge) ServiceURL(ctx context.Context, service tenfold.ID) (string, error) {
+	p, _ := e.endpoints.Get(service.String())
+	if p.Private == "" {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", fmt.Errorf("find a port: %w", err)
+		}
+		addr := l.Addr().String()
+		l.Close()
+		if err := e.endpoints.Update(service.String(), func(p *published) { p.ID, p.Private = service, addr }); err != nil {
+			return "", err
+		}
+		if err := e.push(ctx); err != nil {
+			return "", err
+		}
+		p.Private = addr
+	}
+	return "http://" + p.Private, nil
+}
+
+// snapshot puts together what the door should know. Under e.mu.
+func (e *Edge) snapshot() directory.Snapshot {
+	s := directory.Snapshot{Version: e.version, Console: e.cfg.Console, ConsoleHosts: e.cfg.ConsoleHosts, Sites: []directory.Site{}}
+	sites := map[[2]string]*directory.Site{}
+	get := func(id tenfold.ID) *directory.Site {
+		k := [2]string{string(id.App), string(id.Env)}
+		if sites[k] == nil {
+			sites[k] = &directory.Site{App: k[0], Env: k[1], Frontends: map[string]directory.Frontend{}}
+		}
+		return sites[k]
+	}
+	limits := map[tenfold.ID]time.Duration{}
+	for _, r := range e.records.All() {
+		x := get(r.ID)
+		if r.Serving == "" {
+			continue
+		}
+		x.Hosts, x.Redirect, x.Routes, x.Rules, x.Default = r.Spec.Hosts, r.Spec.Redirect, r.Spec.Routes, r.Spec.Rules, r.Default
+		for name, fallback := range r.Spec.Frontends {
+			id := tenfold.ID{App: r.ID.App, Env: r.ID.Env, Kind: tenfold.KindFrontend, Name: tenfold.Name(name)}
+			x.Frontends[name] = directory.Frontend{Dir: e.cfg.SiteDir(id), Fallback: fallback}
+		}
+		for name, limit := range r.Spec.Services {
+			limits[tenfold.ID{App: r.ID.App, Env: r.ID.Env, Kind: tenfold.KindService, Name: tenfold.Name(name)}] = limit
+		}
+	}
+	for _, key := range e.endpoints.Keys() {
+		p, _ := e.endpoints.Get(key)
+		x := get(p.ID)
+		x.Services = append(x.Services, directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: limits[p.ID]})
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(sites), func(a, b [2]string) int { return strings.Compare(a[0]+"/"+a[1], b[0]+"/"+b[1]) }) {
+		s.Sites = append(s.Sites, *sites[k])
+	}
+	return s
+}
+
+// push makes a snapshot, stores it and hands it to the door, again and again until the door
+// acknowledges it or ctx ends: a door that died is back within milliseconds.
+func (e *Edge) push(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.version++
+	s := e.snapshot()
+	if err := os.MkdirAll(e.cfg.Dir, 0o700); err != nil {
+		return err
+	}
+	body, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("hand down snapshot: %w", err)
+	}
+	for {
+		err := e.put(ctx, body)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("hand down snapshot %d: %w", s.Version, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (e *Edge) put(ctx context.Context, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://door/directory", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	res, err := e.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
+		return fmt.Errorf("door answers %s: %s", res.Status, bytes.TrimSpace(b))
+	}
+	return nil
+}
+
+// Report asks the door for its traffic.
+func (e *Edge) Report(ctx context.Context, routes bool) (directory.Report, error) {
+	var r directory.Report
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://door/report?routes=%t", routes), nil)
+	if err != nil {
+		return r, err
+	}
+	res, err := e.client.Do(req)
+	if err != nil {
+		return r, fmt.Errorf("ask the door: %w", err)
+	}
+	defer res.Body.Close()
+	if err := json.NewDecoder(res.Body).Decode(&r); err != nil {
+		return r, fmt.Errorf("ask the door: %w", err)
+	}
+	return r, nil
+}
+
+// InFlight is how many requests a task is answering, as the door counts. A task that the door does
+// not know has none.
+func (e *Edge) InFlight(ctx context.Context, task string) (int, error) {
+	r, err := e.Report(ctx, false)
+	return int(r.Endpoints[task].InFlight), err
+}

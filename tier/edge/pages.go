@@ -1,0 +1,121 @@
+package edge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+)
+
+// quiet takes what net/http would print about clients that went away.
+var quiet = log.New(io.Discard, "", 0)
+
+var traceparent = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$`)
+
+// trace passes a W3C traceparent on, and starts one where there is none that is valid.
+func trace(h http.Header) {
+	v := h.Values("Traceparent")
+	if len(v) == 1 && traceparent.MatchString(v[0]) && !strings.HasPrefix(v[0], "ff") && v[0][3:35] != strings.Repeat("0", 32) && v[0][36:52] != strings.Repeat("0", 16) {
+		return
+	}
+	h.Del("Tracestate")
+	h.Set("Traceparent", fmt.Sprintf("00-%016x%016x-%016x-00", rand.Uint64()|1, rand.Uint64(), rand.Uint64()|1))
+}
+
+// page is an error answer: which tier failed and, to callers on this machine, why.
+type page struct {
+	status        int
+	title, detail string
+	hint          string
+}
+
+// failed turns an error of the proxy into a page.
+func failed(r *http.Request, err error) page {
+	var down *errDown
+	var bad *badBody
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &down):
+		why := down.why
+		if why == "" {
+			why = "none of its tasks is healthy"
+		}
+		return page{http.StatusServiceUnavailable, "service " + down.service + " is not available", why, "tenfold status; tenfold logs " + down.service}
+	case errors.As(err, &large):
+		return page{http.StatusRequestEntityTooLarge, "the request is too large", fmt.Sprintf("at most %d bytes are taken", large.Limit), ""}
+	case errors.As(err, &bad):
+		return page{http.StatusBadRequest, "the request's body is not whole", bad.Error(), ""}
+	case errors.Is(err, errSlow):
+		return page{http.StatusGatewayTimeout, "the service took too long", "its first byte did not come in time", "services.*.timeout sets the limit"}
+	case errors.Is(err, context.Canceled):
+		return page{499, "the client went away", "", ""}
+	}
+	service := ""
+	if tg, ok := r.Context().Value(targetKey{}).(target); ok {
+		service = tg.service
+	}
+	return page{http.StatusBadGateway, "service " + service + " broke off", err.Error(), "tenfold logs " + service}
+}
+
+// show writes a page as HTML or JSON. Details go to callers on this machine only.
+func (p page) show(w http.ResponseWriter, r *http.Request) {
+	id := fmt.Sprintf("%012x", rand.Uint64()>>16)
+	detail, hint := p.detail, p.hint
+	if !local(r) {
+		detail, hint = "", ""
+	}
+	h := w.Header()
+	for _, k := range []string{"Content-Encoding", "Content-Length", "ETag", "Last-Modified"} {
+		h.Del(k)
+	}
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Request-Id", id)
+	if p.status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", "2")
+	}
+	if !strings.Contains(r.Header.Get("Accept"), "text/html") {
+		h.Set("Content-Type", "application/json")
+		w.WriteHeader(p.status)
+		body := map[string]any{"error": p.title, "request": id}
+		if detail != "" {
+			body["detail"] = detail
+		}
+		if hint != "" {
+			body["hint"] = hint
+		}
+		json.NewEncoder(w).Encode(body)
+		return
+	}
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(p.status)
+	var b strings.Builder
+	fmt.Fprintf(&b, `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>%d %[2]s</title>
+<style>body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:15vh auto;padding:0 1rem;color:#222}h1{font-size:1.4rem}pre{background:#f4f4f4;padding:1rem;overflow:auto;white-space:pre-wrap}small{color:#777}@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}pre{background:#222}}</style>
+<h1>%[2]s</h1>`, p.status, html.EscapeString(p.title))
+	if detail != "" {
+		fmt.Fprintf(&b, "<pre>%s</pre>", html.EscapeString(detail))
+	}
+	if hint != "" {
+		fmt.Fprintf(&b, "<p>What to do: <code>%s</code></p>", html.EscapeString(hint))
+	}
+	fmt.Fprintf(&b, "<small>%d, request %s</small></html>\n", p.status, id)
+	io.WriteString(w, b.String())
+}
+
+// local says whether the caller is on this machine, straight.
+func local(r *http.Request) bool {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback() && r.Header.Get("X-Forwarded-For") == "" && r.Header.Get("Forwarded") == ""
+}

@@ -1,0 +1,238 @@
+package edge
+
+import (
+	"bytes"
+	"compress/gzip"
+	"net/http"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"tenfold/internal/directory"
+	"tenfold/internal/release"
+)
+
+// statics serves frontends' releases. Which release is current is read from the disk at each
+// request (one readlink), so that a switch needs no word to the door and a page never mixes two.
+type statics struct {
+	mu   sync.Mutex
+	open map[string]*release.Release // by folder and id; a release never changes
+	gz   map[string][]byte           // by digest; bounded by gzBudget
+	size int
+}
+
+const (
+	gzBudget = 16 << 20 // bytes of compressed variants kept
+	gzLeast  = 512      // smaller files are not worth it
+	gzMost   = 4 << 20
+)
+
+func newStatics() *statics {
+	return &statics{open: map[string]*release.Release{}, gz: map[string][]byte{}}
+}
+
+func (s *statics) release(site release.Site, id string) (*release.Release, error) {
+	key := site.Dir + "\x00" + id
+	s.mu.Lock()
+	r, ok := s.open[key]
+	s.mu.Unlock()
+	if ok {
+		return r, nil
+	}
+	r, err := site.Open(id)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.open) > 64 {
+		clear(s.open)
+	}
+	s.open[key] = r
+	return r, nil
+}
+
+// serve answers with a file of the current release, or of an earlier one for an asset whose name
+// carries its hash: a page that was loaded before a deploy still finds its parts.
+func (s *statics) serve(w http.ResponseWriter, r *http.Request, name string, f directory.Frontend) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		page{http.StatusMethodNotAllowed, "frontend " + name + " takes GET and HEAD only", "a route of a service would have to take " + r.Method, ""}.show(w, r)
+		return
+	}
+	site := release.Site{Dir: f.Dir}
+	id, err := site.Current()
+	if err != nil || id == "" {
+		page{http.StatusServiceUnavailable, "frontend " + name + " has no release yet", "its build has not finished", "tenfold status"}.show(w, r)
+		return
+	}
+	rel, err := s.release(site, id)
+	if err != nil {
+		page{http.StatusInternalServerError, "frontend " + name + " cannot be read", err.Error(), ""}.show(w, r)
+		return
+	}
+	file, ok := lookup(rel, r.URL.Path)
+	if !ok && asset(r.URL.Path) {
+		if rel, file, ok = s.earlier(site, strings.TrimPrefix(path.Clean(r.URL.Path), "/")); !ok {
+			w.Header().Set("X-Robots-Tag", "none")
+			page{http.StatusNotFound, "no such file", r.URL.Path + " is in no release that is kept", ""}.show(w, r)
+			return
+		}
+	}
+	status := http.StatusOK
+	if !ok {
+		if file, ok = f.Fallback, f.Fallback != ""; ok {
+			_, ok = rel.Files[file]
+		}
+		if !ok {
+			if file = "404.html"; rel.Files[file].Digest == "" {
+				page{http.StatusNotFound, "no such page", r.URL.Path, ""}.show(w, r)
+				return
+			}
+			status = http.StatusNotFound
+		}
+	}
+	s.file(w, r, site, rel, file, status)
+}
+
+// lookup finds the file for a path: itself, its index.html, or the page of that name.
+func lookup(rel *release.Release, urlPath string) (string, bool) {
+	p := strings.TrimPrefix(path.Clean("/"+urlPath), "/")
+	for _, try := range []string{p, path.Join(p, "index.html"), p + ".html"} {
+		if _, ok := rel.Files[try]; ok && try != "" {
+			return try, true
+		}
+	}
+	return "", false
+}
+
+// asset says whether a path names a file that only a build makes: never a page of a single-page app.
+func asset(p string) bool {
+	if release.Hashed(p) {
+		return true
+	}
+	switch path.Ext(p) {
+	case ".js", ".mjs", ".css", ".map", ".woff", ".woff2", ".ttf", ".wasm":
+		return true
+	}
+	return false
+}
+
+func (s *statics) earlier(site release.Site, file string) (*release.Release, string, bool) {
+	if !release.Hashed(file) {
+		return nil, "", false
+	}
+	all, err := site.List()
+	if err != nil {
+		return nil, "", false
+	}
+	for i := range all {
+		if _, ok := all[i].Files[file]; ok {
+			return &all[i], file, true
+		}
+	}
+	return nil, "", false
+}
+
+func (s *statics) file(w http.ResponseWriter, r *http.Request, site release.Site, rel *release.Release, name string, status int) {
+	meta := rel.Files[name]
+	h := w.Header()
+	h.Set("Content-Type", meta.Type)
+	h.Set("ETag", `"`+meta.Digest[:min(32, len(meta.Digest))]+`"`)
+	switch {
+	case meta.Hashed:
+		h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	case strings.HasPrefix(meta.Type, "text/html"):
+		h.Set("Cache-Control", "no-cache")
+	default:
+		h.Set("Cache-Control", "public, max-age=0, must-revalidate")
+	}
+	full := site.Path(rel.ID, name)
+	if compressible(meta.Type) && meta.Size >= gzLeast && meta.Size <= gzMost {
+		h.Set("Vary", "Accept-Encoding")
+		if acceptsGzip(r) && r.Header.Get("Range") == "" {
+			if z, err := s.compressed(meta.Digest, full); err == nil {
+				h.Set("Content-Encoding", "gzip")
+				h.Set("ETag", `"`+meta.Digest[:min(32, len(meta.Digest))]+`-gz"`)
+				content(w, r, status, bytes.NewReader(z))
+				return
+			}
+		}
+	}
+	f, err := os.Open(full)
+	if err != nil {
+		page{http.StatusInternalServerError, "a file of the release cannot be read", err.Error(), ""}.show(w, r)
+		return
+	}
+	defer f.Close()
+	content(w, r, status, f)
+}
+
+type seeker interface {
+	Read([]byte) (int, error)
+	Seek(int64, int) (int64, error)
+}
+
+// content answers conditionals and ranges; a page that stands for an error has its status instead.
+func content(w http.ResponseWriter, r *http.Request, status int, c seeker) {
+	if status != http.StatusOK {
+		w = &statusWriter{w, status}
+		r = r.Clone(r.Context())
+		r.Header = http.Header{}
+	}
+	http.ServeContent(w, r, "", time.Time{}, c)
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader answers with the status of the page.
+func (s *statusWriter) WriteHeader(int) { s.ResponseWriter.WriteHeader(s.status) }
+
+func compressible(t string) bool {
+	return strings.HasPrefix(t, "text/") || strings.Contains(t, "json") || strings.Contains(t, "xml") || strings.Contains(t, "javascript") || strings.Contains(t, "wasm")
+}
+
+func acceptsGzip(r *http.Request) bool {
+	for _, part := range strings.Split(r.Header.Get("Accept-Encoding"), ",") {
+		name, q, _ := strings.Cut(strings.TrimSpace(part), ";")
+		if (name == "gzip" || name == "*") && strings.ReplaceAll(q, " ", "") != "q=0" {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *statics) compressed(digest, full string) ([]byte, error) {
+	s.mu.Lock()
+	z, ok := s.gz[digest]
+	s.mu.Unlock()
+	if ok {
+		return z, nil
+	}
+	raw, err := os.ReadFile(full)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	zw, _ := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if _, err := zw.Write(raw); err != nil {
+		return nil, err
+	}
+	if err := zw.Close(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.size+b.Len() > gzBudget {
+		clear(s.gz)
+		s.size = 0
+	}
+	s.gz[digest] = b.Bytes()
+	s.size += b.Len()
+	return b.Bytes(), nil
+}
