@@ -1,0 +1,350 @@
+// Package compute runs services and jobs as processes of this machine.
+//
+// It owns the builds of services, the services themselves and the jobs. Each has a durable record in
+// Dir and one goroutine that pursues it; tasks, migrations, job runs and build commands are units of
+// the keeper, so that the daemon may die at any point: the next one adopts what runs and goes on by
+// the record. What a service does next is decided by the pure function next (next.go); service.go
+// looks at the world and carries the decisions out. It never touches traffic itself: it tells Traffic
+// which endpoints there are and asks what is in flight. Begin at Compute, then next.
+package compute
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tenfold"
+	"tenfold/internal/atomicfile"
+	"tenfold/internal/build"
+	"tenfold/internal/directory"
+	"tenfold/internal/keeper"
+)
+
+// Traffic is what this tier needs of the front door. It keeps out how requests find their way.
+type Traffic interface {
+	// Publish tells which endpoints answer for a service, and why there are none, and returns when
+	// the door goes by it.
+	Publish(ctx context.Context, service tenfold.ID, endpoints []directory.Endpoint, down string) error
+	// InFlight counts the requests that a task is answering now.
+	InFlight(ctx context.Context, task string) (int, error)
+}
+
+// Config is what a Compute stands on. All fields but URL and BaseEnv are required.
+type Config struct {
+	Dir     string // records and logs
+	Units   keeper.Units
+	Builder *build.Builder
+	Traffic Traffic
+	Resolve tenfold.Resolve
+	Emit    tenfold.Emit
+	// URL is what processes are told as APP_URL; nil: nothing.
+	URL func(tenfold.AppName, tenfold.Environment) string
+	// BaseEnv is what every process gets: PATH, HOME, LANG, TMPDIR. Empty: those of this process.
+	BaseEnv []string
+}
+
+// Compute is the tier of services, their builds, and jobs.
+type Compute struct {
+	cfg  Config
+	wake chan struct{} // there are new items; holds one
+
+	mu    sync.Mutex
+	items map[tenfold.ID]item
+}
+
+// item is one resource with its record: a *buildItem, *service or *job.
+type item interface {
+	run(ctx context.Context) // pursues until ctx ends
+	apply(tenfold.Step) error
+	observe() (tenfold.Resource, bool)
+	claim() bool // true once: the caller starts run
+}
+
+// New reads the records in cfg.Dir. It starts nothing.
+func New(cfg Config) (*Compute, error) {
+	switch {
+	case cfg.Dir == "" || cfg.Units == nil || cfg.Builder == nil || cfg.Traffic == nil || cfg.Resolve == nil || cfg.Emit == nil:
+		return nil, errors.New("new compute: Dir, Units, Builder, Traffic, Resolve and Emit are required")
+	}
+	if len(cfg.BaseEnv) == 0 {
+		for _, name := range []string{"PATH", "HOME", "LANG", "TMPDIR"} {
+			if v := os.Getenv(name); v != "" {
+				cfg.BaseEnv = append(cfg.BaseEnv, name+"="+v)
+			}
+		}
+	}
+	c := &Compute{cfg: cfg, wake: make(chan struct{}, 1), items: map[tenfold.ID]item{}}
+	if err := os.MkdirAll(c.records(), 0o750); err != nil {
+		return nil, fmt.Errorf("new compute: %w", err)
+	}
+	files, err := filepath.Glob(filepath.Join(c.records(), "*.json"))
+	if err != nil {
+		return nil, fmt.Errorf("new compute: %w", err)
+	}
+	for _, f := range files {
+		if err := c.load(f); err != nil {
+			return nil, fmt.Errorf("new compute: %w", err)
+		}
+	}
+	return c, nil
+}
+
+func (c *Compute) records() string { return filepath.Join(c.cfg.Dir, "records") }
+
+func (c *Compute) recordPath(id tenfold.ID) string {
+	return filepath.Join(c.records(), strings.ReplaceAll(id.String(), "/", "~")+".json")
+}
+
+func (c *Compute) save(id tenfold.ID, record any) error {
+	if err := atomicfile.WriteJSON(c.recordPath(id), record, 0o600); err != nil {
+		return fmt.Errorf("save record of %s: %w", id.Short(), err)
+	}
+	return nil
+}
+
+func (c *Compute) load(path string) error {
+	var head struct {
+		ID tenfold.ID `json:"id"`
+	}
+	if err := atomicfile.ReadJSON(path, &head); err != nil {
+		return err
+	}
+	it, err := c.item(head.ID)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	switch it := it.(type) {
+	case *buildItem:
+		return atomicfile.ReadJSON(path, &it.rec)
+	case *service:
+		return atomicfile.ReadJSON(path, &it.rec)
+	case *job:
+		return atomicfile.ReadJSON(path, &it.rec)
+	}
+	return nil
+}
+
+// item finds or makes what pursues id.
+func (c *Compute) item(id tenfold.ID) (item, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if it, ok := c.items[id]; ok {
+		return it, nil
+	}
+	p := pursuit{c: c, id: id, poke: make(chan struct{}, 1)}
+	var it item
+	switch id.Kind {
+	case tenfold.KindBuild:
+		it = &buildItem{pursuit: p, rec: buildRecord{ID: id}}
+	case tenfold.KindService:
+		it = &service{pursuit: p, rec: record{ID: id}, probes: map[int]*health{}, busy: map[int]bool{}, tries: map[int]*try{}}
+	case tenfold.KindJob:
+		it = &job{pursuit: p, rec: jobRecord{ID: id}}
+	default:
+		return nil, fmt.Errorf("compute owns no %s", id.Kind)
+	}
+	c.items[id] = it
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return it, nil
+}
+
+// pursuit is what all items have.
+type pursuit struct {
+	c       *Compute
+	id      tenfold.ID
+	poke    chan struct{} // the goal changed; holds one
+	claimed bool          // under c.mu
+}
+
+func (p *pursuit) claim() bool {
+	first := !p.claimed
+	p.claimed = true
+	return first
+}
+
+func (p *pursuit) prod() {
+	select {
+	case p.poke <- struct{}{}:
+	default:
+	}
+}
+
+func (p *pursuit) emit(s tenfold.Severity, took time.Duration, text string) {
+	p.c.cfg.Emit(tenfold.Event{At: time.Now(), ID: p.id, Severity: s, Text: text, Took: took})
+}
+
+// wait returns after d, when poked, or when ctx ended; then false.
+func (p *pursuit) wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-p.poke:
+	case <-timer.C:
+	}
+	return ctx.Err() == nil
+}
+
+// Name implements tenfold.Service.
+func (c *Compute) Name() string { return "compute" }
+
+// Run pursues all goals until ctx ends. Units go on without it.
+func (c *Compute) Run(ctx context.Context, ready func()) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ready()
+	for {
+		c.mu.Lock()
+		for _, it := range c.items {
+			if it.claim() {
+				wg.Go(func() { it.run(ctx) })
+			}
+		}
+		c.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			wg.Wait()
+			c.mu.Lock()
+			for _, it := range c.items {
+				c.unclaim(it)
+			}
+			c.mu.Unlock()
+			return nil
+		case <-c.wake:
+		}
+	}
+}
+
+func (c *Compute) unclaim(it item) {
+	switch it := it.(type) {
+	case *buildItem:
+		it.claimed = false
+	case *service:
+		it.claimed = false
+	case *job:
+		it.claimed = false
+	}
+}
+
+// Observe implements tenfold.Tier.
+func (c *Compute) Observe(context.Context) ([]tenfold.Resource, error) {
+	var out []tenfold.Resource
+	for _, it := range c.all() {
+		if r, ok := it.observe(); ok {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b tenfold.Resource) int { return a.ID.Compare(b.ID) })
+	return out, nil
+}
+
+func (c *Compute) all() []item {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []item
+	for _, it := range c.items {
+		out = append(out, it)
+	}
+	return out
+}
+
+// Apply implements tenfold.Tier: it records the goal; Run pursues it.
+func (c *Compute) Apply(_ context.Context, s tenfold.Step) error {
+	it, err := c.item(s.Want.ID)
+	if err != nil {
+		return fmt.Errorf("apply: %w", err)
+	}
+	if err := it.apply(s); err != nil {
+		return fmt.Errorf("apply to %s: %w", s.Want.ID.Short(), err)
+	}
+	return nil
+}
+
+// find returns the service of an ID that is known and not removed.
+func (c *Compute) find(id tenfold.ID) (*service, error) {
+	c.mu.Lock()
+	it, ok := c.items[id]
+	c.mu.Unlock()
+	s, is := it.(*service)
+	if !ok || !is || s.snapshot().Gone {
+		return nil, tenfold.Errorf(tenfold.CodeNotFound, "no service %s runs in %s/%s", id.Name, id.App, id.Env).WithHint("see what runs: tenfold status --app %s", id.App)
+	}
+	return s, nil
+}
+
+// environment is what a process of a service's version gets.
+func (c *Compute) environment(ctx context.Context, id tenfold.ID, v version, extra map[string]string, b build.Result) ([]string, error) {
+	env := slices.Clone(c.cfg.BaseEnv)
+	env = append(env, pairs(v.Spec.Env)...)
+	env = append(env, pairs(extra)...)
+	for _, bind := range v.Spec.Bindings {
+		value, err := c.cfg.Resolve(ctx, bind)
+		if err != nil {
+			return nil, fmt.Errorf("look up %s: %w", bind.Var, err)
+		}
+		env = append(env, bind.Var+"="+value)
+	}
+	env = append(env, "HOST=127.0.0.1", "APP_ENV="+string(id.Env))
+	if c.cfg.URL != nil {
+		env = append(env, "APP_URL="+c.cfg.URL(id.App, id.Env))
+	}
+	if len(b.Bin) > 0 {
+		path := ""
+		for _, e := range env {
+			if v, ok := strings.CutPrefix(e, "PATH="); ok {
+				path = v
+			}
+		}
+		env = append(env, "PATH="+strings.Join(append(slices.Clone(b.Bin), path), string(filepath.ListSeparator)))
+	}
+	return build.Dedupe(env), nil
+}
+
+// logDir is the folder of a resource's logs.
+func (c *Compute) logDir(id tenfold.ID) string {
+	return filepath.Join(c.cfg.Dir, "logs", filepath.FromSlash(string(id.App)+"/"+string(id.Env)+"/"+string(id.Kind)+"/"+string(id.Name)))
+}
+
+// LogPaths lists the log files of a service, its build, or a job, oldest first.
+func (c *Compute) LogPaths(id tenfold.ID) []string {
+	files, _ := filepath.Glob(filepath.Join(c.logDir(id), "*.log"))
+	stamp := map[string]time.Time{}
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			stamp[f] = info.ModTime()
+		}
+	}
+	slices.SortFunc(files, func(a, b string) int { return cmp.Or(stamp[a].Compare(stamp[b]), strings.Compare(a, b)) })
+	return files
+}
+
+// forgetLogs deletes log files not written to for longer than keep.
+func (c *Compute) forgetLogs(id tenfold.ID, keep time.Duration, now time.Time) {
+	if keep <= 0 {
+		return
+	}
+	for _, f := range c.LogPaths(id) {
+		info, err := os.Stat(f)
+		if err != nil || now.Sub(info.ModTime()) < keep {
+			continue
+		}
+		rotated, _ := filepath.Glob(f + ".*")
+		for _, p := range append(rotated, f) {
+			if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,406 @@
+package compute
+
+import (
+	"slices"
+	"time"
+
+	"tenfold"
+	"tenfold/internal/keeper"
+)
+
+// version is a service spec as it was applied.
+type version struct {
+	Spec        serviceSpec  `json:"spec"`
+	Needs       []tenfold.ID `json:"needs,omitempty"`
+	Fingerprint string       `json:"fingerprint"`
+	Version     string       `json:"version"`
+}
+
+// deployment is one attempt to bring a version to users.
+type deployment struct {
+	Number   tenfold.DeploymentID `json:"number"`
+	To       version              `json:"to"`
+	Began    time.Time            `json:"began"`
+	Migrated bool                 `json:"migrated,omitempty"`
+}
+
+// The phases of a task. A task that was started by hand of the record exists only while it is in it.
+const (
+	starting = "starting" // not yet healthy, or not again after a crash; gets no traffic
+	serving  = "serving"
+	draining = "draining" // gets no new request
+	stopping = "stopping"
+)
+
+// task is what the record knows of a running copy.
+type task struct {
+	N        int       `json:"n"`
+	Version  string    `json:"version"`
+	Port     int       `json:"port,omitempty"` // 0: picked when it starts
+	Phase    string    `json:"phase"`
+	Since    time.Time `json:"since"` // of Phase
+	Healthy  bool      `json:"healthy,omitempty"`
+	Restarts int       `json:"restarts,omitempty"`
+	// Down says that the process ended and is to be started again at Again.
+	Down  bool      `json:"down,omitempty"`
+	Again time.Time `json:"again,omitzero"`
+}
+
+// record is the durable state of a service: where a daemon that died goes on.
+type record struct {
+	ID          tenfold.ID           `json:"id"`
+	Goal        *version             `json:"goal,omitempty"` // nil: nothing should run
+	Serving     *version             `json:"serving,omitempty"`
+	Deploy      *deployment          `json:"deploy,omitempty"`
+	Tasks       []task               `json:"tasks,omitempty"`
+	LastTask    int                  `json:"lastTask"` // numbers are never used again
+	Deployments tenfold.DeploymentID `json:"deployments"`
+	Failed      string               `json:"failed,omitempty"` // fingerprint
+	Reason      string               `json:"reason,omitempty"`
+	Hint        string               `json:"hint,omitempty"`
+	// Gone: removed by the loop. The record stays for its numbers.
+	Gone bool `json:"gone,omitempty"`
+}
+
+// unitSeen is a task's process as the keeper has it.
+type unitSeen struct {
+	Phase   keeper.Phase
+	Started time.Time
+	Code    int // exit status; -1 for a signal
+}
+
+// seen is the world at one moment.
+type seen struct {
+	Units    map[int]unitSeen // by task number
+	Migrate  *unitSeen        // of the deployment on its way
+	Healthy  map[int]bool     // answered the last probe as it should
+	Sick     map[int]bool     // has not answered for so long that it must be taken for hung
+	Busy     map[int]bool     // being stopped right now
+	Wrong    map[int]bool     // listens on another port than its own
+	Clash    map[int]bool     // ended because its port was taken
+	InFlight map[int]int      // of draining tasks whose draining the door knows; absent: unknown
+}
+
+// verb says what an effect does to a task.
+type verb string
+
+const (
+	doStart   verb = "start"   // the task N; a unit of it that ended goes first
+	doStop    verb = "stop"    // the task N
+	doMigrate verb = "migrate" // run the migration of the deployment
+	doFail    verb = "fail"    // diagnose and give the deployment up: Cause, task N if it has one
+	sayUp     verb = "up"      // tell that N is healthy
+	sayDown   verb = "down"    // tell that N ended by itself
+	sayMigr   verb = "migrated"
+	saySwitch verb = "switched"
+)
+
+type effect struct {
+	Verb  verb
+	N     int
+	Cause string
+}
+
+const (
+	maxStarting = 2                // tasks starting at once: a herd would slow each other down
+	upLong      = 10 * time.Second // up this long, a crash counts as the first again
+	maxBackoff  = 10 * time.Second
+	maxClashes  = 3
+)
+
+// next is the whole policy of a service: from the record and the world to a new record and what to do
+// now. It is pure, and everything it asks for is asked for again until the world shows it done, so a
+// daemon killed between deciding and doing loses nothing.
+//
+// The order of a deployment: migrate once; start all new tasks beside the old; when all are healthy
+// switch in one step; drain the old until nothing is in flight; stop them. Until the switch the old
+// tasks serve untouched, so a version that never becomes healthy harms nobody.
+func next(r record, w seen, now time.Time) (record, []effect) {
+	r.Tasks = slices.Clone(r.Tasks)
+	p := planner{r: r, w: w, now: now}
+	p.goal()
+	p.tasks()
+	if p.r.Deploy != nil {
+		p.deploy()
+	}
+	if p.r.Serving != nil {
+		p.keepCount()
+	}
+	return p.r, p.effects
+}
+
+type planner struct {
+	r       record
+	w       seen
+	now     time.Time
+	effects []effect
+}
+
+func (p *planner) do(v verb, n int, cause string) {
+	p.effects = append(p.effects, effect{v, n, cause})
+}
+
+func (p *planner) phase(t *task, phase string) {
+	t.Phase, t.Since = phase, p.now
+}
+
+// retire takes a task out: what had traffic drains first.
+func (p *planner) retire(t *task) {
+	switch {
+	case t.Phase == serving && !t.Down:
+		p.phase(t, draining)
+	case t.Phase == starting || t.Phase == serving:
+		p.phase(t, stopping)
+	}
+}
+
+// goal begins, supersedes and ends deployments.
+func (p *planner) goal() {
+	r := &p.r
+	if r.Goal == nil {
+		r.Deploy, r.Serving = nil, nil
+		for i := range r.Tasks {
+			p.retire(&r.Tasks[i])
+		}
+		return
+	}
+	if d := r.Deploy; d != nil {
+		if d.To.Version == r.Goal.Version {
+			to := *d
+			to.To = *r.Goal
+			r.Deploy = &to
+		} else {
+			p.dropNew()
+		}
+	}
+	if r.Serving != nil && r.Serving.Version == r.Goal.Version {
+		r.Serving = r.Goal // bounds and the like: no deployment
+		return
+	}
+	if r.Deploy == nil && r.Failed != r.Goal.Fingerprint {
+		r.Deployments++
+		r.Deploy = &deployment{Number: r.Deployments, To: *r.Goal, Began: p.now}
+	}
+}
+
+// dropNew ends the deployment on its way with the tasks it started.
+func (p *planner) dropNew() {
+	for i := range p.r.Tasks {
+		if t := &p.r.Tasks[i]; t.Version == p.r.Deploy.To.Version && t.Phase == starting {
+			p.phase(t, stopping)
+		}
+	}
+	p.r.Deploy = nil
+}
+
+func (p *planner) isNew(t task) bool {
+	return p.r.Deploy != nil && t.Version == p.r.Deploy.To.Version && (p.r.Serving == nil || p.r.Serving.Version != t.Version)
+}
+
+// drain is how long a task may finish what is in flight.
+func (p *planner) drain() time.Duration {
+	for _, v := range []*version{p.r.Goal, p.r.Serving} {
+		if v != nil && v.Spec.Drain > 0 {
+			return v.Spec.Drain
+		}
+	}
+	return 30 * time.Second
+}
+
+// tasks moves every task by what was seen of it.
+func (p *planner) tasks() {
+	var left []task
+	for _, t := range p.r.Tasks {
+		u, exists := p.w.Units[t.N]
+		ended := !exists || u.Phase == keeper.Exited
+		switch t.Phase {
+		case draining:
+			n, known := p.w.InFlight[t.N]
+			if ended || known && n == 0 || p.now.Sub(t.Since) >= p.drain() {
+				p.phase(&t, stopping)
+			}
+		case starting, serving:
+			p.living(&t, u, exists, ended)
+		}
+		if t.Phase == stopping {
+			if !exists {
+				continue
+			}
+			if !p.w.Busy[t.N] {
+				p.do(doStop, t.N, "")
+			}
+		}
+		left = append(left, t)
+	}
+	p.r.Tasks = left
+}
+
+// living moves a task that should be up.
+func (p *planner) living(t *task, u unitSeen, exists, ended bool) {
+	switch {
+	case t.Down:
+		if !p.now.Before(t.Again) && !p.w.Busy[t.N] {
+			t.Down = false
+			p.phase(t, starting)
+			p.do(doStart, t.N, "")
+		}
+	case !exists && t.Phase == starting:
+		t.Healthy = false
+		p.do(doStart, t.N, "") // new, or its start did not come about
+	case ended && p.w.Clash[t.N] && t.Phase == starting && t.Restarts < maxClashes:
+		t.Port = 0
+		t.Restarts++
+		p.do(doStart, t.N, "")
+	case ended && p.isNew(*t):
+		// deploy judges it
+	case ended:
+		p.crashed(t)
+	case p.w.Sick[t.N] && t.Phase == serving:
+		// Hung: end it, and the next look finds it ended.
+		p.do(doStop, t.N, "hung")
+		p.crashed(t)
+	case p.w.Healthy[t.N] && t.Phase == starting && !p.isNew(*t):
+		p.phase(t, serving)
+		t.Healthy = true
+		p.do(sayUp, t.N, "")
+	case p.w.Healthy[t.N] && t.Phase == starting && !t.Healthy:
+		t.Healthy = true
+		p.do(sayUp, t.N, "")
+	case t.Phase == serving && t.Restarts > 0 && p.now.Sub(t.Since) > upLong:
+		t.Restarts = 0
+	}
+}
+
+func (p *planner) crashed(t *task) {
+	backoff := time.Duration(0)
+	if t.Restarts > 0 {
+		backoff = min(100*time.Millisecond<<min(t.Restarts-1, 10), maxBackoff)
+	}
+	t.Down, t.Again, t.Healthy = true, p.now.Add(backoff), false
+	t.Restarts++
+	p.do(sayDown, t.N, "")
+}
+
+// deploy moves the deployment on its way.
+func (p *planner) deploy() {
+	d := p.r.Deploy
+	if p.now.Sub(d.Began) > d.To.Spec.Deadline && d.To.Spec.Deadline > 0 {
+		p.do(doFail, p.worst(), "deadline")
+		return
+	}
+	if !d.To.Spec.Migrate.IsZero() && !d.Migrated {
+		switch m := p.w.Migrate; {
+		case m == nil:
+			p.do(doMigrate, 0, "")
+			return
+		case m.Phase != keeper.Exited:
+			return
+		case m.Code != 0:
+			p.do(doFail, 0, "migrate")
+			return
+		}
+		done := *d
+		done.Migrated = true
+		p.r.Deploy, d = &done, &done
+		p.do(sayMigr, 0, "")
+	}
+	healthy, waiting := 0, 0
+	for _, t := range p.r.Tasks {
+		if !p.isNew(t) || t.Phase != starting {
+			continue
+		}
+		u, exists := p.w.Units[t.N]
+		switch {
+		case exists && u.Phase == keeper.Exited && !(p.w.Clash[t.N] && t.Restarts <= maxClashes):
+			p.do(doFail, t.N, "exit")
+			return
+		case t.Healthy:
+			healthy++
+			continue
+		case p.w.Wrong[t.N]:
+			p.do(doFail, t.N, "port")
+			return
+		case exists && d.To.Spec.Health.Grace > 0 && p.now.Sub(u.Started) > d.To.Spec.Health.Grace:
+			p.do(doFail, t.N, "health")
+			return
+		}
+		waiting++
+	}
+	want := d.To.Spec.count()
+	for n := healthy + waiting; n < want && waiting < maxStarting; n++ {
+		p.add(d.To.Version)
+		waiting++
+	}
+	if healthy >= want {
+		p.switchOver()
+	}
+}
+
+// worst is the new task that a missed deadline is explained by.
+func (p *planner) worst() int {
+	for _, t := range p.r.Tasks {
+		if p.isNew(t) && !t.Healthy {
+			return t.N
+		}
+	}
+	return 0
+}
+
+func (p *planner) add(version string) {
+	p.r.LastTask++
+	p.r.Tasks = append(p.r.Tasks, task{N: p.r.LastTask, Version: version, Phase: starting, Since: p.now})
+	p.do(doStart, p.r.LastTask, "")
+}
+
+// switchOver gives users the new version: one new record, published whole.
+func (p *planner) switchOver() {
+	d := p.r.Deploy
+	for i := range p.r.Tasks {
+		t := &p.r.Tasks[i]
+		switch {
+		case t.Version != d.To.Version:
+			p.retire(t)
+		case t.Phase == starting && t.Healthy:
+			p.phase(t, serving)
+		}
+	}
+	to := d.To
+	p.r.Serving, p.r.Deploy, p.r.Failed, p.r.Reason, p.r.Hint = &to, nil, "", "", ""
+	p.do(saySwitch, 0, "")
+}
+
+// keepCount holds the number of tasks of the serving version at what is wanted.
+func (p *planner) keepCount() {
+	v := p.r.Serving
+	var have, waiting int
+	for _, t := range p.r.Tasks {
+		if t.Version == v.Version && (t.Phase == starting || t.Phase == serving) {
+			have++
+			if t.Phase == starting {
+				waiting++
+			}
+		}
+	}
+	for ; have < v.Spec.count() && waiting < maxStarting; have++ {
+		p.add(v.Version)
+		waiting++
+	}
+	for i := len(p.r.Tasks) - 1; i >= 0 && have > v.Spec.count(); i-- {
+		if t := &p.r.Tasks[i]; t.Version == v.Version && (t.Phase == starting || t.Phase == serving) {
+			p.retire(t)
+			have--
+		}
+	}
+}
+
+// fail gives the deployment on its way up; the old version serves on.
+func (r record) fail(reason, hint string, now time.Time) record {
+	if r.Deploy == nil {
+		return r
+	}
+	p := planner{r: r, now: now}
+	p.r.Tasks = slices.Clone(r.Tasks)
+	p.r.Failed, p.r.Reason, p.r.Hint = r.Deploy.To.Fingerprint, reason, hint
+	p.dropNew()
+	return p.r
+}

@@ -1,0 +1,120 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"syscall"
+	"time"
+
+	"tenfold"
+)
+
+const (
+	firstPace = 100 * time.Millisecond // between probes until the first good answer
+	sickAfter = 3                      // bad probes in a row take a task out of traffic
+	hungAfter = 30 * time.Second       // without a good answer a task is started again
+	workerUp  = time.Second            // a worker that lives so long is healthy
+)
+
+// health is what is known of a task's answers. Guarded by service.mu.
+type health struct {
+	asking bool
+	next   time.Time // of the next probe
+	ok     bool
+	bad    int       // in a row
+	since  time.Time // of the first of those
+	tries  int
+	answer string // of the last probe: "GET / answered 404, below 500"
+}
+
+func (h *health) take(ok bool, answer string, now time.Time, every time.Duration) {
+	h.asking, h.ok, h.answer = false, ok, answer
+	h.tries++
+	if ok {
+		h.bad = 0
+		h.next = now.Add(every)
+		return
+	}
+	if h.bad == 0 {
+		h.since = now
+	}
+	h.bad++
+	h.next = now.Add(min(every, firstPace*time.Duration(1+h.bad/20)))
+}
+
+// prober asks tasks whether they are well. It follows no redirect and keeps no connection: a probe
+// must see what a new visitor sees.
+var prober = &http.Client{
+	Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+	},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// probe asks once.
+func probe(ctx context.Context, h tenfold.Health, port int) (ok bool, answer string) {
+	route := h.Route
+	if route == "" {
+		route = "/"
+	}
+	timeout := h.Timeout
+	if timeout <= 0 {
+		timeout = 2 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	addr := "127.0.0.1:" + strconv.Itoa(port)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+route, nil)
+	if err != nil {
+		return false, err.Error()
+	}
+	req.Header.Set("User-Agent", "tenfold-health")
+	res, err := prober.Do(req)
+	if err != nil {
+		return false, fmt.Sprintf("GET %s on %s: %s", route, addr, cause(err, timeout))
+	}
+	defer res.Body.Close()
+	_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
+	said := fmt.Sprintf("GET %s answered %d", route, res.StatusCode)
+	if h.Route == "" {
+		if res.StatusCode < 500 {
+			if res.StatusCode >= 400 {
+				said += ", below 500"
+			}
+			return true, said
+		}
+		return false, said + ", not below 500"
+	}
+	low, high := h.Low, h.High
+	if high == 0 {
+		low, high = 200, 399
+	}
+	if res.StatusCode < low || res.StatusCode > high {
+		return false, fmt.Sprintf("%s, not %d-%d", said, low, high)
+	}
+	return true, said
+}
+
+func cause(err error, timeout time.Duration) string {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer within " + timeout.String()
+	case errors.Is(err, syscall.ECONNRESET):
+		return "connection reset"
+	case errors.Is(err, io.EOF):
+		return "connection closed without an answer"
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err.Error()
+	}
+	return err.Error()
+}

@@ -1,0 +1,168 @@
+package compute
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"tenfold"
+	"tenfold/internal/build"
+)
+
+// buildSpec is what a build resource of a service wants. Where the sources lie and how much memory
+// the build may take do not change what is built, so they stay out of the fingerprint.
+type buildSpec struct {
+	Key    string            `json:"key"`
+	Source tenfold.Source    `json:"source"`
+	Build  tenfold.Build     `json:"build"`
+	Env    map[string]string `json:"env,omitempty"`
+	Line   int               `json:"line,omitempty"`
+}
+
+func (s buildSpec) request(id tenfold.ID) build.Request {
+	return build.Request{
+		ID:   entry(id),
+		Root: s.Source.Root, Context: s.Source.Context, Path: s.Source.Path, Digest: s.Source.Digest,
+		Language: s.Build.Language, Version: s.Build.Version,
+		Install: s.Build.Install.Argv(), Test: s.Build.Test.Argv(), Command: s.Build.Command.Argv(),
+		Env: pairs(s.Env), Timeout: s.Build.Timeout, Memory: s.Build.Size,
+	}
+}
+
+// serviceSpec is what a service resource wants.
+type serviceSpec struct {
+	Build    string            `json:"build"` // key
+	Command  tenfold.Command   `json:"command"`
+	Migrate  tenfold.Command   `json:"migrate,omitzero"`
+	Env      map[string]string `json:"env,omitempty"`
+	Bindings []tenfold.Binding `json:"bindings,omitempty"`
+	Health   tenfold.Health    `json:"health"`
+	Size     tenfold.Size      `json:"size"`
+	Logs     tenfold.Logs      `json:"logs"`
+	Routed   bool              `json:"routed"` // has routes or may be called by others
+	Scale    tenfold.Bounds    `json:"scale"`
+	Deadline time.Duration     `json:"deadline"`
+	Drain    time.Duration     `json:"drain"`
+	Line     int               `json:"line,omitempty"`
+}
+
+// version hashes what a running task would notice. Bounds, deadline and drain are not in it: changing
+// them starts no deployment.
+func (s serviceSpec) version() (string, error) {
+	s.Scale, s.Deadline, s.Drain, s.Line, s.Logs, s.Routed = tenfold.Bounds{}, 0, 0, 0, tenfold.Logs{}, false
+	return tenfold.FingerprintOf(s, nil)
+}
+
+// count is how many tasks are wanted: the lower bound, until something measures a need for more.
+func (s serviceSpec) count() int { return s.Scale.Min }
+
+// jobSpec is what a job resource wants.
+type jobSpec struct {
+	Service  tenfold.Name      `json:"service"`
+	Command  tenfold.Command   `json:"command"`
+	Schedule tenfold.Schedule  `json:"schedule,omitzero"`
+	Env      map[string]string `json:"env,omitempty"`
+	Overlap  string            `json:"overlap"`
+	Missed   string            `json:"missed"`
+	Retries  int               `json:"retries"`
+	Timeout  time.Duration     `json:"timeout"`
+	Line     int               `json:"line,omitempty"`
+}
+
+// Desired implements tenfold.Tier: a build and a service for each service, a job for each job.
+func (c *Compute) Desired(app tenfold.App, scale tenfold.Scale) ([]tenfold.Resource, error) {
+	var out []tenfold.Resource
+	builds := allBuilds(app)
+	for _, name := range slices.Sorted(maps.Keys(app.Services)) {
+		w := app.Services[name]
+		b := buildSpec{Source: w.Source, Build: w.Build, Env: w.Env, Line: w.Line}
+		b.Key = build.Key(b.request(app.ID(tenfold.KindBuild, name)))
+		r, err := resource(app.ID(tenfold.KindBuild, name), b, b.Key, nil)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+
+		s := serviceSpec{
+			Build: b.Key, Command: w.Command, Migrate: w.Migrate, Env: w.Env, Bindings: w.Bindings, Health: w.Health,
+			Size: w.Size, Logs: w.Logs, Scale: w.Scale, Deadline: w.Deadline, Drain: w.Drain, Line: w.Line,
+			Routed: len(w.Routes) > 0 || called(app, name),
+		}
+		if bounds, ok := scale[name]; ok {
+			s.Scale = bounds
+		}
+		needs := append(slices.Clone(builds), w.Uses...)
+		slices.SortFunc(needs, tenfold.ID.Compare)
+		needs = slices.Compact(needs)
+		hashed := s
+		hashed.Line = 0
+		if r, err = resource(app.ID(tenfold.KindService, name), s, hashed, needs); err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	for _, name := range slices.Sorted(maps.Keys(app.Jobs)) {
+		j := app.Jobs[name]
+		s := jobSpec{
+			Service: j.Service, Command: j.Command, Schedule: j.Schedule, Env: j.Env, Overlap: cmp.Or(j.Overlap, "forbid"),
+			Missed: cmp.Or(j.Missed, "once"), Retries: j.Retries, Timeout: j.Timeout, Line: j.Line,
+		}
+		hashed := s
+		hashed.Line = 0
+		r, err := resource(app.ID(tenfold.KindJob, name), s, hashed, []tenfold.ID{app.ID(tenfold.KindService, j.Service)})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// called says that another of the app's services is given this one's address. One that nobody calls
+// and no route leads to is a worker: it need not listen.
+func called(app tenfold.App, name tenfold.Name) bool {
+	for _, w := range app.Services {
+		for _, b := range w.Bindings {
+			if b.From.Kind == tenfold.KindService && b.From.Name == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func resource(id tenfold.ID, spec, hashed any, needs []tenfold.ID) (tenfold.Resource, error) {
+	fp, err := tenfold.FingerprintOf(hashed, needs)
+	if err != nil {
+		return tenfold.Resource{}, fmt.Errorf("plan %s: %w", id.Short(), err)
+	}
+	return tenfold.Resource{ID: id, Spec: spec, Fingerprint: fp, Needs: needs}, nil
+}
+
+// allBuilds are the builds of the whole app: none of its services starts before all of them passed.
+func allBuilds(app tenfold.App) []tenfold.ID {
+	var out []tenfold.ID
+	for n := range app.Services {
+		out = append(out, app.ID(tenfold.KindBuild, n))
+	}
+	for n := range app.Frontends {
+		out = append(out, app.ID(tenfold.KindBuild, n))
+	}
+	slices.SortFunc(out, tenfold.ID.Compare)
+	return out
+}
+
+// entry is the part of unit names, log folders and so on that says whose they are: "shop/production/api".
+func entry(id tenfold.ID) string {
+	return string(id.App) + "/" + string(id.Env) + "/" + string(id.Name)
+}
+
+func pairs(env map[string]string) []string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(env)) {
+		out = append(out, k+"="+env[k])
+	}
+	return out
+}

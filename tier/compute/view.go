@@ -1,0 +1,87 @@
+package compute
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"tenfold"
+	"tenfold/internal/keeper"
+)
+
+// Task is a running copy of a service, for people.
+type Task struct {
+	ID       tenfold.TaskID
+	Service  tenfold.ID
+	PID      int
+	Port     int
+	State    string // "starting", "serving", "draining", "stopping", "down"
+	Started  time.Time
+	Restarts int
+	Version  string
+	CPU      float64 // seconds since its living processes started
+	RSS      int64   // bytes
+}
+
+// Tasks lists all tasks of the house by ID.
+func (c *Compute) Tasks(ctx context.Context) ([]Task, error) {
+	units, err := c.cfg.Units.List(ctx, "task/")
+	if err != nil {
+		return nil, err
+	}
+	byID := map[string]keeper.Status{}
+	for _, u := range units {
+		byID[u.Unit.ID] = u
+	}
+	var out []Task
+	for _, it := range c.all() {
+		s, ok := it.(*service)
+		if !ok {
+			continue
+		}
+		for _, t := range s.snapshot().Tasks {
+			v := Task{ID: tenfold.TaskID(taskID(s.id, t.N)), Service: s.id, Port: t.Port, State: t.Phase, Restarts: t.Restarts, Version: t.Version}
+			if t.Down {
+				v.State = "down"
+			}
+			if u, ok := byID[s.unitID(t.N)]; ok && u.Phase != keeper.Exited {
+				v.PID, v.Started = u.PID, u.Started
+				v.CPU, v.RSS = usage(tree(u.PID))
+			}
+			out = append(out, v)
+		}
+	}
+	slices.SortFunc(out, func(a, b Task) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return out, nil
+}
+
+// Restart replaces all tasks of a service by new ones of the same version, as a deployment does: the
+// old serve until the new are healthy.
+func (c *Compute) Restart(_ context.Context, id tenfold.ID) error {
+	s, err := c.find(id)
+	if err != nil {
+		return err
+	}
+	defer s.prod()
+	return s.change(func(r record) record {
+		if r.Goal != nil && r.Failed == r.Goal.Fingerprint {
+			r.Failed, r.Reason, r.Hint = "", "", "" // try again
+		}
+		if r.Serving == nil || r.Goal == nil || r.Deploy != nil || r.Serving.Version != r.Goal.Version {
+			return r // a deployment is on its way, or begins now: it starts new tasks anyway
+		}
+		// The serving version under another name, so that next sees the goal as a new one. Its tasks
+		// keep running under that name.
+		old := *r.Serving
+		old.Version += "-before"
+		r.Serving = &old
+		r.Tasks = slices.Clone(r.Tasks)
+		for i := range r.Tasks {
+			if r.Tasks[i].Version == r.Goal.Version {
+				r.Tasks[i].Version = old.Version
+			}
+		}
+		return r
+	})
+}
