@@ -1,0 +1,93 @@
+// Command api is the backend of Conduit. It reads its configuration from the environment:
+// DATABASE_URL, REDIS_URL (optional), JWT_SECRET, PORT.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+func main() {
+	log.SetFlags(0)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	command := "serve"
+	if len(os.Args) > 1 {
+		command = os.Args[1]
+	}
+	if err := run(ctx, command); err != nil {
+		log.Fatalf("conduit: %s: %v", command, err)
+	}
+}
+
+func run(ctx context.Context, command string) error {
+	url := os.Getenv("DATABASE_URL")
+	if url == "" {
+		return errors.New("DATABASE_URL is not set")
+	}
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return fmt.Errorf("read DATABASE_URL: %w", err)
+	}
+	cfg.MaxConns = 20
+	db, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	defer db.Close()
+	switch command {
+	case "migrate":
+		return migrate(ctx, db)
+	case "seed":
+		return seed(ctx, db)
+	case "serve":
+		return serve(ctx, db)
+	}
+	return errors.New("no such command: use serve, migrate or seed")
+}
+
+func serve(ctx context.Context, db *pgxpool.Pool) error {
+	secret := os.Getenv("JWT_SECRET")
+	if secret == "" {
+		return errors.New("JWT_SECRET is not set")
+	}
+	cache, err := openCache(os.Getenv("REDIS_URL"))
+	if err != nil {
+		return err
+	}
+	defer cache.close()
+	if err := db.Ping(ctx); err != nil {
+		return fmt.Errorf("reach database: %w", err)
+	}
+	port := os.Getenv("PORT")
+	if port == "" {
+		port = "3000"
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		return err
+	}
+	a := &api{db: db, cache: cache, key: []byte(secret)}
+	s := &http.Server{Handler: a.routes(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	log.Printf("listening on %s", l.Addr())
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return s.Shutdown(grace)
+}
