@@ -74,7 +74,8 @@ type File struct {
 func (s Site) releases() string { return filepath.Join(s.Dir, "releases") }
 
 // Add makes a release of all files below from and returns it; the same files give the same release.
-// Symbolic links are followed within from and refused when they leave it. ErrEmpty without files.
+// Symbolic links are followed within from and refused when they leave it. Names that begin with a dot
+// (but .well-known) and node_modules are left out: they are for tools, not visitors. ErrEmpty without files.
 func (s Site) Add(ctx context.Context, from string, meta Meta) (Release, error) {
 	r := Release{Meta: meta, Created: time.Now().UTC(), Files: map[string]File{}}
 	if err := os.MkdirAll(s.releases(), 0o755); err != nil {
@@ -124,6 +125,9 @@ func (s Site) store(ctx context.Context, from string, r *Release) error {
 		for _, e := range entries {
 			if err := ctx.Err(); err != nil {
 				return err
+			}
+			if n := e.Name(); n == "node_modules" || strings.HasPrefix(n, ".") && n != ".well-known" {
+				continue
 			}
 			full, rel := filepath.Join(dir, e.Name()), strings.TrimPrefix(name+"/"+e.Name(), "/")
 			real, err := filepath.EvalSymlinks(full)
