@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tenfold"
+	"tenfold/control"
 	"tenfold/internal/keeper"
 	"tenfold/internal/secret"
 	"tenfold/internal/store"
@@ -48,8 +49,10 @@ type house struct {
 	wakeup    chan struct{} // of the loop; holds one
 	deploying sync.Mutex    // one revision is made at a time
 
-	mu   sync.Mutex
-	apps map[appKey]tenfold.App // decoded documents; under mu
+	mu sync.Mutex
+	// Under mu: decoded documents, and counts of requests for rates.
+	apps    map[appKey]tenfold.App
+	samples map[control.Env][]sample
 }
 
 type appKey struct {

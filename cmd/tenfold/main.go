@@ -8,12 +8,19 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 )
 
+// The keeper and the warden fork only from the main thread: death signals of their children follow it.
+// An init function runs there, and locking in one keeps main there too.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == "house" {
+		runtime.LockOSThread()
+	}
+}
+
 func main() {
-	// The keeper forks only from the main thread (its children's death signals follow that thread),
-	// so nothing here may move main off it.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	status := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()

@@ -81,7 +81,9 @@ func (c *cli) complain(err error) {
 	}
 }
 
-func indent(s string) string { return "  " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n  ") }
+func indent(s string) string {
+	return "  " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n  ")
+}
 
 // usage makes an error of wrong arguments.
 func usage(format string, args ...any) error {

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -225,7 +226,7 @@ func (c *Cache) pursue(ctx context.Context, key string) time.Duration {
 
 // serve makes sure that the server runs as the record says, and asks it.
 func (c *Cache) serve(ctx context.Context, key string, r record) error {
-	status, err := c.cfg.Units.List(ctx, unitPrefix+key)
+	status, err := c.status(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -252,7 +253,7 @@ func (c *Cache) serve(ctx context.Context, key string, r record) error {
 	uid, gid := engines.RunAs()
 	if _, err := c.cfg.Units.Start(ctx, keeper.Unit{
 		ID: unitPrefix + key, Argv: []string{e.Server, filepath.Join(home, "server.conf")}, Env: []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}, Dir: "/",
-		UID: uid, GID: gid, StopGrace: 30 * time.Second, Log: c.log(r.ID), OOMScore: -200,
+		UID: uid, GID: gid, StopGrace: 30 * time.Second, Log: c.LogPath(r.ID), OOMScore: -200,
 	}); err != nil {
 		return err
 	}
@@ -276,7 +277,8 @@ func (c *Cache) serve(ctx context.Context, key string, r record) error {
 
 func sizeOf(n int64) string { return strconv.FormatInt(n>>20, 10) + " MB" }
 
-func (c *Cache) log(id tenfold.ID) string { return filepath.Join(c.home(id), "log", "cache.log") }
+// LogPath is the file with a server's output.
+func (c *Cache) LogPath(id tenfold.ID) string { return filepath.Join(c.home(id), "log", "cache.log") }
 
 // identify gives a record its port and password, once.
 func (c *Cache) identify(key string, r record, e engines.Engine) (record, error) {
@@ -347,7 +349,7 @@ func (c *Cache) await(ctx context.Context, key string, r record) error {
 		if err == nil {
 			return nil
 		}
-		s, lerr := c.cfg.Units.List(ctx, unitPrefix+key)
+		s, lerr := c.status(ctx, key)
 		if lerr != nil {
 			return lerr
 		}
@@ -357,8 +359,8 @@ func (c *Cache) await(ctx context.Context, key string, r record) error {
 			if ended {
 				how = "ended: " + s[0].LastExit.Describe()
 			}
-			lines := keeper.LastLines(c.log(r.ID), begun.Add(-time.Second), 5)
-			return tenfold.Errorf(tenfold.CodeFailed, "%s %s\n  last output  %s", r.Version, how, strings.Join(lines, "\n               ")).WithHint("its whole log: %s", c.log(r.ID))
+			lines := keeper.LastLines(c.LogPath(r.ID), begun.Add(-time.Second), 5)
+			return tenfold.Errorf(tenfold.CodeFailed, "%s %s\n  last output  %s", r.Version, how, strings.Join(lines, "\n               ")).WithHint("its whole log: %s", c.LogPath(r.ID))
 		}
 		select {
 		case <-ctx.Done():
@@ -431,4 +433,11 @@ func (c *Cache) Destroy(ctx context.Context, id tenfold.ID) error {
 		return fmt.Errorf("destroy %s: %w", id.Short(), err)
 	}
 	return c.records.Delete(id.String())
+}
+
+// status is what the keeper says of one cache's server: one entry or none. The keeper lists by
+// prefix, and "hot" is a prefix of "hot2".
+func (c *Cache) status(ctx context.Context, key string) ([]keeper.Status, error) {
+	all, err := c.cfg.Units.List(ctx, unitPrefix+key)
+	return slices.DeleteFunc(all, func(s keeper.Status) bool { return s.Unit.ID != unitPrefix+key }), err
 }

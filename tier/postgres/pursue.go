@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,7 +77,7 @@ func (p *Postgres) fail(key string, r record, err error) {
 
 // serve makes sure that the server runs as the record says, and asks it.
 func (p *Postgres) serve(ctx context.Context, key string, r record) error {
-	status, err := p.cfg.Units.List(ctx, unitPrefix+key)
+	status, err := p.status(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -164,17 +165,17 @@ func (p *Postgres) await(ctx context.Context, key string, r record) error {
 		if err == nil {
 			return nil
 		}
-		s, lerr := p.cfg.Units.List(ctx, unitPrefix+key)
+		s, lerr := p.status(ctx, key)
 		if lerr != nil {
 			return lerr
 		}
 		if len(s) == 1 && s[0].Phase == keeper.Exited && s[0].LastExit != nil {
-			lines := keeper.LastLines(p.log(r.ID), begun.Add(-time.Second), 5)
+			lines := keeper.LastLines(p.LogPath(r.ID), begun.Add(-time.Second), 5)
 			return tenfold.Errorf(tenfold.CodeFailed, "PostgreSQL ended: %s\n  last output  %s", s[0].LastExit.Describe(), strings.Join(lines, "\n               ")).
-				WithHint("its whole log: %s", filepath.Clean(p.log(r.ID)))
+				WithHint("its whole log: %s", filepath.Clean(p.LogPath(r.ID)))
 		}
 		if time.Since(begun) > startLimit {
-			return tenfold.Errorf(tenfold.CodeFailed, "PostgreSQL does not answer after %s: %w", startLimit, err).WithHint("its log: %s", p.log(r.ID))
+			return tenfold.Errorf(tenfold.CodeFailed, "PostgreSQL does not answer after %s: %w", startLimit, err).WithHint("its log: %s", p.LogPath(r.ID))
 		}
 		select {
 		case <-ctx.Done():
@@ -191,4 +192,11 @@ func ping(ctx context.Context, r record) error {
 	}
 	defer c.Close(context.WithoutCancel(ctx))
 	return c.Ping(ctx)
+}
+
+// status is what the keeper says of one database's server: one entry or none. The keeper lists by
+// prefix, and "db" is a prefix of "db2".
+func (p *Postgres) status(ctx context.Context, key string) ([]keeper.Status, error) {
+	all, err := p.cfg.Units.List(ctx, unitPrefix+key)
+	return slices.DeleteFunc(all, func(s keeper.Status) bool { return s.Unit.ID != unitPrefix+key }), err
 }

@@ -191,11 +191,12 @@ func (p *Postgres) unit(e engines.Engine, r record) keeper.Unit {
 		ID:   unitPrefix + r.ID.String(),
 		Argv: []string{e.Server, "-D", p.data(r.ID)}, Env: environment(e), Dir: "/", UID: uid, GID: gid,
 		StopSignal: syscall.SIGINT, StopGrace: 60 * time.Second, DeathSignal: syscall.SIGINT, // SIGINT: fast shutdown
-		Log: p.log(r.ID), OOMScore: -300,
+		Log: p.LogPath(r.ID), OOMScore: -300,
 	}
 }
 
-func (p *Postgres) log(id tenfold.ID) string { return filepath.Join(p.home(id), "log", "postgres.log") }
+// LogPath is the file with a server's output.
+func (p *Postgres) LogPath(id tenfold.ID) string { return filepath.Join(p.home(id), "log", "postgres.log") }
 
 // freePort asks the kernel for a port.
 func freePort() (int, error) {

@@ -1,0 +1,163 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"tenfold/internal/engines"
+)
+
+// Check is one thing that doctor looked at.
+type Check struct {
+	Name     string `json:"name"`
+	OK       bool   `json:"ok"`
+	Optional bool   `json:"optional,omitempty"` // needed by some apps only
+	Found    string `json:"found"`
+	Fix      string `json:"fix,omitempty"` // the command that mends it
+}
+
+// Doctor says what of the machine can be used. With fix it installs what is missing and may be
+// installed, saying each command first.
+func Doctor(ctx context.Context, l Layout, fix bool, say func(string)) []Check {
+	if fix {
+		for what, found := range map[string]func() error{
+			"postgres": func() error { _, err := engines.Postgres(ctx, 0, l.Tier("engines")); return err },
+			"cache":    func() error { _, err := engines.Cache(ctx, ""); return err },
+		} {
+			if found() != nil {
+				if err := engines.Install(ctx, what, l.Tier("engines"), say); err != nil {
+					say(err.Error())
+				}
+			}
+		}
+	}
+	checks := []Check{checkData(l), checkDisk(l), checkClock(), checkListen(l), checkPostgres(ctx, l), checkCache(ctx), checkCgroups(), checkContainers()}
+	for _, t := range []struct{ name, what, fix string }{
+		{"git", "labels deployments with their commit", "apt-get install git"},
+		{"node", "builds JavaScript", "apt-get install nodejs npm"},
+		{"npm", "builds JavaScript", "apt-get install npm"},
+		{"go", "builds Go", "apt-get install golang-go"},
+		{"python3", "builds Python", "apt-get install python3 python3-venv"},
+	} {
+		checks = append(checks, checkTool(ctx, t.name, t.what, t.fix))
+	}
+	return checks
+}
+
+func checkData(l Layout) Check {
+	c := Check{Name: "data directory", Found: l.Dir}
+	if err := l.prepare(); err != nil {
+		c.Found, c.Fix = err.Error(), "use another: --data DIR"
+		return c
+	}
+	f, err := os.CreateTemp(l.Dir, ".doctor")
+	if err != nil {
+		c.Found, c.Fix = err.Error(), "use another: --data DIR"
+		return c
+	}
+	f.Close()
+	os.Remove(f.Name())
+	c.OK = true
+	return c
+}
+
+func checkDisk(l Layout) Check {
+	var s syscall.Statfs_t
+	dir := l.Dir
+	for syscall.Statfs(dir, &s) != nil && dir != "/" {
+		dir = filepath.Dir(dir)
+	}
+	free := s.Bavail * uint64(s.Bsize)
+	return Check{Name: "disk", OK: free > 2<<30, Found: fmt.Sprintf("%d GB free", free>>30), Fix: "keep 2 GB free"}
+}
+
+func checkClock() Check {
+	now := time.Now()
+	return Check{Name: "clock", OK: now.Year() >= 2026, Found: now.Format(time.RFC3339), Fix: "timedatectl set-ntp true"}
+}
+
+func checkListen(l Layout) Check {
+	s, err := LoadSettings(l)
+	c := Check{Name: "front door", Found: s.Listen}
+	if err != nil {
+		c.Found = err.Error()
+		return c
+	}
+	conn, err := net.DialTimeout("unix", l.Socket("control"), time.Second)
+	if err == nil {
+		conn.Close()
+		c.OK, c.Found = true, s.Listen+", the house is up"
+		return c
+	}
+	nl, err := net.Listen("tcp", s.Listen)
+	if err != nil {
+		c.Found, c.Fix = err.Error(), "choose another: tenfold up --listen 127.0.0.1:8081"
+		return c
+	}
+	nl.Close()
+	c.OK, c.Found = true, s.Listen+" is free"
+	return c
+}
+
+func checkPostgres(ctx context.Context, l Layout) Check {
+	c := Check{Name: "PostgreSQL", Optional: true, Fix: "tenfold doctor --fix (apt-get install postgresql)"}
+	var have []string
+	for _, e := range engines.AllPostgres(ctx, l.Tier("engines")) {
+		have = append(have, e.Version)
+	}
+	if c.Found = strings.Join(have, ", "); c.Found != "" {
+		c.OK, c.Fix = true, ""
+	} else {
+		c.Found = "not installed: needed by databases"
+	}
+	return c
+}
+
+func checkCache(ctx context.Context) Check {
+	e, err := engines.Cache(ctx, "")
+	if err != nil {
+		return Check{Name: "Valkey or Redis", Optional: true, Found: "not installed: needed by caches", Fix: "tenfold doctor --fix (apt-get install valkey-server, before Debian 13 redis-server)"}
+	}
+	return Check{Name: "Valkey or Redis", OK: true, Found: e.Name + " " + e.Version}
+}
+
+func checkCgroups() Check {
+	c := Check{Name: "cgroups", Optional: true, Found: "not writable: limits of memory and CPU cannot be enforced", Fix: "run as the system service (make package), which has Delegate=yes"}
+	if b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err == nil && syscall.Access("/sys/fs/cgroup", 2) == nil {
+		c.OK, c.Found, c.Fix = true, "v2: "+strings.TrimSpace(string(b)), ""
+	} else if syscall.Access("/sys/fs/cgroup/memory", 2) == nil {
+		c.OK, c.Found, c.Fix = true, "v1", ""
+	}
+	return c
+}
+
+func checkContainers() Check {
+	for _, s := range []string{"/var/run/docker.sock", "/run/podman/podman.sock"} {
+		if c, err := net.DialTimeout("unix", s, time.Second); err == nil {
+			c.Close()
+			return Check{Name: "container engine", OK: true, Optional: true, Found: s}
+		}
+	}
+	return Check{Name: "container engine", Optional: true, Found: "none: tasks run as processes, which needs none"}
+}
+
+func checkTool(ctx context.Context, name, what, fix string) Check {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return Check{Name: name, Optional: true, Found: "not installed: " + what, Fix: fix}
+	}
+	arg := "--version"
+	if name == "go" {
+		arg = "version"
+	}
+	out, _ := exec.CommandContext(ctx, path, arg).Output()
+	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return Check{Name: name, OK: true, Optional: true, Found: first}
+}

@@ -1,0 +1,51 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+
+	"tenfold/tier/edge"
+)
+
+// RunDoor is the front door's process. Its listeners were opened by the keeper and are passed on as
+// descriptors from 3, as systemd does it.
+func RunDoor(ctx context.Context, data string) error {
+	l, _, err := ground(data)
+	if err != nil {
+		return err
+	}
+	var listeners []net.Listener
+	if names := os.Getenv("LISTEN_FDNAMES"); names != "" {
+		for i, name := range strings.Split(names, ":") {
+			f := os.NewFile(uintptr(3+i), name)
+			nl, err := net.FileListener(f)
+			if err != nil {
+				return fmt.Errorf("take over listener %s: %w", name, err)
+			}
+			f.Close()
+			listeners = append(listeners, nl)
+		}
+	}
+	if err := os.MkdirAll(l.Tier("edge"), 0o700); err != nil {
+		return fmt.Errorf("start door: %w", err)
+	}
+	d, err := edge.NewDoor(edge.DoorConfig{Dir: l.Tier("edge"), Control: l.Socket("door"), Listeners: listeners, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	if err != nil {
+		return err
+	}
+	return d.Run(ctx, func() {})
+}
+
+// Modes are the house's processes by name.
+func Modes(version string) map[Mode]func(ctx context.Context, data string) error {
+	return map[Mode]func(context.Context, string) error{
+		ModeWarden: RunWarden,
+		ModeKeeper: RunKeeper,
+		ModeDoor:   RunDoor,
+		ModeDaemon: func(ctx context.Context, data string) error { return Run(ctx, data, version) },
+	}
+}

@@ -1,0 +1,211 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"tenfold"
+	"tenfold/console"
+	"tenfold/control"
+	"tenfold/internal/atomicfile"
+	"tenfold/internal/build"
+	"tenfold/internal/keeper"
+	"tenfold/internal/run"
+	"tenfold/internal/secret"
+	"tenfold/internal/store"
+	"tenfold/tier/cache"
+	"tenfold/tier/compute"
+	"tenfold/tier/edge"
+	"tenfold/tier/frontend"
+	"tenfold/tier/postgres"
+)
+
+// stopGrace bounds how long each part of the daemon may take to stop.
+const stopGrace = 10 * time.Second
+
+// consoleHost is the name under which the door leads to the console.
+const consoleHost = "tenfold.localhost"
+
+var pid = os.Getpid()
+
+// Run is the daemon's process: it decides what runs, and may die at any time.
+func Run(ctx context.Context, data, version string) error {
+	l, binary, err := ground(data)
+	if err != nil {
+		return err
+	}
+	settings, err := LoadSettings(l)
+	if err != nil {
+		return err
+	}
+	k, err := keeper.Dial(ctx, l.Socket("keeper"))
+	if err != nil {
+		return fmt.Errorf("start daemon: %w", err)
+	}
+	bound, err := k.Listen(ctx, "door", "tcp", settings.Listen)
+	if err != nil {
+		return fmt.Errorf("open the front door on %s: %w", settings.Listen, err)
+	}
+	if err := startDoor(ctx, k, l, binary, version); err != nil {
+		return err
+	}
+	h, err := newHouse(ctx, l, settings, version, k, bound)
+	if err != nil {
+		return err
+	}
+	defer h.store.Close()
+	services := []run.Service{}
+	for _, t := range h.tiers {
+		services = append(services, t)
+	}
+	services = append(services, loop{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: console.Handler(h)})
+	if settings.Control != "" {
+		token, err := loadToken(l)
+		if err != nil {
+			return err
+		}
+		services = append(services, server{name: "control over TCP", network: "tcp", addr: settings.Control, handler: control.RequireToken(token, control.Handler(h, false))})
+	}
+	// Last, so that whoever reaches it finds everything in place.
+	services = append(services, server{name: "control", network: "unix", addr: l.Socket("control"), handler: control.Handler(h, true)})
+	return run.All(ctx, stopGrace, services...)
+}
+
+// startDoor makes sure that the door runs, of this version: another version's is replaced while the
+// keeper holds its listener.
+func startDoor(ctx context.Context, k *keeper.Client, l Layout, binary, version string) error {
+	u := keeper.Unit{
+		ID: "house/door", Label: version, Argv: Command(binary, ModeDoor, l.Dir), Env: os.Environ(), Dir: "/",
+		Listeners: []string{"door"}, Restart: keeper.RestartAlways, Log: l.Log("door"), OOMScore: -500, StopGrace: 35 * time.Second,
+	}
+	s, err := k.Start(ctx, u)
+	if err == nil && s.Unit.Label != version {
+		if err = k.Remove(ctx, u.ID); err == nil {
+			_, err = k.Start(ctx, u)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("start door: %w", err)
+	}
+	return nil
+}
+
+// newHouse opens the store and makes the tiers; it starts nothing.
+func newHouse(ctx context.Context, l Layout, settings Settings, version string, k *keeper.Client, bound string) (*house, error) {
+	h := &house{
+		version: version, started: time.Now(), layout: l, settings: settings, log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		keeper: k, listen: bound, wakeup: make(chan struct{}, 1), apps: map[appKey]tenfold.App{},
+	}
+	var err error
+	if h.key, err = secret.Load(l.Key()); err != nil {
+		return nil, err
+	}
+	if h.store, err = store.Open(ctx, l.Database()); err != nil {
+		return nil, err
+	}
+	h.hub = newHub(h.store, h.log, h.wake)
+	if err := h.makeTiers(l, k); err != nil {
+		return nil, errors.Join(err, h.store.Close())
+	}
+	return h, nil
+}
+
+func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
+	emit := h.hub.emit
+	if h.postgres, err = postgres.New(postgres.Config{Dir: l.Tier("postgres"), Engines: l.Tier("engines"), Units: k, Emit: emit}); err != nil {
+		return err
+	}
+	if h.cache, err = cache.New(cache.Config{Dir: l.Tier("cache"), Units: k, Emit: emit}); err != nil {
+		return err
+	}
+	builder := &build.Builder{Dir: l.Tier("build"), Units: k}
+	if h.frontend, err = frontend.New(frontend.Config{Dir: l.Tier("frontend"), Builder: builder, Resolve: h.resolve, Emit: emit}); err != nil {
+		return err
+	}
+	if h.edge, err = edge.New(edge.Config{
+		Dir: l.Tier("edge"), Control: l.Socket("door"), SiteDir: h.frontend.SiteDir, Emit: emit,
+		Console: l.Socket("console"), ConsoleHosts: []string{consoleHost},
+	}); err != nil {
+		return err
+	}
+	if h.compute, err = compute.New(compute.Config{
+		Dir: l.Tier("compute"), Units: k, Builder: builder, Traffic: h.edge, Resolve: h.resolve, Emit: emit, URL: h.url,
+	}); err != nil {
+		return err
+	}
+	h.tiers = []tenfold.Tier{h.postgres, h.cache, h.edge, h.compute, h.frontend}
+	return nil
+}
+
+// console is the address of the console.
+func (h *house) console() string {
+	_, port, err := net.SplitHostPort(h.listen)
+	if err != nil {
+		return ""
+	}
+	return "http://" + consoleHost + ":" + port
+}
+
+// loadToken reads the token for TCP, or makes one.
+func loadToken(l Layout) (string, error) {
+	b, err := os.ReadFile(l.Token())
+	if err == nil && len(strings.TrimSpace(string(b))) >= 32 {
+		return strings.TrimSpace(string(b)), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read token: %w", err)
+	}
+	token := secret.Generate(32)
+	return token, atomicfile.Write(l.Token(), []byte(token+"\n"), 0o600)
+}
+
+// server serves HTTP on one address as long as it runs.
+type server struct {
+	name, network, addr string
+	handler             http.Handler
+}
+
+func (s server) Name() string { return s.name }
+
+func (s server) Run(ctx context.Context, ready func()) error {
+	if s.network == "unix" {
+		os.Remove(s.addr)
+	}
+	l, err := net.Listen(s.network, s.addr)
+	if err != nil {
+		return err
+	}
+	if s.network == "unix" {
+		if err := os.Chmod(s.addr, 0o600); err != nil {
+			l.Close()
+			return err
+		}
+	}
+	base, cancel := context.WithCancel(context.Background())
+	srv := &http.Server{Handler: s.handler, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return base }}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	ready()
+	select {
+	case err = <-done:
+		cancel()
+		return err
+	case <-ctx.Done():
+	}
+	cancel() // streams end
+	grace, stop := context.WithTimeout(context.Background(), 2*time.Second)
+	defer stop()
+	if srv.Shutdown(grace) != nil {
+		srv.Close()
+	}
+	<-done
+	return nil
+}
