@@ -34,6 +34,7 @@ type service struct {
 	rec    record
 	probes map[int]*health
 	busy   map[int]bool // being stopped
+	acked  string       // the serving version as the door goes by it
 
 	// The rest belongs to run's goroutine.
 	tries     map[int]*try // starts that did not come about
@@ -55,6 +56,22 @@ func (s *service) snapshot() record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rec
+}
+
+// switchedTo says that the door goes by a version.
+func (s *service) switchedTo(version string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.acked == version
+}
+
+func (s *service) acknowledge(r record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acked = ""
+	if r.Serving != nil {
+		s.acked = r.Serving.Version
+	}
 }
 
 // change replaces the record, durably first.
@@ -127,10 +144,13 @@ func (s *service) observe() (tenfold.Resource, bool) {
 		return o, true
 	}
 	o.Serving = r.Serving.Fingerprint
-	if up > 0 || r.Serving.Spec.count() == 0 {
-		o.State = tenfold.StateReady
-	} else {
+	switch {
+	case up == 0 && r.Serving.Spec.count() > 0:
 		o.Reason = "no task is healthy"
+	case !s.switchedTo(r.Serving.Version):
+		o.Reason = "the front door has not switched yet"
+	default:
+		o.State = tenfold.StateReady
 	}
 	return o, true
 }
@@ -499,10 +519,12 @@ func (s *service) ask(ctx context.Context, r record, w seen, now time.Time) {
 func (s *service) publish(ctx context.Context, r record, w seen) {
 	endpoints, down := s.endpoints(r, w)
 	if s.known && down == s.down && slices.Equal(endpoints, s.published) {
+		s.acknowledge(r)
 		return
 	}
 	if r.Gone && len(endpoints) == 0 && len(s.published) == 0 && !s.known {
 		s.known = true // nothing was ever told, or the site went with it
+		s.acknowledge(r)
 		return
 	}
 	limited, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -512,6 +534,7 @@ func (s *service) publish(ctx context.Context, r record, w seen) {
 		return
 	}
 	s.published, s.down, s.known = endpoints, down, true
+	s.acknowledge(r)
 	s.prod() // who drains may be asked now
 }
 
