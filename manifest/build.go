@@ -1,0 +1,542 @@
+package manifest
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"tenfold"
+)
+
+// builder turns a tree into an App and reports what does not fit together.
+type builder struct {
+	*reporter
+	top    *tree
+	app    tenfold.App
+	kinds  map[string]tenfold.Kind
+	at     map[string]*yaml.Node // where each name is declared
+	routes map[tenfold.Route]routed
+}
+
+// routed says who has a route.
+type routed struct {
+	owner string
+	line  int
+}
+
+// build makes the App of one environment. It always returns one; the reporter says if it is sound.
+func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfold.App {
+	b := &builder{reporter: r, top: top, kinds: map[string]tenfold.Kind{}, at: map[string]*yaml.Node{}, routes: map[tenfold.Route]routed{}}
+	b.app = tenfold.App{Name: tenfold.AppName(folder), Env: env}
+	if t := top.get("app"); t != nil && !isNull(t.node) && !t.off {
+		if s := t.node.Value; !kebabCase.MatchString(s) || len(s) > maxName {
+			b.reporter.at(t.node, "write "+kebab(s), "app: names are kebab-case with at most %d characters, %q is not", maxName, cut(s, 60))
+		}
+		b.app.Name = tenfold.AppName(t.node.Value)
+	}
+	if t := top.get("domain"); t != nil && !t.off && !isNull(t.node) {
+		b.app.Domains = readHosts(r, t.node, t.path)
+	}
+	b.declare()
+	b.frontends()
+	b.services()
+	b.jobs()
+	b.databases()
+	b.caches()
+	b.secrets()
+	b.rules()
+	b.cycles()
+	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Databases)+len(b.app.Caches) == 0 && !r.failed() {
+		r.at(top.node, "write at least \"services: [api]\" or \"frontends: [web]\"", "the app has no frontend, service, database or cache")
+	}
+	return b.app
+}
+
+// each calls f for the entries of a section that are not left out, in the order of the file.
+func (b *builder) each(section string, f func(tenfold.Name, *tree)) {
+	t := b.top.get(section)
+	if t == nil || t.off {
+		return
+	}
+	for _, name := range t.order {
+		if e := t.fields[name]; !e.off {
+			f(tenfold.Name(name), e)
+		}
+	}
+}
+
+var sections = []struct {
+	name string
+	kind tenfold.Kind
+}{
+	{"frontends", tenfold.KindFrontend},
+	{"services", tenfold.KindService},
+	{"jobs", tenfold.KindJob},
+	{"databases", tenfold.KindDatabase},
+	{"caches", tenfold.KindCache},
+	{"secrets", tenfold.KindSecret},
+}
+
+// declare enters all names in the one namespace.
+func (b *builder) declare() {
+	for _, s := range sections {
+		b.each(s.name, func(n tenfold.Name, t *tree) {
+			if k, taken := b.kinds[string(n)]; taken {
+				b.reporter.at(t.place(), "call it "+string(n)+"-"+map[tenfold.Kind]string{tenfold.KindDatabase: "db", tenfold.KindCache: "cache", tenfold.KindJob: "job"}[s.kind]+
+					map[bool]string{true: string(s.kind)}[s.kind == tenfold.KindService || s.kind == tenfold.KindFrontend],
+					"%s: a %s is called %q already (line %d); names are unique across kinds", t.path, k, n, b.at[string(n)].Line)
+				return
+			}
+			b.kinds[string(n)], b.at[string(n)] = s.kind, t.place()
+		})
+	}
+}
+
+// value is the field when it says something: present, not empty, not false.
+func value(t *tree, name string) (*tree, bool) {
+	f := t.get(name)
+	if f == nil || f.off || f.fields == nil && isNull(f.node) {
+		return nil, false
+	}
+	return f, true
+}
+
+func (b *builder) duration(t *tree, name string, deflt time.Duration) time.Duration {
+	if f, ok := value(t, name); ok {
+		if d, ok := readDuration(b.reporter, f.node, f.path); ok {
+			return d
+		}
+	}
+	return deflt
+}
+
+func (b *builder) size(t *tree, name string, deflt int64) int64 {
+	if f, ok := value(t, name); ok {
+		if n, ok := readSize(b.reporter, f.node, f.path); ok {
+			return n
+		}
+	}
+	return deflt
+}
+
+func (b *builder) count(t *tree, name string, deflt, low, high int) int {
+	if f, ok := value(t, name); ok {
+		if n, ok := readCount(b.reporter, f.node, f.path, low, high); ok {
+			return n
+		}
+	}
+	return deflt
+}
+
+func (b *builder) word(t *tree, name, deflt string, words []string) string {
+	if f, ok := value(t, name); ok {
+		if w, ok := readWord(b.reporter, f.node, f.path, words); ok {
+			return w
+		}
+	}
+	return deflt
+}
+
+// command reads a command; false is Nothing.
+func (b *builder) command(t *tree, name string) tenfold.Command {
+	if f := t.get(name); f != nil && f.off {
+		return tenfold.Command{Shell: Nothing}
+	}
+	if f, ok := value(t, name); ok {
+		c, _ := readCommand(b.reporter, f.node, f.path)
+		return c
+	}
+	return tenfold.Command{}
+}
+
+func (b *builder) path(t *tree, name string) string {
+	if f, ok := value(t, name); ok {
+		p, _ := readPath(b.reporter, f.node, f.path)
+		return p
+	}
+	return ""
+}
+
+func (b *builder) env(t *tree) map[string]string {
+	f, ok := value(t, "env")
+	if !ok || len(f.order) == 0 {
+		return nil
+	}
+	out := map[string]string{}
+	for name, v := range f.fields {
+		out[name] = v.node.Value
+		if v.node.Tag == "!!null" && v.node.Value == "~" {
+			out[name] = "~"
+		}
+	}
+	return out
+}
+
+func (b *builder) build(t *tree) tenfold.Build {
+	var out tenfold.Build
+	if f, ok := value(t, "runtime"); ok {
+		out.Language, out.Version = readRuntime(b.reporter, f.node, f.path)
+	}
+	out.Test = b.command(t, "test")
+	f := t.get("build")
+	if f == nil {
+		return out
+	}
+	if f.off {
+		out.Command = tenfold.Command{Shell: Nothing}
+		return out
+	}
+	out.Command = b.command(f, "command")
+	out.Output = b.path(f, "output")
+	out.Size = b.size(f, "size", 0)
+	out.Timeout = b.duration(f, "timeout", 15*time.Minute)
+	return out
+}
+
+func (b *builder) frontends() {
+	var bare []*tree
+	b.each("frontends", func(n tenfold.Name, t *tree) {
+		f := tenfold.Frontend{Source: tenfold.Source{Path: b.path(t, "path")}, Build: b.build(t), Env: b.env(t), Keep: b.duration(t, "keep", 7*24*time.Hour), Line: t.line()}
+		if r, ok := value(t, "routes"); ok {
+			f.Routes = b.claim("frontend "+string(n), r)
+		}
+		if t.get("routes") == nil || len(f.Routes) == 0 && !b.failed() {
+			bare = append(bare, t)
+			f.Routes = []tenfold.Route{"/*"}
+		}
+		if v := t.get("fallback"); v != nil && v.off {
+			f.Fallback = Nothing
+		} else if v, ok := value(t, "fallback"); ok {
+			f.Fallback, _ = readPath(b.reporter, v.node, v.path)
+		}
+		f.Bindings, _ = b.uses(t, f.Env, tenfold.KindFrontend, n)
+		if b.app.Frontends == nil {
+			b.app.Frontends = map[tenfold.Name]tenfold.Frontend{}
+		}
+		b.app.Frontends[n] = f
+	})
+	if len(b.app.Frontends) == 1 && len(bare) == 1 {
+		b.take("/*", "frontend "+bare[0].key.Value, bare[0].place(), bare[0].path)
+		return
+	}
+	for _, t := range bare {
+		if o, taken := b.routes["/*"]; len(bare) > 1 || taken {
+			hint := "add routes: [/" + t.key.Value + "/*]"
+			if taken {
+				hint += "; /* belongs to " + o.owner
+			}
+			b.reporter.at(t.place(), hint, "%s has no routes, and it is not the only frontend", t.path)
+		} else {
+			b.take("/*", "frontend "+t.key.Value, t.place(), t.path)
+		}
+	}
+}
+
+// claim reads routes and enters their owner.
+func (b *builder) claim(owner string, t *tree) []tenfold.Route {
+	routes, at := readRoutes(b.reporter, t.node, t.path)
+	for i, r := range routes {
+		b.take(r, owner, at[i], t.path)
+	}
+	return routes
+}
+
+func (b *builder) take(r tenfold.Route, owner string, n *yaml.Node, path string) {
+	if o, taken := b.routes[r]; taken {
+		b.reporter.at(n, "give one of them another path; of several routes the most specific wins", "%s: route %q belongs to %s already (line %d)", path, r, o.owner, o.line)
+		return
+	}
+	line := 0
+	if n != nil {
+		line = n.Line
+	}
+	b.routes[r] = routed{owner, line}
+}
+
+func (b *builder) services() {
+	count := 0
+	b.each("services", func(tenfold.Name, *tree) { count++ })
+	b.each("services", func(n tenfold.Name, t *tree) {
+		w := tenfold.Workload{
+			Source: tenfold.Source{Path: b.path(t, "path")}, Build: b.build(t),
+			Command: b.command(t, "command"), Migrate: b.command(t, "migrate"), Env: b.env(t),
+			Health: b.health(t), Scale: b.scale(t), Drain: b.duration(t, "drain", 30*time.Second), Line: t.line(),
+		}
+		if w.Migrate.Shell == Nothing {
+			w.Migrate = tenfold.Command{}
+		}
+		size, timeout, logs, deploy := t.get("size"), t.get("timeout"), t.get("logs"), t.get("deploy")
+		w.Size.Memory = b.size(size, "memory", 0)
+		if f, ok := value(size, "cpu"); ok {
+			w.Size.CPU, _ = readCPU(b.reporter, f.node, f.path)
+		}
+		w.Timeout = tenfold.Timeout{Request: b.duration(timeout, "request", time.Minute), Idle: b.duration(timeout, "idle", 10*time.Minute)}
+		w.Logs = tenfold.Logs{Keep: b.duration(logs, "keep", 30*24*time.Hour), Max: b.size(logs, "max", 1<<30)}
+		b.strategy(deploy)
+		w.Deadline = b.duration(deploy, "deadline", 10*time.Minute)
+		switch r, ok := value(t, "routes"); {
+		case ok:
+			w.Routes = b.claim("service "+string(n), r)
+		case t.get("routes") == nil && count == 1 && len(b.app.Frontends) == 0:
+			w.Routes = []tenfold.Route{"/*"}
+			b.take("/*", "service "+string(n), t.place(), t.path)
+		}
+		w.Bindings, w.Uses = b.uses(t, w.Env, tenfold.KindService, n)
+		if b.app.Services == nil {
+			b.app.Services = map[tenfold.Name]tenfold.Workload{}
+		}
+		b.app.Services[n] = w
+	})
+}
+
+// strategy accepts rolling, and tells the others of the language from words that do not exist.
+func (b *builder) strategy(deploy *tree) {
+	f, ok := value(deploy, "strategy")
+	if !ok {
+		return
+	}
+	switch f.node.Value {
+	case "canary", "blue-green":
+		b.reporter.at(f.node, "remove it or write deploy: rolling", "%s: this Tenfold does not run %s deployments yet", f.path, f.node.Value)
+	default:
+		readWord(b.reporter, f.node, f.path, []string{"rolling"})
+	}
+}
+
+func (b *builder) health(t *tree) tenfold.Health {
+	h := t.get("health")
+	// Without a route anything below 500 shows that somebody answers.
+	out := tenfold.Health{Low: 100, High: 499, Every: b.duration(h, "every", 5*time.Second), Timeout: b.duration(h, "timeout", 2*time.Second), Grace: b.duration(h, "grace", time.Minute)}
+	if f, ok := value(h, "route"); ok {
+		out.Low, out.High = 200, 399
+		if s := f.node.Value; !pathText.MatchString(s) || strings.ContainsAny(s, "#*") {
+			b.reporter.at(f.node, "write a path: /healthz", "%s: %q is not a path", f.path, cut(s, 60))
+		} else {
+			out.Route = s
+		}
+	}
+	if f, ok := value(h, "status"); ok {
+		if low, high, ok := readStatus(b.reporter, f.node, f.path); ok {
+			out.Low, out.High = low, high
+		}
+	}
+	return out
+}
+
+// maxTasks bounds a count of tasks on one machine.
+const maxTasks = 1000
+
+func (b *builder) scale(t *tree) tenfold.Bounds {
+	s := t.get("scale")
+	out := tenfold.Bounds{Min: b.count(s, "min", 1, 0, maxTasks)}
+	out.Max = b.count(s, "max", max(out.Min, 1), 1, maxTasks)
+	if out.Min > out.Max {
+		b.reporter.at(s.place(), "write the smaller number first", "%s: min %d is above max %d", s.path, out.Min, out.Max)
+	}
+	if out.Min < out.Max {
+		b.reporter.warn(s.place(), "tenfold scale "+t.key.Value+"=2", "%s: %d-%d starts at %d; until autoscaling runs, tenfold scale moves it", s.path, out.Min, out.Max, max(1, out.Min))
+	}
+	if out.Min == 0 {
+		b.reporter.at(s.place(), "write scale: 1, or 1-"+itoa(max(2, out.Max)), "%s: this Tenfold does not run services that fall asleep yet", s.path)
+	}
+	return out
+}
+
+func (b *builder) jobs() {
+	var services []string
+	b.each("services", func(n tenfold.Name, _ *tree) { services = append(services, string(n)) })
+	b.each("jobs", func(n tenfold.Name, t *tree) {
+		j := tenfold.Job{
+			Command: b.command(t, "command"), Env: b.env(t), Line: t.line(),
+			Overlap: b.word(t, "overlap", "forbid", []string{"forbid", "allow", "replace"}),
+			Missed:  b.word(t, "missed", "once", []string{"once", "skip"}),
+			Retries: b.count(t, "retries", 0, 0, 100), Timeout: b.duration(t, "timeout", time.Hour),
+		}
+		switch f, ok := value(t, "service"); {
+		case ok && !slices.Contains(services, f.node.Value):
+			b.reporter.at(f.node, didYouMean(f.node.Value, services), "%s: no service %q", f.path, cut(f.node.Value, 60))
+		case ok:
+			j.Service = tenfold.Name(f.node.Value)
+		case len(services) == 1:
+			j.Service = tenfold.Name(services[0])
+		default:
+			b.reporter.at(t.place(), "add service: <name>; services here: "+strings.Join(services, ", "), "%s names no service whose build and variables it runs with", t.path)
+		}
+		if j.Command.IsZero() {
+			if _, ok := value(t, "command"); !ok {
+				b.reporter.at(t.place(), "add command: ./api digest", "%s has no command", t.path)
+			}
+		}
+		j.Schedule = b.schedule(t)
+		if b.app.Jobs == nil {
+			b.app.Jobs = map[tenfold.Name]tenfold.Job{}
+		}
+		b.app.Jobs[n] = j
+	})
+}
+
+func (b *builder) schedule(t *tree) tenfold.Schedule {
+	zone, name := time.UTC, ""
+	if f, ok := value(t, "timezone"); ok {
+		z, err := time.LoadLocation(f.node.Value)
+		if err != nil || f.node.Value == "Local" {
+			b.reporter.at(f.node, "write a zone such as Europe/Rome or UTC", "%s: no timezone %q", f.path, cut(f.node.Value, 60))
+			return tenfold.Schedule{}
+		}
+		zone, name = z, f.node.Value
+	}
+	f, ok := value(t, "schedule")
+	if !ok {
+		return tenfold.Schedule{}
+	}
+	s, _ := readSchedule(b.reporter, f.node, f.path, zone)
+	s.Timezone = name
+	return s
+}
+
+func (b *builder) databases() {
+	b.each("databases", func(n tenfold.Name, t *tree) {
+		d := tenfold.Database{Line: t.line()}
+		if f, ok := value(t, "engine"); ok {
+			d.Major = b.postgres(f)
+		}
+		if f, ok := value(t, "extensions"); ok {
+			parts, _ := readList(b.reporter, f.node, f.path, "name")
+			for _, p := range parts {
+				switch {
+				case !extensionOK.MatchString(p.Value):
+					b.reporter.at(p, "write it as PostgreSQL calls it: vector", "%s: %q is not an extension's name", f.path, cut(p.Value, 60))
+				case slices.Contains(d.Extensions, p.Value):
+					b.reporter.at(p, "keep one of them", "%s: %q stands twice", f.path, p.Value)
+				default:
+					d.Extensions = append(d.Extensions, p.Value)
+				}
+			}
+		}
+		if f, ok := value(t, "settings"); ok {
+			for _, name := range f.order {
+				if v := f.fields[name]; !isNull(v.node) {
+					if d.Settings == nil {
+						d.Settings = map[string]string{}
+					}
+					d.Settings[name] = v.node.Value
+				}
+			}
+		}
+		if b.app.Databases == nil {
+			b.app.Databases = map[tenfold.Name]tenfold.Database{}
+		}
+		b.app.Databases[n] = d
+	})
+}
+
+// postgres reads "postgres" or "postgres-17".
+func (b *builder) postgres(f *tree) int {
+	s := strings.Replace(f.node.Value, "postgresql", "postgres", 1)
+	if s == "postgres" {
+		return 0
+	}
+	for v := 14; v <= 18; v++ {
+		if s == "postgres-"+itoa(v) {
+			return v
+		}
+	}
+	b.reporter.at(f.node, "write postgres, or postgres-14 to postgres-18", "%s: engine %q does not exist here: databases are PostgreSQL", f.path, cut(f.node.Value, 40))
+	return 0
+}
+
+func (b *builder) caches() {
+	b.each("caches", func(n tenfold.Name, t *tree) {
+		c := tenfold.Cache{Size: b.size(t, "size", 256<<20), Evict: b.word(t, "evict", "allkeys-lru", evictions), Line: t.line()}
+		if f, ok := value(t, "engine"); ok {
+			name, version, versioned := strings.Cut(f.node.Value, "-")
+			switch {
+			case name != "valkey" && name != "redis":
+				b.reporter.at(f.node, "write valkey or redis", "%s: engine %q does not exist here", f.path, cut(f.node.Value, 40))
+			case versioned:
+				b.reporter.at(f.node, "write "+name+": the installed one is used", "%s: this Tenfold does not choose the version (%s) of a cache yet", f.path, cut(version, 20))
+			default:
+				c.Engine = name
+			}
+		}
+		if f, ok := value(t, "persist"); ok {
+			c.Persist, _ = readBool(b.reporter, f.node, f.path)
+		}
+		if b.app.Caches == nil {
+			b.app.Caches = map[tenfold.Name]tenfold.Cache{}
+		}
+		b.app.Caches[n] = c
+	})
+}
+
+func (b *builder) secrets() {
+	b.each("secrets", func(n tenfold.Name, t *tree) {
+		if b.app.Secrets == nil {
+			b.app.Secrets = map[tenfold.Name]tenfold.Secret{}
+		}
+		b.app.Secrets[n] = tenfold.Secret{Generate: b.count(t, "generate", 0, 8, 1024), Line: t.line()}
+	})
+}
+
+func (b *builder) rules() {
+	edge := b.top.get("edge")
+	if edge == nil || edge.off {
+		return
+	}
+	routes, ok := value(edge, "routes")
+	if !ok {
+		return
+	}
+	for _, name := range routes.order {
+		t := routes.fields[name]
+		if t.off {
+			continue
+		}
+		rule := tenfold.Rule{Line: t.line()}
+		if f, ok := value(t, "redirect"); ok {
+			rule.Redirect = b.redirect(tenfold.Route(name), f)
+		}
+		if f, ok := value(t, "headers"); ok {
+			rule.Headers = map[string]string{}
+			for _, h := range f.order {
+				rule.Headers[h] = ""
+				if v := f.fields[h]; !v.off {
+					rule.Headers[h] = v.node.Value
+				}
+			}
+		}
+		if b.app.Rules == nil {
+			b.app.Rules = map[tenfold.Route]tenfold.Rule{}
+		}
+		b.app.Rules[tenfold.Route(name)] = rule
+	}
+}
+
+func (b *builder) redirect(route tenfold.Route, f *tree) *tenfold.Redirect {
+	out := &tenfold.Redirect{Status: 301}
+	if s, ok := value(f, "status"); ok {
+		n, _ := readCount(b.reporter, s.node, s.path, 301, 308)
+		if n != 0 && !slices.Contains([]int{301, 302, 303, 307, 308}, n) {
+			b.reporter.at(s.node, "one of: 301, 302, 303, 307, 308", "%s: %d is not a status of a redirect", s.path, n)
+		}
+		out.Status = n
+	}
+	to, ok := value(f, "to")
+	if !ok {
+		b.reporter.at(f.place(), "add to: /new/*", "%s does not say where to", f.path)
+		return out
+	}
+	out.To = to.node.Value
+	_, _, from := route.Split()
+	switch s := out.To; {
+	case !strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "https://") && !strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "//") || strings.ContainsAny(s, " \t\r\n\\"):
+		b.reporter.at(to.node, "write a path or an address: /new/*, https://example.com/", "%s: %q is neither a path nor an address", to.path, cut(s, 60))
+	case strings.HasSuffix(s, "*") && !strings.HasSuffix(from, "*"):
+		b.reporter.at(to.node, "end the route with * too, or remove the *", "%s: %q takes what * matched, but the route %q has none", to.path, cut(s, 60), cut(string(route), 60))
+	case s == from:
+		b.reporter.at(to.node, "write another path", "%s: redirects to itself", to.path)
+	}
+	return out
+}

@@ -1,0 +1,244 @@
+package manifest
+
+// The vocabulary. Parser, schema (docs/tenfold.schema.json) and documentation (docs/manifest.md)
+// are made of this table or tested against it: a key that is not here does not exist.
+
+// A form says what may stand under a key.
+type form string
+
+const (
+	fText     form = "text"
+	fWord     form = "word" // one of words
+	fBool     form = "true or false"
+	fCount    form = "count"
+	fCPU      form = "cores"
+	fDuration form = "duration"
+	fSize     form = "size"
+	fStatus   form = "status range"
+	fCommand  form = "command"
+	fRoutes   form = "routes" // a route or a list
+	fRoute    form = "route"
+	fHosts    form = "host names"
+	fWords    form = "list"
+	fSchedule form = "schedule"
+	fMap      form = "map"      // of keys
+	fNamed    form = "names"    // a map by the user's names; each is a map of keys
+	fURLs     form = "by route" // a map by route; each is a map of keys
+	fEnv      form = "variables"
+	fTexts    form = "map of text"
+	fUses     form = "uses"
+)
+
+// A key is a word of the language.
+type key struct {
+	name  string
+	form  form
+	words []string // of fWord
+	main  string   // what a scalar sets
+	off   bool     // false has a meaning of its own
+	deflt string   // for people
+	doc   string
+	keys  []key
+	later string // not run by this version: what it would be
+}
+
+func (k key) find(name string) (key, bool) {
+	for _, c := range k.keys {
+		if c.name == name {
+			return c, true
+		}
+	}
+	return key{}, false
+}
+
+// alive are the names of the keys that run.
+func (k key) alive() []string {
+	var out []string
+	for _, c := range k.keys {
+		if c.later == "" {
+			out = append(out, c.name)
+		}
+	}
+	return out
+}
+
+func later(what string, names ...string) []key {
+	out := make([]key, len(names))
+	for i, n := range names {
+		out[i] = key{name: n, later: what}
+	}
+	return out
+}
+
+func keys(parts ...[]key) []key {
+	var out []key
+	for _, p := range parts {
+		out = append(out, p...)
+	}
+	return out
+}
+
+// vocabulary is made once: the table is read, never changed.
+var vocabulary = makeVocabulary()
+
+func topKeys() key { return vocabulary }
+
+func makeVocabulary() key {
+	things := thingKeys()
+	envs := key{name: "environments", form: fNamed, doc: "What differs by place: any key of this file but app, merged key by key over the rest.",
+		keys: keys(things, later("choosing environments by branch", "branch"), later("other targets than this machine", "target"),
+			later("expiring previews", "keep"), later("authentication", "auth"))}
+	app := key{name: "app", form: fText, deflt: "the folder's name", doc: "Name of the app: kebab-case, unique on the machine; its host is <app>.localhost."}
+	return key{form: fMap, keys: keys([]key{app}, things, []key{envs})}
+}
+
+func thingKeys() []key {
+	return keys([]key{
+		{name: "domain", form: fHosts, off: true, doc: "Host names of your own; the others redirect to the first."},
+		{name: "frontends", form: fNamed, doc: "Sites that are built into files.", keys: frontendKeys()},
+		{name: "services", form: fNamed, doc: "Processes that answer requests on $PORT.", keys: serviceKeys()},
+		{name: "jobs", form: fNamed, doc: "Commands of a service, by schedule or by hand.", keys: jobKeys()},
+		{name: "databases", form: fNamed, doc: "PostgreSQL databases.", keys: databaseKeys()},
+		{name: "caches", form: fNamed, main: "", doc: "Valkey or Redis instances.", keys: cacheKeys()},
+		{name: "secrets", form: fNamed, doc: "Names of secret values; the values never stand in this file.", keys: []key{
+			{name: "generate", form: fCount, deflt: "set by hand", doc: "Make this many random bytes once, instead of tenfold secrets set."},
+		}},
+		{name: "edge", form: fMap, doc: "The front door.", keys: keys([]key{
+			{name: "routes", form: fURLs, doc: "What happens to requests by their URL.", keys: ruleKeys()},
+		}, later("TLS settings", "tls"), later("trusted proxies", "trust"), later("viewer countries", "geo"),
+			later("access logs", "log"), later("custom error pages", "errors"), later("an HTTP cache", "store"))},
+	},
+		later("certificates and alarms", "contact", "alarms"), later("functions", "functions"), later("tables", "tables"),
+		later("time series", "series"), later("queues", "queues"), later("event buses", "events"), later("buckets", "buckets"))
+}
+
+func frontendKeys() []key {
+	return keys(codeKeys(), []key{
+		{name: "routes", form: fRoutes, deflt: "/* for the only frontend", doc: "URLs that this site answers."},
+		{name: "build", form: fMap, main: "command", off: true, deflt: "detected", doc: "How files are made; false: they are in the folder already.", keys: buildKeys(true)},
+		{name: "env", form: fEnv, doc: "Variables of the build. They are public: they end in the bundle."},
+		{name: "uses", form: fUses, doc: "Secrets for the build only."},
+		{name: "fallback", form: fText, off: true, deflt: "index.html if it is a single-page app", doc: "File for paths without one; false: 404."},
+		{name: "keep", form: fDuration, deflt: "7d", doc: "How long earlier releases stay, for rollback and old hashed assets."},
+	}, later("browser tests before promotion", "e2e"), later("pinning of calls to a deployment", "pin"),
+		later("image resizing", "images"), later("server-side rendering within a frontend", "server"))
+}
+
+func codeKeys() []key {
+	return []key{
+		{name: "path", form: fText, deflt: "the folder of that name, else .", doc: "Folder of the entry, below the manifest's."},
+		{name: "runtime", form: fText, deflt: "detected", doc: "Language and version, for example node-22, go-1.25, python-3.13."},
+		{name: "test", form: fCommand, off: true, deflt: "detected", doc: "Runs after the build; failing stops the deploy."},
+	}
+}
+
+func buildKeys(output bool) []key {
+	out := []key{
+		{name: "command", form: fCommand, off: true, deflt: "detected", doc: "Builds, in the entry's folder."},
+		{name: "size", form: fSize, deflt: "no limit", doc: "Memory that the build may use."},
+		{name: "timeout", form: fDuration, deflt: "15m", doc: "When a build is given up."},
+	}
+	if output {
+		out = append(out, key{name: "output", form: fText, deflt: "detected", doc: "Folder with the built files, below the entry's."})
+	} else {
+		out = append(out, later("container images", "dockerfile")...)
+	}
+	return out
+}
+
+func serviceKeys() []key {
+	return keys(codeKeys(), []key{
+		{name: "build", form: fMap, main: "command", off: true, deflt: "detected", doc: "How the program is built; false: not at all.", keys: buildKeys(false)},
+		{name: "command", form: fCommand, deflt: "detected", doc: "Starts a task, which listens on $PORT."},
+		{name: "migrate", form: fCommand, off: true, deflt: "none", doc: "Runs once before traffic; failure keeps the old version."},
+		{name: "routes", form: fRoutes, off: true, deflt: "/* if alone and without frontend, else private", doc: "URLs that reach the service; none: reached by whoever uses it."},
+		{name: "health", form: fMap, main: "route", deflt: "TCP accepts and / answers below 500", doc: "When a task is well.", keys: []key{
+			{name: "route", form: fText, deflt: "/ below 500", doc: "Path that is asked."},
+			{name: "status", form: fStatus, deflt: "200-399", doc: "Statuses that are well."},
+			{name: "every", form: fDuration, deflt: "5s", doc: "Time between questions."},
+			{name: "timeout", form: fDuration, deflt: "2s", doc: "When an answer is late."},
+			{name: "grace", form: fDuration, deflt: "60s", doc: "Time to the first good answer."},
+		}},
+		{name: "size", form: fMap, main: "memory", off: true, deflt: "no limit", doc: "Limits of one task.", keys: []key{
+			{name: "memory", form: fSize, deflt: "no limit", doc: "Memory."},
+			{name: "cpu", form: fCPU, deflt: "no limit", doc: "Cores, for example 0.5."},
+		}},
+		{name: "scale", form: fMap, main: rangeKey, deflt: "1", doc: "Number of tasks: 3, 1-4 or {min, max}. Within a range tenfold scale moves it, until autoscaling runs.", keys: keys([]key{
+			{name: "min", form: fCount, deflt: "1", doc: "Fewest tasks, and how many run at first."},
+			{name: "max", form: fCount, deflt: "min", doc: "Most tasks."},
+		}, later("autoscaling", "concurrency", "rps", "cpu", "latency", "backlog", "predict", "schedule"))},
+		{name: "deploy", form: fMap, main: "strategy", deflt: "rolling", doc: "How tasks are replaced.", keys: keys([]key{
+			{name: "strategy", form: fWord, words: []string{"rolling"}, deflt: "rolling", doc: "New tasks first, then the old ones drain."},
+			{name: "deadline", form: fDuration, deflt: "10m", doc: "When a deployment is given up and rolled back."},
+		}, later("canary deployments", "share", "bake"))},
+		{name: "timeout", form: fMap, main: "request", deflt: "60s", doc: "What the front door waits for.", keys: []key{
+			{name: "request", form: fDuration, deflt: "60s", doc: "An answer."},
+			{name: "idle", form: fDuration, deflt: "10m", doc: "Silence of a WebSocket or of server-sent events."},
+		}},
+		{name: "drain", form: fDuration, deflt: "30s", doc: "For what is in flight when a task stops."},
+		{name: "env", form: fEnv, doc: "Variables, as text: false, 08 and 1.10 arrive so."},
+		{name: "uses", form: fUses, doc: "Databases, caches, services and secrets that the service may use; each injects its variables."},
+		{name: "logs", form: fMap, main: "keep", deflt: "30d", doc: "Output that is kept.", keys: []key{
+			{name: "keep", form: fDuration, deflt: "30d", doc: "For how long."},
+			{name: "max", form: fSize, deflt: "1gb", doc: "At most."},
+		}},
+	}, later("container images", "image"), later("sticky sessions", "sticky"), later("a choice of isolation", "isolation"), later("tracing", "trace"))
+}
+
+func jobKeys() []key {
+	return []key{
+		{name: "service", form: fText, deflt: "the only service", doc: "Whose build, variables and uses the command runs with."},
+		{name: "command", form: fCommand, doc: "What runs."},
+		{name: "schedule", form: fSchedule, off: true, deflt: "by hand: tenfold run <job>", doc: "When: cron, rate(5 minutes), cron(…) of EventBridge, at(2026-12-24T08:00), first-deploy."},
+		{name: "timezone", form: fText, deflt: "UTC", doc: "Zone of cron and at, for example Europe/Rome."},
+		{name: "env", form: fEnv, doc: "Variables beside the service's."},
+		{name: "overlap", form: fWord, words: []string{"forbid", "allow", "replace"}, deflt: "forbid", doc: "When the last run still goes on."},
+		{name: "missed", form: fWord, words: []string{"once", "skip"}, deflt: "once", doc: "Runs that were missed while nothing ran."},
+		{name: "retries", form: fCount, deflt: "0", doc: "After a failure."},
+		{name: "timeout", form: fDuration, deflt: "1h", doc: "When a run is stopped."},
+	}
+}
+
+func databaseKeys() []key {
+	return keys([]key{
+		{name: "engine", form: fText, deflt: "newest installed PostgreSQL", doc: "postgres, or postgres-14 to postgres-18."},
+		{name: "extensions", form: fWords, doc: "Made in the database, for example vector."},
+		{name: "settings", form: fTexts, doc: "PostgreSQL settings, for example statement_timeout: 30s."},
+	}, later("capacity by load", "capacity", "suspend"), later("readers", "readers", "sync"), later("backups", "backups"),
+		later("a pooling proxy", "proxy"), later("the data API", "api"), later("maintenance windows", "window"),
+		later("clones", "clone"))
+}
+
+func cacheKeys() []key {
+	return keys([]key{
+		{name: "engine", form: fText, deflt: "whichever is installed", doc: "valkey or redis."},
+		{name: "size", form: fSize, deflt: "256mb", doc: "Memory for data."},
+		{name: "evict", form: fWord, words: evictions, deflt: "allkeys-lru", doc: "What goes when it is full; noeviction for job queues."},
+		{name: "persist", form: fBool, deflt: "false", doc: "Keep the data over a restart."},
+	}, later("readers", "readers"), later("TLS to caches", "tls"), later("backups of caches", "backups"))
+}
+
+var evictions = []string{"allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "noeviction"}
+
+func ruleKeys() []key {
+	return keys([]key{
+		{name: "redirect", form: fMap, main: "to", doc: "Answer with another URL.", keys: []key{
+			{name: "to", form: fText, doc: "URL or path; a final * takes what the route's * matched."},
+			{name: "status", form: fCount, deflt: "301", doc: "301, 302, 303, 307 or 308."},
+		}},
+		{name: "headers", form: fTexts, doc: "Set on responses; false removes one."},
+	}, later("rate limits", "limit"), later("an HTTP cache", "cache"), later("rewrites", "rewrite"), later("CORS answers", "cors"),
+		later("timeouts by route", "timeout"), later("hedging", "hedge"), later("changes of requests", "request"),
+		later("authentication", "auth"), later("maintenance pages", "maintenance"))
+}
+
+// rangeKey holds a scale written as a scalar until it is split into min and max.
+const rangeKey = "\x00range"
+
+// scalars are the main keys of entries themselves: "cache: 256mb".
+func entryMain(section string) string {
+	if section == "caches" {
+		return "size"
+	}
+	return ""
+}

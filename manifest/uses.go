@@ -1,0 +1,181 @@
+package manifest
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"tenfold"
+)
+
+var extensionOK = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
+
+// uses resolves the arrow "may call": the variables that are injected and the resources that must
+// serve first. env is what the entry sets itself; a variable comes from one place.
+func (b *builder) uses(t *tree, env map[string]string, of tenfold.Kind, self tenfold.Name) ([]tenfold.Binding, []tenfold.ID) {
+	f, ok := value(t, "uses")
+	if !ok {
+		return nil, nil
+	}
+	count := map[tenfold.Kind]int{}
+	for _, name := range f.order {
+		if !f.fields[name].off {
+			count[b.kinds[name]]++
+		}
+	}
+	var bindings []tenfold.Binding
+	var needs []tenfold.ID
+	from := map[string]string{}
+	for _, name := range f.order {
+		u := f.fields[name]
+		kind, known := b.kinds[name]
+		switch {
+		case u.off:
+			continue
+		case !known:
+			b.unknownUse(f, u, name)
+			continue
+		case !b.mayUse(f, u, of, self, kind):
+			continue
+		}
+		id := b.app.ID(kind, tenfold.Name(name))
+		for _, v := range b.variables(u, id, count[kind]) {
+			if _, set := env[v.Var]; set {
+				b.reporter.at(t.get("env").fields[v.Var].place(), "remove it from env, or choose another variable: uses: {"+name+": "+upper(name)+"_URL}", "%s: %s comes from %s in uses already", t.get("env").path, v.Var, name)
+				continue
+			}
+			if o := from[v.Var]; o != "" {
+				b.reporter.at(u.key, "choose another variable: uses: {"+name+": "+upper(name)+"_URL}", "%s: %s comes from %s already", f.path, v.Var, o)
+				continue
+			}
+			from[v.Var] = name
+			bindings = append(bindings, v)
+		}
+		if kind != tenfold.KindSecret {
+			needs = append(needs, id)
+		}
+	}
+	// The order of names in the file means nothing, so it does not reach a fingerprint.
+	slices.SortFunc(bindings, func(a, b tenfold.Binding) int { return strings.Compare(a.Var, b.Var) })
+	slices.SortFunc(needs, tenfold.ID.Compare)
+	return bindings, needs
+}
+
+// mayUse refuses what has no meaning: itself, jobs, frontends, running things from a build.
+func (b *builder) mayUse(f, u *tree, of tenfold.Kind, self tenfold.Name, kind tenfold.Kind) bool {
+	name := u.key.Value
+	switch {
+	case name == string(self):
+		b.reporter.at(u.key, "remove it", "%s: %s uses itself", f.path, name)
+	case of == tenfold.KindFrontend && kind != tenfold.KindSecret:
+		hint := "call a service through its routes, from the browser"
+		b.reporter.at(u.key, hint, "%s: a frontend is files: its build may use secrets, not a %s", f.path, kind)
+	case kind == tenfold.KindFrontend || kind == tenfold.KindJob:
+		b.reporter.at(u.key, "remove it; databases, caches, services and secrets can be used", "%s: a %s cannot be used", f.path, kind)
+	default:
+		return true
+	}
+	return false
+}
+
+func (b *builder) unknownUse(f, u *tree, name string) {
+	known := sortedKeys(b.kinds)
+	if upperCase.MatchString(name) {
+		hint := "add it under secrets: [" + name + "]"
+		if have := b.top.get("secrets"); have != nil && !have.off && have.node != nil && have.node.Kind == yaml.SequenceNode {
+			hint = "add it to secrets on line " + itoa(have.line()) + ": [" + strings.Join(append(slices.Clone(have.order), name), ", ") + "]"
+		} else if have != nil && !have.off {
+			hint = "add the line \"" + name + ":\" under secrets (line " + itoa(have.line()) + ")"
+		}
+		if n := nearest(name, known); n != "" {
+			hint = "did you mean \"" + n + "\"? else " + hint
+		}
+		b.reporter.at(u.key, hint, "%s: no secret %q is declared", f.path, cut(name, 60))
+		return
+	}
+	hint := didYouMean(name, known)
+	switch {
+	case nearest(name, known) != "":
+	case name == "postgres" || name == "database" || name == "db" || name == "pg":
+		hint = "add databases: [" + name + "]"
+	case name == "redis" || name == "cache" || name == "valkey":
+		hint = "add caches: [" + name + "]"
+	}
+	b.reporter.at(u.key, hint, "%s: nothing is called %q", f.path, cut(name, 60))
+}
+
+// variables are what one used thing injects. several: another of its kind is used too, so the
+// generic names would be anyone's guess.
+func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Binding {
+	bind := func(v string, f tenfold.Field) tenfold.Binding { return tenfold.Binding{Var: v, From: id, Field: f} }
+	field := tenfold.FieldURL
+	if id.Kind == tenfold.KindSecret {
+		field = tenfold.FieldValue
+	}
+	if !isNull(u.node) {
+		v := u.node.Value
+		switch {
+		case !upperCase.MatchString(v):
+			b.reporter.at(u.node, "write "+upper(v), "%s: %q is not a variable's name in UPPER_CASE", u.path, cut(v, 60))
+			return nil
+		case reserved[v] != "":
+			b.reporter.at(u.node, "choose another", "%s: %s %s", u.path, v, reserved[v])
+			return nil
+		}
+		return []tenfold.Binding{bind(v, field)}
+	}
+	own := upper(string(id.Name)) + "_URL"
+	switch {
+	case id.Kind == tenfold.KindSecret:
+		return []tenfold.Binding{bind(string(id.Name), field)}
+	case reserved[own] != "":
+		b.reporter.at(u.key, "choose another variable: uses: {"+string(id.Name)+": "+upper(string(id.Name))+"_SERVICE_URL}", "%s: %s %s", u.path, own, reserved[own])
+		return nil
+	case id.Kind == tenfold.KindService, several > 1:
+		return []tenfold.Binding{bind(own, field)}
+	case id.Kind == tenfold.KindCache:
+		return []tenfold.Binding{bind("REDIS_URL", field), bind("REDIS_READ_URL", field)}
+	}
+	return []tenfold.Binding{
+		bind("DATABASE_URL", field), bind("DATABASE_READ_URL", field),
+		bind("PGHOST", tenfold.FieldHost), bind("PGPORT", tenfold.FieldPort), bind("PGUSER", tenfold.FieldUser),
+		bind("PGPASSWORD", tenfold.FieldPassword), bind("PGDATABASE", tenfold.FieldDatabase),
+	}
+}
+
+// cycles reports services that wait for each other: none could start first.
+func (b *builder) cycles() {
+	const (
+		open = iota + 1
+		done
+	)
+	state := map[tenfold.Name]int{}
+	var trail []string
+	var visit func(n tenfold.Name)
+	visit = func(n tenfold.Name) {
+		state[n] = open
+		trail = append(trail, string(n))
+		for _, id := range b.app.Services[n].Uses {
+			if id.Kind != tenfold.KindService {
+				continue
+			}
+			switch state[id.Name] {
+			case open:
+				loop := append(slices.Clone(trail[slices.Index(trail, string(id.Name)):]), string(id.Name))
+				at := b.top.get("services").get(string(n)).get("uses").get(string(id.Name)).key
+				b.reporter.at(at, "remove one of these uses; a service can also be reached by its route", "services use each other in a circle: %s", strings.Join(loop, " → "))
+			case 0:
+				visit(id.Name)
+			}
+		}
+		trail = trail[:len(trail)-1]
+		state[n] = done
+	}
+	for _, name := range sortedKeys(b.app.Services) {
+		if state[name] == 0 {
+			visit(name)
+		}
+	}
+}
