@@ -313,8 +313,33 @@ func (b *Builder) Prune(keep map[string]bool, newest int) error {
 			l.Unlock()
 		}
 	}
+	failed = errors.Join(failed, b.pruneModules())
 	if failed != nil {
 		return fmt.Errorf("prune builds: %w", failed)
 	}
 	return nil
+}
+
+// keptModules is how many lock files' node_modules are kept.
+const keptModules = 8
+
+func (b *Builder) pruneModules() error {
+	dirs, err := filepath.Glob(filepath.Join(b.Dir, "cache", "node_modules", "*"))
+	if err != nil || len(dirs) <= keptModules {
+		return err
+	}
+	stamp := map[string]time.Time{}
+	for _, d := range dirs {
+		if info, err := os.Stat(d); err == nil {
+			stamp[d] = info.ModTime()
+		}
+	}
+	slices.SortFunc(dirs, func(a, b string) int { return stamp[b].Compare(stamp[a]) })
+	var failed error
+	for _, d := range dirs[keptModules:] {
+		// Renamed first: a build that restores from it now sees all of it or an error, and then installs.
+		gone := filepath.Join(filepath.Dir(d), ".gone-"+filepath.Base(d))
+		failed = errors.Join(failed, os.Rename(d, gone), os.RemoveAll(gone))
+	}
+	return failed
 }

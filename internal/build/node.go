@@ -180,6 +180,7 @@ func (m *making) install(ctx context.Context) error {
 		if _, err := os.Stat(cache); err == nil {
 			m.progress("restoring the installed packages")
 			if err := mirror(ctx, cache, modules); err == nil {
+				_ = os.Chtimes(cache, time.Now(), time.Now()) // used: stays longest
 				m.done(Stage{Name: "install", Command: text(m.Install), Took: time.Since(began), Note: count()})
 				return nil
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -89,10 +90,12 @@ func (s *service) switched() {
 	if r.Deployments > 1 {
 		s.emit(tenfold.SeverityInfo, 0, fmt.Sprintf("version %s serves: %s", short(r.Serving.Version), plural(r.Serving.Spec.count(), "task")))
 	}
-	s.c.forgetLogs(s.id, r.Serving.Spec.Logs.Keep, time.Now())
-	if err := s.c.PruneBuilds(nil); err != nil {
-		s.emit(tenfold.SeverityWarning, 0, err.Error())
-	}
+	s.wg.Go(func() {
+		s.c.forgetLogs(s.id, r.Serving.Spec.Logs.Keep, time.Now())
+		if err := s.c.PruneBuilds(nil); err != nil {
+			s.emit(tenfold.SeverityWarning, 0, err.Error())
+		}
+	})
 }
 
 func short(s string) string { return s[:min(6, len(s))] }
@@ -122,6 +125,38 @@ func (s *service) migrate(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		s.fail(ctx, "migrate: "+err.Error(), "")
 	}
+}
+
+// migration sees how the migration of the deployment on its way stands; nil: it has not begun. One of
+// an earlier deployment that was superseded is let finish first, since a migration cut short helps
+// nobody; only when the service is to stop it is ended.
+func (s *service) migration(ctx context.Context, r record) (*unitSeen, error) {
+	if r.Deploy == nil && s.clean {
+		return nil, nil
+	}
+	units, err := s.c.cfg.Units.List(ctx, "migrate/"+entry(s.id)+"/")
+	if err != nil {
+		return nil, fmt.Errorf("list migrations: %w", err)
+	}
+	s.clean = r.Deploy == nil
+	var own, other *unitSeen
+	for _, m := range units {
+		u := unitOf(m)
+		switch {
+		case r.Deploy != nil && m.Unit.ID == s.migrateID(*r.Deploy):
+			own = &u
+		case u.Phase == keeper.Exited || r.Goal == nil:
+			if err := s.c.cfg.Units.Remove(ctx, m.Unit.ID); err != nil {
+				return nil, fmt.Errorf("remove migration: %w", err)
+			}
+		default:
+			other, s.clean = &u, false
+		}
+	}
+	if own == nil {
+		return other, nil
+	}
+	return own, nil
 }
 
 func (s *service) migrateLog(d deployment) string {
@@ -230,8 +265,14 @@ func (s *service) diagnose(v version, t task, index int, u keeper.Status, cause 
 		return fmt.Sprintf("task %d %s before it answered %s", index, exitText(u), route), fmt.Sprintf("see all it said: tenfold logs %s", s.id.Name)
 	case cause == "port" || cause == "health" || cause == "deadline":
 		if addr, ok := elsewhere(listeners(tree(u.PID)), t.Port); ok {
-			return fmt.Sprintf("task %d listens on %s, not on PORT (%d)", index, addr, t.Port),
-				fmt.Sprintf("let it listen on the PORT it is given, for example in Node.js app.listen(process.env.PORT || %d), then tenfold up", addr.Port())
+			what = fmt.Sprintf("task %d listens on %s, not on PORT (%d)", index, addr, t.Port)
+			hint = fmt.Sprintf("let it listen on the PORT it is given, for example in Node.js app.listen(process.env.PORT || %d), then tenfold up", addr.Port())
+			if b, err := s.c.cfg.Builder.Find(v.Spec.Build); err == nil {
+				if place, say, ok := whereListening(b.Dir, int(addr.Port())); ok {
+					hint = fmt.Sprintf("%s: use %s, then tenfold up", path.Join(b.Entry, place), say)
+				}
+			}
+			return what, hint
 		}
 	}
 	limit := v.Spec.Health.Grace

@@ -49,6 +49,18 @@ func following(s tenfold.Schedule, began, t time.Time) (time.Time, error) {
 			return time.Time{}, fmt.Errorf("read schedule %q: %w", s.Cron, err)
 		}
 		real := time.Date(next.Year(), next.Month(), next.Day(), next.Hour(), next.Minute(), next.Second(), 0, zone)
+		if real.Hour() != next.Hour() || real.Minute() != next.Minute() {
+			// No such moment: the clocks skip it. Date gave one on either side of the change.
+			before, after := real.ZoneBounds()
+			if real = before; real.IsZero() || time.Date(next.Year(), next.Month(), next.Day(), real.Hour(), real.Minute(), 0, 0, time.UTC).Before(next) || before.Day() != next.Day() {
+				real = after
+			}
+		}
+		for _, shift := range []time.Duration{time.Hour, 30 * time.Minute} {
+			if first := real.Add(-shift); first.Hour() == real.Hour() && first.Minute() == real.Minute() {
+				real = first // of the two moments of that name
+			}
+		}
 		if real.After(t) {
 			return real, nil
 		}

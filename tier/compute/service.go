@@ -44,6 +44,7 @@ type service struct {
 	looked    time.Time
 	wrong     map[int]bool
 	warned    time.Time
+	clean     bool // no migration of an earlier deployment is left
 }
 
 type try struct {
@@ -214,7 +215,7 @@ func (s *service) look(ctx context.Context) (quiet bool, err error) {
 	for _, e := range effects {
 		s.carryOut(ctx, e)
 	}
-	s.strays(units)
+	s.strays(ctx, units)
 	rec = s.snapshot()
 	s.ask(ctx, rec, w, now)
 	s.publish(ctx, rec, w)
@@ -229,8 +230,8 @@ func (s *service) settled(r record) bool {
 }
 
 // see puts together what next has to know.
-func (s *service) see(ctx context.Context, r record, units []keeper.Status, now time.Time) (seen, error) {
-	w := seen{Units: map[int]unitSeen{}, Healthy: map[int]bool{}, Sick: map[int]bool{}, Busy: map[int]bool{}, Clash: map[int]bool{}, InFlight: map[int]int{}}
+func (s *service) see(ctx context.Context, r record, units []keeper.Status, now time.Time) (w seen, err error) {
+	w = seen{Units: map[int]unitSeen{}, Healthy: map[int]bool{}, Sick: map[int]bool{}, Busy: map[int]bool{}, Clash: map[int]bool{}, InFlight: map[int]int{}}
 	full := map[int]keeper.Status{}
 	for _, u := range units {
 		n, err := strconv.Atoi(strings.TrimPrefix(u.Unit.ID, s.prefix()))
@@ -250,17 +251,8 @@ func (s *service) see(ctx context.Context, r record, units []keeper.Status, now 
 			w.Clash[t.N] = s.clashed(t)
 		}
 	}
-	if d := r.Deploy; d != nil && !d.To.Spec.Migrate.IsZero() && !d.Migrated {
-		ms, err := s.c.cfg.Units.List(ctx, s.migrateID(*d))
-		if err != nil {
-			return w, fmt.Errorf("list migrations: %w", err)
-		}
-		for _, m := range ms {
-			if m.Unit.ID == s.migrateID(*d) {
-				u := unitOf(m)
-				w.Migrate = &u
-			}
-		}
+	if w.Migrate, err = s.migration(ctx, r); err != nil {
+		return w, err
 	}
 	s.lookAtPorts(r, full, now)
 	w.Wrong = s.wrong
@@ -465,12 +457,12 @@ func (s *service) stop(ctx context.Context, n int) {
 }
 
 // strays ends units that the record does not know: left by a record that was lost.
-func (s *service) strays(units []keeper.Status) {
+func (s *service) strays(ctx context.Context, units []keeper.Status) {
 	r := s.snapshot()
 	for _, u := range units {
 		n, err := strconv.Atoi(strings.TrimPrefix(u.Unit.ID, s.prefix()))
 		if err == nil && !slices.ContainsFunc(r.Tasks, func(t task) bool { return t.N == n }) {
-			s.stop(context.Background(), n)
+			s.stop(ctx, n)
 		}
 	}
 }
