@@ -42,6 +42,7 @@ type Builder struct {
 	Dir   string
 	Units keeper.Units
 	// Env is what every command gets beside the request's own: PATH, HOME, … It does not enter keys.
+	// Empty: what this process says of programs, caches and proxies, and nothing else.
 	Env []string
 
 	mu    sync.Mutex

@@ -36,7 +36,11 @@ var tools = map[string]MissingError{
 
 // prepare settles the environment of the commands and the runtime they need.
 func (m *making) prepare(ctx context.Context) error {
-	m.env = append(append(append([]string{}, m.Builder.Env...), m.Request.Env...), m.Secret...)
+	base := m.Builder.Env
+	if len(base) == 0 {
+		base = inherited()
+	}
+	m.env = append(append(append([]string{}, base...), m.Request.Env...), m.Secret...)
 	m.env = append(m.env, "CI=true", "npm_config_fund=false", "npm_config_audit=false", "npm_config_update_notifier=false",
 		"NEXT_TELEMETRY_DISABLED=1", "PIP_DISABLE_PIP_VERSION_CHECK=1")
 	if valueOf(m.env, "PATH") == "" {
@@ -61,6 +65,29 @@ func (m *making) prepare(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// passed are the variables of this process that builds get when nobody says which: where programs,
+// caches and the network's ways out are. Never the rest, which may hold what is not theirs.
+var passed = []string{
+	"PATH", "HOME", "LANG", "TMPDIR", "GOPATH", "GOCACHE", "GOMODCACHE", "GOPROXY", "GONOSUMDB", "GOSUMDB", "GOPRIVATE", "GOTOOLCHAIN",
+	"XDG_CACHE_HOME", "PIP_INDEX_URL", "PIP_CERT", "UV_INDEX_URL", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR",
+	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+}
+
+func inherited() []string {
+	var out []string
+	for _, name := range passed {
+		if v := os.Getenv(name); v != "" {
+			out = append(out, name+"="+v)
+		}
+	}
+	for _, e := range os.Environ() {
+		if strings.HasPrefix(strings.ToLower(e), "npm_config_") {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 func writable(dir string) bool {
