@@ -1,0 +1,57 @@
+# Everything starts here. `make demo` and `make test` are the two commands of the README; both
+# install what is missing (scripts/need says what and why, and stops with a list where it may not).
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+PREFIX ?= /usr/local
+GO ?= go
+LDFLAGS = -s -w -X main.version=$(VERSION)
+
+.PHONY: build demo test unit lint scenarios bench install package clean
+
+build: bin/tenfold
+
+bin/tenfold: FORCE
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/tenfold
+FORCE:
+
+## demo: install what is missing, build, run the example; Ctrl-C stops everything
+demo:
+	@scripts/need demo
+	@$(MAKE) --no-print-directory build
+	@cd examples/conduit && exec ../../bin/tenfold up
+
+## test: everything that proves it, but the slower scenarios
+test:
+	@scripts/need test
+	@$(MAKE) --no-print-directory lint unit
+
+unit:
+	$(GO) test -race ./...
+	cd examples/conduit/api && $(GO) test ./...
+
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt these: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags scenario ./test/
+	$(GO) tool staticcheck -checks inherit,-ST1005,-SA1012 ./...
+
+## scenarios: what a user sees, over the real binary (minutes)
+scenarios: build
+	@scripts/need scenarios
+	$(GO) test -tags scenario -count 1 -timeout 30m -v ./test/
+
+## bench B=<area>: us and the peers in the same run, a line per figure
+bench: build
+	@[ -n "$(B)" ] || { echo "which area? make bench B=deploy"; exit 2; }
+	$(GO) run ./bench/$(B)
+
+install: build
+	install -D -m 755 bin/tenfold $(DESTDIR)$(PREFIX)/bin/tenfold
+
+## package: dist/tenfold_<version>_<arch>.deb and .tar.gz
+package: build
+	scripts/package '$(VERSION)'
+
+clean:
+	rm -rf bin dist
