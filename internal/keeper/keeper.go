@@ -26,7 +26,10 @@ type Config struct {
 	Dir    string // the keeper's own folder: lock
 	Socket string // unix socket to be commanded by, mode 0600
 	Units  []Unit // started at once: the daemon
-	Log    *slog.Logger
+	// Check are the arguments with which a binary says its version: the dry run before Reexec.
+	// Empty: "house", "check".
+	Check []string
+	Log   *slog.Logger
 }
 
 // Keeper is the running keeper. Its main goroutine, locked to the main thread, forks and reaps;
@@ -36,16 +39,22 @@ type Keeper struct {
 	house string // hash of the data directory, in the environment of all units
 
 	onMain  chan func()
-	pids    map[int]*held  // owned by the main goroutine
-	running sync.WaitGroup // units and connections
+	pids    map[int]*proc  // owned by the main goroutine
+	running sync.WaitGroup // units
+	groups  groups
+	lock    *os.File
+	socket  *net.UnixListener
 
-	mu        sync.Mutex
-	units     map[string]*held
-	order     int64
-	listeners map[string]listener
-	closing   bool
-	shut      chan struct{}
-	shutOnce  sync.Once
+	mu         sync.Mutex
+	generation int // counts re-execs
+	units      map[string]*held
+	watchers   map[*watcher]bool
+	order      int64
+	listeners  map[string]listener
+	closing    bool
+
+	shut     chan struct{}
+	shutOnce sync.Once
 }
 
 type listener struct {
@@ -64,45 +73,72 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("start keeper: %w", err)
 	}
-	lock, err := flock(filepath.Join(cfg.Dir, "lock"))
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("become subreaper: %w", err)
+	if len(cfg.Check) == 0 {
+		cfg.Check = []string{"house", "check"}
 	}
 	runtime.LockOSThread()
+	// Go hands an ignored signal on to children, and one without a handler ends the keeper.
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(asked)
 	k := &Keeper{
-		cfg: cfg, house: houseMark(cfg.Dir),
-		onMain: make(chan func()), pids: map[int]*held{}, units: map[string]*held{}, listeners: map[string]listener{}, shut: make(chan struct{}),
+		cfg: cfg, house: hash(absolute(cfg.Dir)),
+		onMain: make(chan func()), pids: map[int]*proc{}, units: map[string]*held{}, watchers: map[*watcher]bool{},
+		listeners: map[string]listener{}, shut: make(chan struct{}),
 	}
-	k.sweep()
-	os.Remove(cfg.Socket)
-	l, err := listenPrivate(cfg.Socket)
-	if err != nil {
+	if err := k.open(); err != nil {
 		return err
 	}
+	defer k.lock.Close()
 	serving := make(chan struct{})
-	go func() { defer close(serving); k.serve(l) }()
+	go func() { defer close(serving); k.serve(k.socket) }()
 	for _, u := range cfg.Units {
 		if _, err := k.start(u); err != nil {
 			k.log("start unit", "unit", u.ID, "err", err)
 		}
 	}
 	k.main(ctx)
-	l.Close()
+	k.socket.Close()
 	<-serving
 	os.Remove(cfg.Socket)
 	return nil
 }
 
-func houseMark(dir string) string {
+// open takes the house over: from the binary that this process was before, or afresh.
+func (k *Keeper) open() error {
+	s, err := inherited()
+	if err != nil {
+		// What the earlier binary held is still marked, and swept.
+		k.log("start afresh", "err", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become subreaper: %w", err)
+	}
+	if s != nil {
+		return k.adopt(s)
+	}
+	if k.lock, err = flock(filepath.Join(k.cfg.Dir, "lock")); err != nil {
+		return err
+	}
+	k.sweep()
+	os.Remove(k.cfg.Socket)
+	if k.socket, err = listenPrivate(k.cfg.Socket); err != nil {
+		k.lock.Close()
+	}
+	return err
+}
+
+func absolute(dir string) string {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
-		abs = dir
+		return dir
 	}
-	sum := sha256.Sum256([]byte(abs))
+	return abs
+}
+
+// hash names a thing in marks and cgroups: 16 hexadecimal digits.
+func hash(s string) string {
+	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -118,9 +154,9 @@ func flock(path string) (*os.File, error) {
 	return f, nil
 }
 
-func listenPrivate(path string) (net.Listener, error) {
+func listenPrivate(path string) (*net.UnixListener, error) {
 	old := syscall.Umask(0o177)
-	l, err := net.Listen("unix", path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	syscall.Umask(old)
 	if err != nil {
 		return nil, fmt.Errorf("listen for commands: %w", err)
@@ -130,10 +166,16 @@ func listenPrivate(path string) (net.Listener, error) {
 
 // sweep ends what an earlier keeper of this house left: asked first, then killed.
 func (k *Keeper) sweep() {
+	groups := k.groups.left(k.house)
+	defer groups.remove()
 	for i := range 500 {
+		in := map[int]bool{}
+		for _, pid := range groups.processes() {
+			in[pid] = true
+		}
 		var left []int
 		for _, p := range processes() {
-			if p.pid != os.Getpid() && marked(p.pid, markHouse+k.house) {
+			if p.pid != os.Getpid() && (in[p.pid] || marked(p.pid, markHouse+k.house)) {
 				left = append(left, p.pid)
 			}
 		}
@@ -161,6 +203,7 @@ func (k *Keeper) main(ctx context.Context) {
 	done := ctx.Done()
 	shut := k.shut
 	for {
+		k.reap() // first: after a re-exec something may have ended unheard
 		select {
 		case f := <-k.onMain:
 			f()
@@ -175,8 +218,14 @@ func (k *Keeper) main(ctx context.Context) {
 		case <-ended:
 			return
 		}
-		k.reap()
 	}
+}
+
+// do runs f on the main goroutine.
+func (k *Keeper) do(f func() error) error {
+	done := make(chan error, 1)
+	k.onMain <- func() { done <- f() }
+	return <-done
 }
 
 func (k *Keeper) reap() {
@@ -189,9 +238,10 @@ func (k *Keeper) reap() {
 		if err != nil || pid <= 0 {
 			return
 		}
-		if h, ok := k.pids[pid]; ok {
+		if p, ok := k.pids[pid]; ok {
 			delete(k.pids, pid)
-			h.reaped <- ws // buffered: a unit has one process at a time
+			p.ended = &ws
+			p.reaped <- ws // buffered: a process ends once
 		}
 	}
 }
@@ -219,6 +269,14 @@ func (k *Keeper) update(h *held, f func(*Status)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	f(&h.status)
+	k.changed(h.unit.ID)
+}
+
+func newHeld(u Unit, start int64) *held {
+	return &held{
+		unit: u, start: start, status: Status{Unit: u, Phase: Running, Started: time.Now()},
+		stop: make(chan struct{}), exited: make(chan struct{}),
+	}
 }
 
 // start holds u, or returns the unit that has its id.
@@ -235,16 +293,11 @@ func (k *Keeper) start(u Unit) (Status, error) {
 		return Status{}, errors.New("start unit: the keeper is ending")
 	}
 	k.order++
-	h := &held{
-		unit: u, status: Status{Unit: u, Phase: Running, Started: time.Now()}, start: k.order,
-		stop: make(chan struct{}), exited: make(chan struct{}), reaped: make(chan syscall.WaitStatus, 1),
-	}
-	if u.Memory > 0 || u.CPU > 0 {
-		h.status.Unenforced = "limits of memory and CPU are not enforced by this driver"
-	}
+	h := newHeld(u, k.order)
 	k.units[u.ID] = h
+	k.changed(u.ID)
 	k.running.Add(1)
-	go k.live(h)
+	go k.live(h, nil)
 	return h.status, nil
 }
 

@@ -19,6 +19,7 @@ const (
 type process struct {
 	pid, ppid, session int
 	state              byte
+	began              uint64 // in ticks since the machine's start: a pid may come again, not both
 }
 
 // processes lists what runs, without zombies.
@@ -51,12 +52,13 @@ func stat(pid int) (process, bool) {
 		return process{}, false
 	}
 	f := strings.Fields(string(b[i+1:]))
-	if len(f) < 4 {
+	if len(f) < 20 {
 		return process{}, false
 	}
 	ppid, _ := strconv.Atoi(f[1])
 	session, _ := strconv.Atoi(f[3])
-	return process{pid, ppid, session, f[0][0]}, true
+	began, _ := strconv.ParseUint(f[19], 10, 64)
+	return process{pid, ppid, session, f[0][0], began}, true
 }
 
 // marked says whether a process was started with this line in its environment. Another user's
@@ -66,16 +68,37 @@ func marked(pid int, line string) bool {
 	return err == nil && (bytes.HasPrefix(b, []byte(line+"\x00")) || bytes.Contains(b, []byte("\x00"+line+"\x00")))
 }
 
-// tree finds the living processes of a unit: those marked with its id, of its session, or below
-// one of these. PIDs in known count as found before they moved away (their parents died).
-func tree(id string, session int, known map[int]bool) []int {
+// family is what was found of a unit's tree so far, by pid, with the beginning of each process.
+type family map[int]uint64
+
+// look finds the living processes of a unit: those in its cgroup, marked with its id, of its
+// session, found before, or below one of these. No single way is enough: a child can leave the
+// session and clear its environment, an orphan has lost its parents, and a cgroup may not exist.
+func (known family) look(id string, p *proc) []int {
 	all := processes()
 	in := map[int]bool{}
-	for _, p := range all {
-		if p.session == session && session > 0 || known[p.pid] || marked(p.pid, markUnit+id) {
-			in[p.pid] = true
+	for _, pid := range p.group.processes() {
+		in[pid] = true
+	}
+	for _, q := range all {
+		began, seen := known[q.pid]
+		if seen && began == q.began || p.pid > 0 && q.session == p.pid || !in[q.pid] && marked(q.pid, markUnit+id) {
+			in[q.pid] = true
 		}
 	}
+	grow(all, in)
+	out := []int{}
+	for _, q := range all {
+		if in[q.pid] && q.pid != os.Getpid() {
+			known[q.pid] = q.began
+			out = append(out, q.pid)
+		}
+	}
+	return out
+}
+
+// grow adds the children of those who are in.
+func grow(all []process, in map[int]bool) {
 	for grown := true; grown; {
 		grown = false
 		for _, p := range all {
@@ -84,9 +107,15 @@ func tree(id string, session int, known map[int]bool) []int {
 			}
 		}
 	}
-	out := []int{}
+}
+
+// descendants lists the living processes below pid.
+func descendants(pid int) []int {
+	all, in := processes(), map[int]bool{pid: true}
+	grow(all, in)
+	var out []int
 	for _, p := range all {
-		if in[p.pid] && p.pid != os.Getpid() {
+		if in[p.pid] && p.pid != pid {
 			out = append(out, p.pid)
 		}
 	}
@@ -98,18 +127,6 @@ func kill(pids []int, sig syscall.Signal) {
 	for _, p := range pids {
 		syscall.Kill(p, sig)
 	}
-}
-
-// children lists the living direct children of this process.
-func children() []int {
-	var out []int
-	self := os.Getpid()
-	for _, p := range processes() {
-		if p.ppid == self {
-			out = append(out, p.pid)
-		}
-	}
-	return out
 }
 
 // lookPath finds a program in the PATH of env.

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"tenfold/internal/tasklog"
 )
 
 // How a unit is restarted and ended.
@@ -22,272 +20,279 @@ const (
 	defaultGrace = 10 * time.Second
 )
 
-// held is a unit with its process. Its life is one goroutine (live); the keeper's mutex owns status.
+// held is a unit with its process. Its life is one goroutine (live).
 type held struct {
-	unit Unit
-
-	status Status // under Keeper.mu
+	unit   Unit
+	start  int64 // order of starting
 	stop   chan struct{}
 	once   sync.Once
 	exited chan struct{} // closed when Exited
-	start  int64         // order of starting
 
-	reaped chan syscall.WaitStatus // from the reaper, for the current process
+	// Under Keeper.mu: what a re-exec hands on.
+	status  Status
+	backoff time.Duration
+	proc    *proc // nil between two processes
 }
 
-// live runs the unit until it has ended for good. Owned by Keeper.Run through its wait group.
-func (k *Keeper) live(h *held) {
+// proc is one process of a unit, from before its fork until its tree is gone.
+type proc struct {
+	out    *output
+	group  *group // nil: no cgroup
+	reaped chan syscall.WaitStatus
+
+	// Written by the main goroutine, which also carries out a re-exec.
+	pid   int
+	ended *syscall.WaitStatus
+
+	told time.Time // when the stop signal was sent; under Keeper.mu
+}
+
+func (h *held) asked() bool {
+	select {
+	case <-h.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (u Unit) stopSignal() syscall.Signal {
+	if u.StopSignal == 0 {
+		return syscall.SIGTERM
+	}
+	return u.StopSignal
+}
+
+func (u Unit) stopGrace() time.Duration {
+	if u.StopGrace == 0 {
+		return defaultGrace
+	}
+	return u.StopGrace
+}
+
+// live runs the unit until it has ended for good. p is the process that a re-exec left it with.
+// Owned by Keeper.Run through its wait group.
+func (k *Keeper) live(h *held, p *proc) {
 	defer k.running.Done()
 	defer close(h.exited)
-	backoff := time.Duration(0)
 	for {
-		started := time.Now()
-		exit := k.once(h)
-		asked := false
-		select {
-		case <-h.stop:
-			asked = true
-		default:
+		if p == nil {
+			p = k.begin(h)
 		}
-		exit.Asked = asked
-		final := asked || h.unit.Restart != RestartAlways
+		exit := k.follow(h, p)
+		p = nil
+		exit.Asked = h.asked()
+		final := exit.Asked || h.unit.Restart != RestartAlways
 		k.update(h, func(s *Status) {
+			if exit.At.Sub(s.Started) > steady {
+				h.backoff = 0
+			}
+			h.proc = nil
 			s.PID, s.LastExit, s.Phase = 0, &exit, Waiting
 			if final {
 				s.Phase = Exited
 			}
 		})
-		if final {
+		if final || !k.pause(h) {
 			return
 		}
-		if time.Since(started) > steady {
-			backoff = 0
-		}
-		select {
-		case <-h.stop:
-			k.update(h, func(s *Status) { s.Phase = Exited })
-			return
-		case <-time.After(backoff):
-		}
-		backoff = min(max(2*backoff, firstBackoff), lastBackoff)
-		k.update(h, func(s *Status) { s.Restarts++ })
 	}
 }
 
-// once runs the unit's process from start until its whole tree is gone.
-func (k *Keeper) once(h *held) Exit {
-	logged, outW, errW, err := k.openLog(h.unit)
-	if err != nil {
-		return k.unstarted(h, err)
-	}
-	pid, err := k.fork(h, outW, errW)
-	outW.Close()
-	errW.Close()
-	if err != nil {
-		logged(err.Error())
-		return k.unstarted(h, err)
-	}
-	k.update(h, func(s *Status) { s.Phase, s.PID, s.Started = Running, pid, time.Now() })
-	var ws syscall.WaitStatus
+// pause waits out the backoff before a restart and says whether there is one.
+func (k *Keeper) pause(h *held) bool {
 	select {
-	case ws = <-h.reaped:
 	case <-h.stop:
-		k.update(h, func(s *Status) { s.Phase = Stopping })
-		ws = k.end(h, pid)
+		k.update(h, func(s *Status) { s.Phase = Exited })
+		return false
+	case <-time.After(h.backoff):
 	}
-	k.update(h, func(s *Status) { s.Phase = Stopping })
-	k.fence(h, pid)
-	logged("")
-	return exitOf(ws)
+	k.update(h, func(s *Status) {
+		h.backoff = min(max(2*h.backoff, firstBackoff), lastBackoff)
+		s.Restarts++
+	})
+	return true
 }
 
-// unstarted is the exit of what could not be started: 127 as a shell says it.
-func (k *Keeper) unstarted(h *held, err error) Exit {
-	k.log("start unit", "unit", h.unit.ID, "err", err)
-	return Exit{Code: 127, At: time.Now()}
+// begin starts a process of the unit. One that could not be started has ended with status 127, as a
+// shell says it.
+func (k *Keeper) begin(h *held) *proc {
+	p := &proc{reaped: make(chan syscall.WaitStatus, 1)}
+	err := k.launch(h, p)
+	if err != nil {
+		k.log("start unit", "unit", h.unit.ID, "err", err)
+		if err := p.out.close(err.Error()); err != nil {
+			k.log("close log", "unit", h.unit.ID, "err", err)
+		}
+		p.out = nil
+		p.reaped <- syscall.WaitStatus(127 << 8)
+	}
+	return p
 }
 
-func exitOf(ws syscall.WaitStatus) Exit {
+func (k *Keeper) launch(h *held, p *proc) error {
+	o, out, errw, err := k.openOutput(h.unit)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	defer errw.Close()
+	p.out = o
+	group, unenforced := k.groups.make(k.house, h.unit)
+	p.group = group
+	k.update(h, func(s *Status) { h.proc, s.Started, s.Unenforced = p, time.Now(), unenforced })
+	if err := k.fork(h, p, out, errw); err != nil {
+		return err
+	}
+	k.update(h, func(s *Status) {
+		s.Phase, s.PID, s.Started = Running, p.pid, time.Now()
+		if err := group.join(h.unit.ID, p); err != nil && (h.unit.Memory > 0 || h.unit.CPU > 0) {
+			s.Unenforced = err.Error()
+		}
+	})
+	return nil
+}
+
+// follow waits for the end of a process, or ends it when the unit is stopped, until its whole tree
+// is gone and its output stored.
+func (k *Keeper) follow(h *held, p *proc) Exit {
+	var ws syscall.WaitStatus
+	known := family{}
+	stop := h.stop
+	if p.pid == 0 { // could not be started; and no signal may go to 0
+		stop = nil
+	}
+	select {
+	case ws = <-p.reaped:
+	case <-stop:
+		k.update(h, func(s *Status) { s.Phase = Stopping })
+		ws = k.end(h, p, known)
+	}
+	if p.pid > 0 {
+		k.update(h, func(s *Status) { s.Phase = Stopping })
+		k.fence(h, p, known)
+	}
+	if err := p.out.close(""); err != nil {
+		k.log("close log", "unit", h.unit.ID, "err", err)
+	}
 	e := Exit{Code: ws.ExitStatus(), At: time.Now()}
 	if ws.Signaled() {
 		e.Code, e.Signal = -1, ws.Signal()
 	}
+	e.OOM = (e.Signal == syscall.SIGKILL || e.Code == 128+int(syscall.SIGKILL)) && p.group.killedForMemory()
+	p.group.remove()
 	return e
 }
 
 // end asks the process to stop and kills the tree when it does not in time.
-func (k *Keeper) end(h *held, pid int) syscall.WaitStatus {
-	sig, grace := h.unit.StopSignal, h.unit.StopGrace
-	if sig == 0 {
-		sig = syscall.SIGTERM
+func (k *Keeper) end(h *held, p *proc, known family) syscall.WaitStatus {
+	// Looked at before its parents die: a child with a session and an environment of its own is
+	// found by nothing else afterwards.
+	known.look(h.unit.ID, p)
+	k.mu.Lock()
+	first := p.told.IsZero() // not told before a re-exec
+	if first {
+		p.told = time.Now()
 	}
-	if grace == 0 {
-		grace = defaultGrace
+	left := h.unit.stopGrace() - time.Since(p.told)
+	k.mu.Unlock()
+	if first {
+		syscall.Kill(p.pid, h.unit.stopSignal())
 	}
-	syscall.Kill(pid, sig)
 	select {
-	case ws := <-h.reaped:
+	case ws := <-p.reaped:
 		return ws
-	case <-time.After(grace):
+	case <-time.After(left):
 	}
-	kill(tree(h.unit.ID, pid, nil), syscall.SIGKILL)
-	syscall.Kill(pid, syscall.SIGKILL)
-	return <-h.reaped
+	kill(known.look(h.unit.ID, p), syscall.SIGKILL)
+	syscall.Kill(p.pid, syscall.SIGKILL)
+	return <-p.reaped
 }
 
 // fence waits until no descendant lives. What is left is told to end as a stop does, and killed
 // when it has not after the unit's grace: a backend outlives its postmaster and can still commit.
-func (k *Keeper) fence(h *held, session int) {
-	known := map[int]bool{}
-	grace := h.unit.StopGrace
-	if grace == 0 {
-		grace = defaultGrace
-	}
-	sig := h.unit.StopSignal
-	if sig == 0 {
-		sig = syscall.SIGTERM
-	}
+func (k *Keeper) fence(h *held, p *proc, known family) {
 	begun, told := time.Now(), false
 	for {
-		left := tree(h.unit.ID, session, known)
+		left := known.look(h.unit.ID, p)
 		if len(left) == 0 {
 			return
 		}
-		for _, p := range left {
-			known[p] = true
-		}
 		switch {
-		case time.Since(begun) > grace:
+		case time.Since(begun) > h.unit.stopGrace():
 			kill(left, syscall.SIGKILL)
 		case !told:
-			kill(left, sig)
+			kill(left, h.unit.stopSignal())
 			told = true
 		}
 		time.Sleep(fencePace)
 	}
 }
 
-// openLog makes the pipes for standard output and error and starts their readers. logged writes a
-// line of the keeper's own ("" for none), waits for the readers and closes the log.
-func (k *Keeper) openLog(u Unit) (logged func(string), outW, errW *os.File, err error) {
-	var w *tasklog.Writer
-	if u.Log != "" {
-		max, keep := u.LogMax, u.LogKeep
-		if max == 0 {
-			max = 16 << 20
-		}
-		if keep == 0 {
-			keep = 3
-		}
-		if w, err = tasklog.Create(u.Log, max, keep); err != nil {
-			return nil, nil, nil, err
-		}
-	}
-	outR, outW, err := os.Pipe()
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	errR, errW, err := os.Pipe()
-	if err != nil {
-		outR.Close()
-		outW.Close()
-		return nil, nil, nil, err
-	}
-	var readers sync.WaitGroup
-	for _, r := range []struct {
-		f      *os.File
-		stderr bool
-	}{{outR, false}, {errR, true}} {
-		readers.Go(func() {
-			defer r.f.Close()
-			if w == nil {
-				discard(r.f)
-			} else if err := w.Copy(r.f, r.stderr); err != nil {
-				k.log("store output", "unit", u.ID, "err", err)
-				discard(r.f) // a task must not block because its output cannot be stored
-			}
-		})
-	}
-	return func(line string) {
-		readers.Wait() // the tree is fenced: all writers are gone
-		if w == nil {
-			return
-		}
-		if line != "" {
-			w.Add(time.Now(), true, false, []byte("tenfold: "+line))
-		}
-		if err := w.Close(); err != nil {
-			k.log("close log", "unit", u.ID, "err", err)
-		}
-	}, outW, errW, nil
-}
-
-func discard(f *os.File) {
-	buf := make([]byte, 32<<10)
-	for {
-		if _, err := f.Read(buf); err != nil {
-			return
-		}
-	}
-}
-
-// fork starts the unit's process on the keeper's main thread and registers it with the reaper.
-func (k *Keeper) fork(h *held, out, errw *os.File) (int, error) {
-	u := h.unit
+// environment is what u's process is given: a starter that is a unit itself may hand on its own, so
+// the marks and descriptors in it do not count.
+func (k *Keeper) environment(u Unit) []string {
 	env := []string{markUnit + u.ID, markHouse + k.house}
-	for _, kv := range u.Env { // a starter that is a unit itself hands its own marks on with its environment
-		if !strings.HasPrefix(kv, markUnit) && !strings.HasPrefix(kv, markHouse) && !strings.HasPrefix(kv, "LISTEN_FD") {
+	for _, kv := range u.Env {
+		if !strings.HasPrefix(kv, markUnit) && !strings.HasPrefix(kv, markHouse) && !strings.HasPrefix(kv, "LISTEN_FD") && !strings.HasPrefix(kv, stateVar) {
 			env = append(env, kv)
 		}
 	}
+	if len(u.Listeners) > 0 {
+		env = append(env, "LISTEN_FDS="+strconv.Itoa(len(u.Listeners)), "LISTEN_FDNAMES="+strings.Join(u.Listeners, ":"))
+	}
+	return env
+}
+
+// fork starts the unit's process on the keeper's main thread and registers it with the reaper.
+func (k *Keeper) fork(h *held, p *proc, out, errw *os.File) error {
+	u := h.unit
 	if len(u.Argv) == 0 {
-		return 0, errors.New("it has no command")
+		return errors.New("it has no command")
 	}
 	path, err := lookPath(u.Argv[0], u.Env, u.Dir)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer null.Close()
 	files := []uintptr{null.Fd(), out.Fd(), errw.Fd()}
-	if len(u.Listeners) > 0 {
-		for _, name := range u.Listeners {
-			fd, ok := k.listenerFD(name)
-			if !ok {
-				return 0, fmt.Errorf("no listener %q is held", name)
-			}
-			files = append(files, uintptr(fd))
-		}
-		env = append(env, "LISTEN_FDS="+strconv.Itoa(len(u.Listeners)), "LISTEN_FDNAMES="+strings.Join(u.Listeners, ":"))
-	}
-	attr := &syscall.ProcAttr{Dir: u.Dir, Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: u.DeathSignal}}
+	attr := &syscall.ProcAttr{Dir: u.Dir, Env: k.environment(u), Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: u.DeathSignal}}
 	if attr.Sys.Pdeathsig == 0 {
 		attr.Sys.Pdeathsig = syscall.SIGKILL
 	}
 	if u.UID > 0 && os.Getuid() == 0 {
 		attr.Sys.Credential = &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID)}
 	}
-	type result struct {
-		pid int
-		err error
-	}
-	done := make(chan result, 1)
-	k.onMain <- func() {
-		pid, err := syscall.ForkExec(path, u.Argv, attr)
-		if err == nil {
-			k.pids[pid] = h
-			if u.OOMScore != 0 {
-				os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(u.OOMScore)), 0) // best effort
+	return k.do(func() error {
+		for _, name := range u.Listeners {
+			fd, ok := k.listenerFD(name)
+			if !ok {
+				return fmt.Errorf("no listener %q is held", name)
 			}
+			files = append(files, uintptr(fd))
 		}
-		done <- result{pid, err}
-	}
-	r := <-done
-	if r.err != nil {
-		return 0, &os.PathError{Op: "start", Path: path, Err: r.err}
-	}
-	return r.pid, nil
+		attr.Files = files
+		// Born in its group, it has no moment in which to start something outside.
+		if dir, err := p.group.open(); err == nil {
+			defer dir.Close()
+			attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(dir.Fd())
+		}
+		pid, err := syscall.ForkExec(path, u.Argv, attr)
+		if err != nil && attr.Sys.UseCgroupFD {
+			attr.Sys.UseCgroupFD = false
+			pid, err = syscall.ForkExec(path, u.Argv, attr)
+		}
+		if err != nil {
+			return &os.PathError{Op: "start", Path: path, Err: err}
+		}
+		p.pid, k.pids[pid] = pid, p
+		if u.OOMScore != 0 {
+			os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(u.OOMScore)), 0) // best effort
+		}
+		return nil
+	})
 }

@@ -15,7 +15,7 @@ import (
 // How a warden ends things.
 const (
 	stopPace    = 200 * time.Millisecond // a stop is repeated: one near an exec may be lost
-	orphanGrace = 5 * time.Second        // for what ends by its death signal: PostgreSQL's fast shutdown
+	orphanGrace = 4 * time.Second        // for what ends by its death signal: PostgreSQL's fast shutdown
 )
 
 // Warden starts the keeper's command and stands above it: it passes a stop on, and when the keeper
@@ -47,7 +47,7 @@ func Warden(ctx context.Context, argv []string, socket string) error {
 			tick = time.Tick(stopPace)
 		case <-tick:
 			c, cancel := context.WithTimeout(context.Background(), stopPace)
-			(&Client{socket}).Shutdown(c) // repeated until it is gone
+			(&Client{socket: socket}).Shutdown(c) // repeated until it is gone
 			cancel()
 		}
 		if ws, gone := reapFor(pid); gone {
@@ -87,7 +87,7 @@ func clearAway() {
 	begun := time.Now()
 	for {
 		reapFor(0)
-		left := children()
+		left := descendants(os.Getpid())
 		if len(left) == 0 {
 			return
 		}

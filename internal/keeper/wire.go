@@ -2,14 +2,14 @@ package keeper
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"syscall"
-	"time"
 )
 
 // The protocol: a request is one JSON object a line on a unix stream socket, so is its answer;
@@ -23,7 +23,7 @@ type request struct {
 	Signal  int    `json:"signal,omitempty"`
 	Name    string `json:"name,omitempty"`
 	Network string `json:"network,omitempty"`
-	Addr    string `json:"addr,omitempty"`
+	Addr    string `json:"addr,omitempty"` // of listen; of reexec the binary
 }
 
 // answer is what comes back.
@@ -31,10 +31,16 @@ type answer struct {
 	Error string   `json:"error,omitempty"`
 	Units []Status `json:"units,omitempty"`
 	Addr  string   `json:"addr,omitempty"`
+	// Generation counts the keeper's re-execs.
+	Generation int `json:"generation,omitempty"`
+	// Event is one of many answers to subscribe.
+	Event *Event `json:"event,omitempty"`
 }
 
 // maxRequest bounds a request, in bytes: an environment of a few hundred kilobytes fits.
 const maxRequest = 4 << 20
+
+var errTooLong = fmt.Errorf("request is longer than %d MiB", maxRequest>>20)
 
 // serve answers connections until l is closed.
 func (k *Keeper) serve(l net.Listener) {
@@ -43,7 +49,7 @@ func (k *Keeper) serve(l net.Listener) {
 		if err != nil {
 			return
 		}
-		go func() { // ends with its peer, or when the keeper's process does
+		go func() { // ends with its peer, or with the keeper's process
 			defer c.Close()
 			k.converse(c)
 		}()
@@ -56,12 +62,18 @@ func (k *Keeper) converse(c net.Conn) {
 	for {
 		line, err := readLine(in)
 		if err != nil {
+			if errors.Is(err, errTooLong) {
+				out.Encode(answer{Error: err.Error()})
+			}
 			return
 		}
 		var r request
 		var a answer
 		if err := json.Unmarshal(line, &r); err != nil {
 			a.Error = "read request: " + err.Error()
+		} else if r.Op == "subscribe" {
+			k.tell(c, out)
+			return
 		} else if a, err = k.answer(c, r); err != nil {
 			a.Error = err.Error()
 		}
@@ -77,7 +89,7 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 		part, err := in.ReadSlice('\n')
 		line = append(line, part...)
 		if len(line) > maxRequest {
-			return nil, errors.New("request is too long")
+			return nil, errTooLong
 		}
 		if err == nil {
 			return line, nil
@@ -109,6 +121,7 @@ func (k *Keeper) answer(c net.Conn, r request) (answer, error) {
 			k.mu.Lock()
 			if k.units[r.ID] == h {
 				delete(k.units, r.ID)
+				k.changed(r.ID)
 			}
 			k.mu.Unlock()
 		}
@@ -142,6 +155,15 @@ func (k *Keeper) answer(c net.Conn, r request) (answer, error) {
 	case "unlisten":
 		k.unlisten(r.Name)
 		return answer{}, nil
+	case "generation":
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return answer{Generation: k.generation}, nil
+	case "reexec":
+		if err := k.check(r.Addr); err != nil {
+			return answer{}, err
+		}
+		return answer{}, k.do(func() error { return k.become(r.Addr) })
 	case "shutdown":
 		k.shutOnce.Do(func() { close(k.shut) })
 		return answer{}, nil
@@ -161,104 +183,62 @@ func hangup(c net.Conn) <-chan struct{} {
 	return gone
 }
 
-// Client commands a keeper. Every call has a connection of its own: commands are few, and a call
-// that waits holds up no other.
-type Client struct{ socket string }
-
-var _ Units = (*Client)(nil)
-
-// Dial checks that a keeper answers at socket.
-func Dial(ctx context.Context, socket string) (*Client, error) {
-	c := &Client{socket}
-	_, err := c.List(ctx, "house/")
-	return c, err
+// watcher is one subscriber: the ids of units that changed since it was last told. Changes of one
+// unit that come faster than the peer reads are one.
+type watcher struct {
+	changed map[string]bool // under Keeper.mu
+	wake    chan struct{}
 }
 
-func (c *Client) call(ctx context.Context, r request) (answer, error) {
-	var a answer
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", c.socket)
-	if err != nil {
-		return a, fmt.Errorf("reach keeper: %w", err)
+// changed notes a change for every subscriber. The caller holds k.mu.
+func (k *Keeper) changed(id string) {
+	for w := range k.watchers {
+		w.changed[id] = true
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if err := json.NewEncoder(conn).Encode(r); err != nil {
-		return a, fmt.Errorf("ask keeper to %s: %w", r.Op, orCause(ctx, err))
+}
+
+// tell sends the state of every unit, then each change, until the peer goes away.
+func (k *Keeper) tell(c net.Conn, out *json.Encoder) {
+	gone := hangup(c)
+	w := &watcher{changed: map[string]bool{}, wake: make(chan struct{}, 1)}
+	w.wake <- struct{}{}
+	k.mu.Lock()
+	k.watchers[w] = true
+	for id := range k.units {
+		w.changed[id] = true
 	}
-	if err := json.NewDecoder(conn).Decode(&a); err != nil {
-		return a, fmt.Errorf("ask keeper to %s: %w", r.Op, orCause(ctx, err))
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		delete(k.watchers, w)
+	}()
+	for {
+		select {
+		case <-gone:
+			return
+		case <-w.wake:
+		}
+		var events []Event
+		k.mu.Lock()
+		for id := range w.changed {
+			if h, ok := k.units[id]; ok {
+				events = append(events, Event{Status: h.status})
+			} else {
+				events = append(events, Event{Status: Status{Unit: Unit{ID: id}}, Removed: true})
+			}
+		}
+		clear(w.changed)
+		k.mu.Unlock()
+		slices.SortFunc(events, func(a, b Event) int { return strings.Compare(a.Status.Unit.ID, b.Status.Unit.ID) })
+		for _, e := range events {
+			if out.Encode(answer{Event: &e}) != nil {
+				return
+			}
+		}
 	}
-	if a.Error != "" {
-		return a, errors.New(a.Error)
-	}
-	return a, nil
-}
-
-func orCause(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return err
-}
-
-func (c *Client) one(ctx context.Context, r request) (Status, error) {
-	a, err := c.call(ctx, r)
-	if err != nil || len(a.Units) == 0 {
-		return Status{}, err
-	}
-	return a.Units[0], nil
-}
-
-// List implements Units.
-func (c *Client) List(ctx context.Context, prefix string) ([]Status, error) {
-	a, err := c.call(ctx, request{Op: "list", ID: prefix})
-	return a.Units, err
-}
-
-// Start implements Units.
-func (c *Client) Start(ctx context.Context, u Unit) (Status, error) {
-	return c.one(ctx, request{Op: "start", Unit: &u})
-}
-
-// Stop implements Units.
-func (c *Client) Stop(ctx context.Context, id string) error {
-	_, err := c.call(ctx, request{Op: "stop", ID: id})
-	return err
-}
-
-// Signal implements Units.
-func (c *Client) Signal(ctx context.Context, id string, sig int) error {
-	_, err := c.call(ctx, request{Op: "signal", ID: id, Signal: sig})
-	return err
-}
-
-// Remove implements Units.
-func (c *Client) Remove(ctx context.Context, id string) error {
-	_, err := c.call(ctx, request{Op: "remove", ID: id})
-	return err
-}
-
-// Wait implements Units.
-func (c *Client) Wait(ctx context.Context, id string) (Status, error) {
-	return c.one(ctx, request{Op: "wait", ID: id})
-}
-
-// Listen makes the keeper hold a listening socket under a name and returns its address. The same
-// name and address again is the same socket: it stays open while units that serve it are replaced.
-func (c *Client) Listen(ctx context.Context, name, network, addr string) (string, error) {
-	a, err := c.call(ctx, request{Op: "listen", Name: name, Network: network, Addr: addr})
-	return a.Addr, err
-}
-
-// Unlisten closes a held socket; units that have it keep their own copy.
-func (c *Client) Unlisten(ctx context.Context, name string) error {
-	_, err := c.call(ctx, request{Op: "unlisten", Name: name})
-	return err
-}
-
-// Shutdown makes the keeper end every unit in reverse order of its start, and itself. It returns at once.
-func (c *Client) Shutdown(ctx context.Context) error {
-	_, err := c.call(ctx, request{Op: "shutdown"})
-	return err
 }

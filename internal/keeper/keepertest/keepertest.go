@@ -43,8 +43,11 @@ func Main(m *testing.M, extra map[string]func()) {
 		os.Setenv(mode, "keeper")
 		err = keeper.Warden(ctx, []string{self()}, socket)
 	case "keeper":
-		os.Unsetenv(mode)
-		err = keeper.Run(ctx, keeper.Config{Dir: dir, Socket: socket})
+		if len(os.Args) > 1 && os.Args[1] == "check" {
+			fmt.Println("test")
+			os.Exit(0)
+		}
+		err = keeper.Run(ctx, keeper.Config{Dir: dir, Socket: socket, Check: []string{"check"}})
 	default:
 		err = fmt.Errorf("no mode %q", which)
 	}
@@ -94,7 +97,7 @@ func Start(t testing.TB) *House {
 func (h *House) boot(t testing.TB) {
 	t.Helper()
 	cmd := exec.Command(self())
-	cmd.Env = append(os.Environ(), mode+"=warden", dirVar+"="+h.Dir)
+	cmd.Env = append(os.Environ(), mode+"=warden", dirVar+"="+h.Dir, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

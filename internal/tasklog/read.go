@@ -1,0 +1,211 @@
+package tasklog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	maxFiles   = 100                    // rotated files that Read looks for
+	firstChunk = 256 << 10              // bytes read from a file's end at first
+	followPace = 100 * time.Millisecond // how often Follow looks for more
+)
+
+// Options select lines.
+type Options struct {
+	Tail  int       // only the last ones; 0: all
+	Since time.Time // only later ones
+}
+
+// Read returns stored lines, oldest first, over rotated files. A log that does not exist is empty.
+// It reads backwards from the end and no more than it needs. A rotation while it reads may show a
+// file's lines twice or not at all; what stands still is read exactly.
+func Read(path string, o Options) ([]Line, error) {
+	var files [][]Line
+	n := 0
+	for i := range maxFiles {
+		p := path
+		if i > 0 {
+			p = old(path, i)
+		}
+		want := o
+		if o.Tail > 0 {
+			want.Tail = o.Tail - n
+		}
+		lines, enough, err := readFile(p, want)
+		if errors.Is(err, fs.ErrNotExist) {
+			if i > 0 {
+				break
+			}
+			continue // between the two steps of a rotation
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read log: %w", err)
+		}
+		files = append(files, lines)
+		if n += len(lines); enough {
+			break
+		}
+	}
+	slices.Reverse(files)
+	return slices.Concat(files...), nil
+}
+
+// readFile returns the selected lines of one file and whether older files have none to add.
+func readFile(path string, o Options) (lines []Line, enough bool, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, false, err
+	}
+	size := info.Size()
+	for chunk := int64(firstChunk); ; chunk *= 8 {
+		if o.Tail == 0 && o.Since.IsZero() || chunk > size {
+			chunk = size
+		}
+		b := make([]byte, chunk)
+		if _, err := f.ReadAt(b, size-chunk); err != nil && !errors.Is(err, io.EOF) {
+			return nil, false, err
+		}
+		whole := chunk == size
+		if !whole { // begins within a line
+			b = b[bytes.IndexByte(b, '\n')+1:]
+		}
+		all := parseAll(b)
+		older, _ := slices.BinarySearchFunc(all, o.Since, func(l Line, t time.Time) int {
+			if l.At.After(t) {
+				return 1
+			}
+			return -1
+		})
+		lines = all[older:]
+		full := o.Tail > 0 && len(lines) >= o.Tail
+		if full {
+			lines = lines[len(lines)-o.Tail:]
+		}
+		if full || older > 0 || whole {
+			return lines, full || older > 0, nil
+		}
+	}
+}
+
+func parseAll(b []byte) []Line {
+	var out []Line
+	for {
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			return out // what follows is being written
+		}
+		if l, ok := parse(string(b[:i])); ok {
+			out = append(out, l)
+		}
+		b = b[i+1:]
+	}
+}
+
+// Follow calls yield for each line stored after now, across rotations, until ctx ends or yield errs.
+func Follow(ctx context.Context, path string, yield func(Line) error) error {
+	var f *os.File
+	defer func() {
+		if f != nil {
+			f.Close()
+		}
+	}()
+	if g, err := os.Open(path); err == nil {
+		f = g
+		if _, err := f.Seek(0, io.SeekEnd); err != nil {
+			return fmt.Errorf("follow log: %w", err)
+		}
+	}
+	var rest string
+	for {
+		// Asked before reading: what was renamed by then takes no more lines after it was read.
+		next, moved := successor(f, path)
+		var err error
+		if rest, err = drain(f, rest, yield); err != nil {
+			return err
+		}
+		if moved {
+			g, err := os.Open(next)
+			if err == nil {
+				if f != nil {
+					f.Close()
+				}
+				f, rest = g, ""
+				continue
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(followPace):
+		}
+	}
+}
+
+// drain yields the lines up to the end of f and returns the unfinished one.
+func drain(f *os.File, rest string, yield func(Line) error) (string, error) {
+	if f == nil {
+		return rest, nil
+	}
+	buf := make([]byte, bufSize)
+	for {
+		n, err := f.Read(buf)
+		rest += string(buf[:n])
+		for {
+			s, after, ok := strings.Cut(rest, "\n")
+			if !ok {
+				break
+			}
+			rest = after
+			if l, ok := parse(s); ok {
+				if err := yield(l); err != nil {
+					return rest, err
+				}
+			}
+		}
+		if n == 0 || err != nil {
+			return rest, nil
+		}
+	}
+}
+
+// successor says which file follows f, when f is no longer the newest: several rotations may have
+// passed since the last look.
+func successor(f *os.File, path string) (next string, moved bool) {
+	if f == nil {
+		return path, true
+	}
+	mine, err := f.Stat()
+	if err != nil {
+		return path, true
+	}
+	next = path
+	for i := range maxFiles {
+		p := path
+		if i > 0 {
+			p = old(path, i)
+		}
+		info, err := os.Stat(p)
+		if err != nil && i > 0 {
+			return path, true // rotated away altogether
+		}
+		if err == nil && os.SameFile(info, mine) {
+			return next, i > 0
+		}
+		next = p
+	}
+	return path, true
+}
