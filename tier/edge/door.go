@@ -17,7 +17,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tenfold/internal/atomicfile"
 	"tenfold/internal/directory"
@@ -58,6 +61,7 @@ type Door struct {
 	private   map[string]*privateListener // by address
 	serving   *http.Server
 	draining  atomic.Bool
+	active    atomic.Int64 // requests being answered, upgraded connections included
 }
 
 type privateListener struct {
@@ -71,7 +75,9 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 		cfg.Log = slog.Default()
 	}
 	d := &Door{cfg: cfg, statics: newStatics(), traffic: newTraffic(), endpoints: map[string]*endpoint{}, private: map[string]*privateListener{}}
-	d.proxy = newProxy(d.current.Load, func(w http.ResponseWriter, r *http.Request, err error) { failed(r, err).show(w, r) })
+	d.proxy = newProxy(d.current.Load, func(w http.ResponseWriter, r *http.Request, err error) {
+		failed(r, err).show(w, r.Context().Value(targetKey{}).(target).in)
+	})
 	var s directory.Snapshot
 	if err := atomicfile.ReadJSON(filepath.Join(cfg.Dir, snapshotFile), &s); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read snapshot: %w", err)
@@ -81,6 +87,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
 	d.current.Store(t)
+	t.mark()
 	d.console = &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.Host = p.In.Host
@@ -121,17 +128,23 @@ func (d *Door) apply(s directory.Snapshot) error {
 	}
 	t, err := newTable(s, d.endpoint)
 	if err != nil {
-		return fmt.Errorf("apply snapshot %d: %w", s.Version, err)
+		return fmt.Errorf("apply snapshot %d: %w", s.Version, errUnusable{err})
 	}
 	if err := atomicfile.WriteJSON(filepath.Join(d.cfg.Dir, snapshotFile), s, 0o600); err != nil {
 		return err
 	}
 	d.current.Store(t)
+	t.mark() // after the store: who sees the mark finds a table without the task
 	close(old.changed)
 	d.forget(t)
 	d.listenPrivately(t)
 	return nil
 }
+
+// errUnusable is a snapshot with a route that cannot be parsed.
+type errUnusable struct{ error }
+
+func (e errUnusable) Unwrap() error { return e.error }
 
 // forget drops the counts of tasks that are in no snapshot any more and have nothing in flight.
 func (d *Door) forget(t *table) {
@@ -158,12 +171,15 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("listen for the daemon: %w", err)
 	}
+	cl.(*net.UnixListener).SetUnlinkOnClose(false) // the next door may listen there already
 	os.Chmod(d.cfg.Control, 0o600)
 	control := &http.Server{Handler: d.controlHandler(), ErrorLog: quiet}
 	var wg sync.WaitGroup
 	wg.Go(func() { control.Serve(cl) })
 	open := &connections{}
-	d.serving = &http.Server{Handler: d, MaxHeaderBytes: maxHeader, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: quiet, ConnState: open.state}
+	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	d.serving = &http.Server{Handler: d, BaseContext: func(net.Listener) context.Context { return base }, MaxHeaderBytes: maxHeader, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: quiet, ConnState: open.state}
 	for _, l := range d.cfg.Listeners {
 		wg.Go(func() { d.serving.Serve(l) })
 	}
@@ -178,22 +194,29 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 	}
 	open.closeIdle()
 	limit := time.After(drainFor)
-	for open.count() > 0 {
+	for open.count() > 0 || d.active.Load() > 0 {
 		select {
 		case <-limit:
+			cut() // upgraded connections end with their request's context
 			d.serving.Close()
+			d.closePrivate()
 		case <-time.After(20 * time.Millisecond):
 			open.closeIdle()
 		}
 	}
-	d.mu.Lock()
-	for _, p := range d.private {
-		p.server.Close()
-	}
-	d.mu.Unlock()
+	d.closePrivate()
 	err = errors.Join(d.serving.Close(), control.Close())
 	wg.Wait()
 	return err
+}
+
+func (d *Door) closePrivate() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for addr, p := range d.private {
+		p.server.Close()
+		delete(d.private, addr)
+	}
 }
 
 // connections knows which connections are open and idle. http.Server.Shutdown would close idle ones
@@ -236,6 +259,13 @@ func (c *connections) closeIdle() {
 	}
 }
 
+// shared lets the next door listen on a private address while this one drains.
+var shared = net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+	var err error
+	cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+	return errors.Join(cerr, err)
+}}
+
 // listenPrivately opens a listener for each service that has a private address, and closes those
 // that are no longer named. Under d.mu.
 func (d *Door) listenPrivately(t *table) {
@@ -246,12 +276,12 @@ func (d *Door) listenPrivately(t *table) {
 				continue
 			}
 			named[sv.Private] = true
-			tg := &target{s.App, s.Env, sv.Name}
+			tg := &target{app: s.App, env: s.Env, service: sv.Name}
 			if p, ok := d.private[sv.Private]; ok {
 				p.target.Store(tg)
 				continue
 			}
-			l, err := net.Listen("tcp", sv.Private)
+			l, err := shared.Listen(context.Background(), "tcp", sv.Private)
 			if err != nil {
 				d.cfg.Log.Error("listen privately", "service", sv.Name, "err", err)
 				continue
@@ -283,7 +313,12 @@ func (d *Door) controlHandler() http.Handler {
 			return
 		}
 		if err := d.apply(s); err != nil {
-			http.Error(w, err.Error(), http.StatusConflict)
+			status := http.StatusConflict
+			var bad errUnusable
+			if errors.As(err, &bad) {
+				status = http.StatusBadRequest
+			}
+			http.Error(w, err.Error(), status)
 			return
 		}
 		json.NewEncoder(w).Encode(d.report(false))
@@ -309,7 +344,9 @@ func (d *Door) report(routes bool) directory.Report {
 
 // ServeHTTP routes one request.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if d.draining.Load() {
+	d.active.Add(1)
+	defer d.active.Add(-1)
+	if d.draining.Load() && r.Header.Get("Upgrade") == "" {
 		w.Header().Set("Connection", "close")
 	}
 	t := d.current.Load()
@@ -319,7 +356,11 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if to, ok := t.redirect[host]; ok {
-		http.Redirect(w, r, "//"+to+r.URL.RequestURI(), http.StatusMovedPermanently)
+		if _, port, err := net.SplitHostPort(r.Host); err == nil && port != "" {
+			to = net.JoinHostPort(to, port)
+		}
+		w.Header().Set("Location", "//"+to+r.URL.RequestURI())
+		w.WriteHeader(http.StatusMovedPermanently)
 		return
 	}
 	s := t.find(host)
@@ -343,15 +384,16 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	begun := time.Now()
 	rec := &recorder{ResponseWriter: w}
+	defer func() { d.traffic.add(s.App, s.Env, pattern, rec.status, time.Since(begun)) }()
 	if route.Frontend != "" {
 		d.statics.serve(rec, r, route.Frontend, s.Frontends[route.Frontend])
 	} else {
-		d.toService(rec, r, target{s.App, s.Env, route.Service})
+		d.toService(rec, r, target{app: s.App, env: s.Env, service: route.Service})
 	}
-	d.traffic.add(s.App, s.Env, pattern, rec.status, time.Since(begun))
 }
 
 func (d *Door) toService(w http.ResponseWriter, r *http.Request, tg target) {
+	tg.in = r
 	d.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, tg)))
 }
 

@@ -21,7 +21,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"tenfold"
@@ -50,32 +49,40 @@ type Edge struct {
 	pursuit   ledger.Pursuit
 	client    *http.Client
 
-	mu      sync.Mutex // one snapshot is made at a time
-	version uint64
+	turn    chan struct{} // holds one: a snapshot is made and handed down by one at a time
+	version uint64        // of the last snapshot; owned by the holder of turn
 }
 
 var _ tenfold.Tier = (*Edge)(nil)
 
 type spec struct {
-	Hosts     []string                 `json:"hosts"`
-	Redirect  map[string]string        `json:"redirect,omitempty"`
-	Routes    []directory.Route        `json:"routes"`
-	Rules     []directory.Rule         `json:"rules,omitempty"`
-	Frontends map[string]string        `json:"frontends,omitempty"` // name -> fallback
-	Services  map[string]time.Duration `json:"services,omitempty"`  // name -> limit of a request
+	Hosts     []string          `json:"hosts"`
+	Redirect  map[string]string `json:"redirect,omitempty"`
+	Routes    []directory.Route `json:"routes"`
+	Rules     []directory.Rule  `json:"rules,omitempty"`
+	Frontends map[string]string `json:"frontends,omitempty"` // name -> fallback
+	Services  map[string]limits `json:"services,omitempty"`
+}
+
+// limits bound what the door waits for, by service.
+type limits struct {
+	Request time.Duration `json:"request,omitempty"`
+	Idle    time.Duration `json:"idle,omitempty"`
 }
 
 type record struct {
-	ID      tenfold.ID   `json:"id"`
-	Spec    spec         `json:"spec"`
-	Needs   []tenfold.ID `json:"needs,omitempty"`
-	Goal    string       `json:"goal"`
-	Serving string       `json:"serving,omitempty"`
-	Failed  string       `json:"failed,omitempty"`
-	Reason  string       `json:"reason,omitempty"`
-	Hint    string       `json:"hint,omitempty"`
-	Default bool         `json:"default,omitempty"`
-	Begun   time.Time    `json:"begun,omitzero"`
+	ID    tenfold.ID   `json:"id"`
+	Spec  spec         `json:"spec"`
+	Needs []tenfold.ID `json:"needs,omitempty"`
+	Goal  string       `json:"goal"`
+	// Live is what snapshots say of the site: Spec, once it is known that no other site has its hosts.
+	Live    *spec     `json:"live,omitempty"`
+	Serving string    `json:"serving,omitempty"`
+	Failed  string    `json:"failed,omitempty"`
+	Reason  string    `json:"reason,omitempty"`
+	Hint    string    `json:"hint,omitempty"`
+	Default bool      `json:"default,omitempty"`
+	Begun   time.Time `json:"begun,omitzero"`
 }
 
 // published is what compute said of a service.
@@ -100,7 +107,7 @@ func New(cfg Config) (*Edge, error) {
 	if err := atomicfile.ReadJSON(filepath.Join(cfg.Dir, snapshotFile), &last); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
-	e := &Edge{cfg: cfg, records: recs, endpoints: eps, version: last.Version}
+	e := &Edge{cfg: cfg, records: recs, endpoints: eps, version: last.Version, turn: make(chan struct{}, 1)}
 	e.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", cfg.Control)
 	}}}
@@ -131,7 +138,7 @@ func Hosts(app tenfold.AppName, env tenfold.Environment) string {
 }
 
 func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, error) {
-	s := spec{Hosts: []string{Hosts(app.Name, app.Env)}, Frontends: map[string]string{}, Services: map[string]time.Duration{}}
+	s := spec{Hosts: []string{Hosts(app.Name, app.Env)}, Frontends: map[string]string{}, Services: map[string]limits{}}
 	for i, d := range app.Domains {
 		if i == 0 {
 			s.Hosts = append(s.Hosts, strings.ToLower(d))
@@ -145,8 +152,10 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 	var needs []tenfold.ID
 	for _, name := range slices.Sorted(maps.Keys(app.Services)) {
 		v := app.Services[name]
-		s.Services[string(name)] = v.Timeout.Request
-		needs = append(needs, app.ID(tenfold.KindService, name))
+		s.Services[string(name)] = limits{v.Timeout.Request, v.Timeout.Idle}
+		if len(v.Routes) > 0 {
+			needs = append(needs, app.ID(tenfold.KindService, name))
+		}
 		for _, r := range v.Routes {
 			s.Routes = append(s.Routes, directory.Route{Pattern: string(r), Service: string(name)})
 		}
@@ -218,23 +227,26 @@ func (e *Edge) pursue(ctx context.Context, key string) time.Duration {
 	}
 	if host, other := e.claimed(key, r); other != "" {
 		e.records.Change(key, func(x *record) {
-			x.Failed, x.Reason = r.Goal, fmt.Sprintf("host %s belongs to app %s", host, other)
-			x.Hint = "give this app another domain or name, or end that one: tenfold down --app " + other
+			x.Failed, x.Reason = r.Goal, fmt.Sprintf("host %s belongs to %s", host, other)
+			x.Hint = "give this app another domain or name (tenfold.yaml), or end the one that has it: tenfold down"
 		})
 		return time.Minute
 	}
-	first := r.Serving == ""
+	first, byDefault := r.Serving == "", r.Default || !e.hasDefault(key)
 	if err := e.records.Change(key, func(x *record) {
 		if x.Goal == r.Goal {
-			x.Serving = r.Goal
-			x.Default = x.Default || !e.hasDefault(key)
+			x.Live, x.Default = &r.Spec, byDefault
 		}
 	}); err != nil {
 		return time.Second
 	}
 	begun := time.Now()
-	if err := e.push(ctx); err != nil {
-		e.records.Change(key, func(x *record) { x.Serving = r.Serving })
+	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := e.push(limited); err != nil {
+		return time.Second
+	}
+	if err := e.records.Change(key, func(x *record) { x.Serving = r.Goal }); err != nil {
 		return time.Second
 	}
 	text := "traffic switched to the new routes"
@@ -245,16 +257,19 @@ func (e *Edge) pursue(ctx context.Context, key string) time.Duration {
 	return time.Minute
 }
 
-// claimed finds a host of r that another app has.
-func (e *Edge) claimed(key string, r record) (host, app string) {
-	for k, o := range e.records.All() {
-		if k == key || o.Serving == "" {
-			continue
+// claimed finds a host of r that another site or the console has.
+func (e *Edge) claimed(key string, r record) (host, by string) {
+	mine := slices.Concat(r.Spec.Hosts, slices.Sorted(maps.Keys(r.Spec.Redirect)))
+	for _, h := range mine {
+		if slices.Contains(e.cfg.ConsoleHosts, h) {
+			return h, "the console"
 		}
-		for _, h := range r.Spec.Hosts {
-			_, redirects := o.Spec.Redirect[h]
-			if slices.Contains(o.Spec.Hosts, h) || redirects {
-				return h, string(o.ID.App)
+		for k, o := range e.records.All() {
+			if k == key || o.Live == nil {
+				continue
+			}
+			if _, redirects := o.Live.Redirect[h]; redirects || slices.Contains(o.Live.Hosts, h) {
+				return h, fmt.Sprintf("app %s (%s)", o.ID.App, o.ID.Env)
 			}
 		}
 	}
@@ -313,7 +328,7 @@ func (e *Edge) ServiceURL(ctx context.Context, service tenfold.ID) (string, erro
 	return "http://" + p.Private, nil
 }
 
-// snapshot puts together what the door should know. Under e.mu.
+// snapshot puts together what the door should know. The caller holds e.turn.
 func (e *Edge) snapshot() directory.Snapshot {
 	s := directory.Snapshot{Version: e.version, Console: e.cfg.Console, ConsoleHosts: e.cfg.ConsoleHosts, Sites: []directory.Site{}}
 	sites := map[[2]string]*directory.Site{}
@@ -324,25 +339,25 @@ func (e *Edge) snapshot() directory.Snapshot {
 		}
 		return sites[k]
 	}
-	limits := map[tenfold.ID]time.Duration{}
+	bounds := map[tenfold.ID]limits{}
 	for _, r := range e.records.All() {
 		x := get(r.ID)
-		if r.Serving == "" {
+		if r.Live == nil {
 			continue
 		}
-		x.Hosts, x.Redirect, x.Routes, x.Rules, x.Default = r.Spec.Hosts, r.Spec.Redirect, r.Spec.Routes, r.Spec.Rules, r.Default
-		for name, fallback := range r.Spec.Frontends {
+		x.Hosts, x.Redirect, x.Routes, x.Rules, x.Default = r.Live.Hosts, r.Live.Redirect, r.Live.Routes, r.Live.Rules, r.Default
+		for name, fallback := range r.Live.Frontends {
 			id := tenfold.ID{App: r.ID.App, Env: r.ID.Env, Kind: tenfold.KindFrontend, Name: tenfold.Name(name)}
 			x.Frontends[name] = directory.Frontend{Dir: e.cfg.SiteDir(id), Fallback: fallback}
 		}
-		for name, limit := range r.Spec.Services {
-			limits[tenfold.ID{App: r.ID.App, Env: r.ID.Env, Kind: tenfold.KindService, Name: tenfold.Name(name)}] = limit
+		for name, limit := range r.Live.Services {
+			bounds[tenfold.ID{App: r.ID.App, Env: r.ID.Env, Kind: tenfold.KindService, Name: tenfold.Name(name)}] = limit
 		}
 	}
 	for _, key := range e.endpoints.Keys() {
 		p, _ := e.endpoints.Get(key)
 		x := get(p.ID)
-		x.Services = append(x.Services, directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: limits[p.ID]})
+		x.Services = append(x.Services, directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: bounds[p.ID].Request, Idle: bounds[p.ID].Idle})
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(sites), func(a, b [2]string) int { return strings.Compare(a[0]+"/"+a[1], b[0]+"/"+b[1]) }) {
 		s.Sites = append(s.Sites, *sites[k])
@@ -353,21 +368,30 @@ func (e *Edge) snapshot() directory.Snapshot {
 // push makes a snapshot, stores it and hands it to the door, again and again until the door
 // acknowledges it or ctx ends: a door that died is back within milliseconds.
 func (e *Edge) push(ctx context.Context) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.version++
-	s := e.snapshot()
-	if err := os.MkdirAll(e.cfg.Dir, 0o700); err != nil {
-		return err
+	select {
+	case e.turn <- struct{}{}:
+		defer func() { <-e.turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("hand down snapshot: %w", ctx.Err())
 	}
-	body, err := json.Marshal(s)
-	if err != nil {
+	if err := os.MkdirAll(e.cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("hand down snapshot: %w", err)
 	}
+	e.version++
 	for {
-		err := e.put(ctx, body)
+		s := e.snapshot()
+		err := atomicfile.WriteJSON(filepath.Join(e.cfg.Dir, snapshotFile), s, 0o600)
+		if err == nil {
+			err = e.put(ctx, s)
+		}
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, errOlder) { // our file was lost: the door knows how far we were
+			if r, rerr := e.Report(ctx, false); rerr == nil && r.Version >= e.version {
+				e.version = r.Version + 1
+				continue
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -377,7 +401,14 @@ func (e *Edge) push(ctx context.Context) error {
 	}
 }
 
-func (e *Edge) put(ctx context.Context, body []byte) error {
+// errOlder says that the door has a newer snapshot.
+var errOlder = errors.New("the door has a newer snapshot")
+
+func (e *Edge) put(ctx context.Context, s directory.Snapshot) error {
+	body, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://door/directory", bytes.NewReader(body))
@@ -389,6 +420,9 @@ func (e *Edge) put(ctx context.Context, body []byte) error {
 		return err
 	}
 	defer res.Body.Close()
+	if res.StatusCode == http.StatusConflict {
+		return errOlder
+	}
 	if res.StatusCode != http.StatusOK {
 		b, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
 		return fmt.Errorf("door answers %s: %s", res.Status, bytes.TrimSpace(b))

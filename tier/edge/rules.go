@@ -1,6 +1,9 @@
 package edge
 
 import (
+	"bufio"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 
@@ -94,6 +97,23 @@ type recorder struct {
 
 // Unwrap lets http.ResponseController reach what is below.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// Hijack hands over the connection; what follows is an upgraded protocol.
+func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, b, err := http.NewResponseController(r.ResponseWriter).Hijack()
+	if err == nil {
+		r.status = http.StatusSwitchingProtocols
+	}
+	return c, b, err
+}
+
+// ReadFrom keeps the way open for sendfile.
+func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return io.Copy(r.ResponseWriter, src)
+}
 
 // WriteHeader notes the final status.
 func (r *recorder) WriteHeader(status int) {

@@ -76,8 +76,9 @@ func (s *statics) serve(w http.ResponseWriter, r *http.Request, name string, f d
 	file, ok := lookup(rel, r.URL.Path)
 	if !ok && asset(r.URL.Path) {
 		if rel, file, ok = s.earlier(site, strings.TrimPrefix(path.Clean(r.URL.Path), "/")); !ok {
-			w.Header().Set("X-Robots-Tag", "none")
-			page{http.StatusNotFound, "no such file", r.URL.Path + " is in no release that is kept", ""}.show(w, r)
+			// Never HTML, never kept: a page in place of a script breaks sites for hours.
+			w.Header().Set("Cache-Control", "no-store")
+			http.Error(w, "no such file in any release that is kept", http.StatusNotFound)
 			return
 		}
 	}

@@ -31,6 +31,7 @@ type site struct {
 type pool struct {
 	directory.Service
 	endpoints []*endpoint // that take new requests
+	all       []*endpoint // as in Service.Endpoints
 }
 
 // newTable builds a table; endpoints keep their counts across tables.
@@ -55,7 +56,7 @@ func newTable(s directory.Snapshot, endpoint func(directory.Endpoint) *endpoint)
 			p := &pool{Service: sv}
 			for _, e := range sv.Endpoints {
 				ep := endpoint(e)
-				ep.draining.Store(e.Draining)
+				p.all = append(p.all, ep)
 				if !e.Draining {
 					p.endpoints = append(p.endpoints, ep)
 				}
@@ -74,6 +75,17 @@ func newTable(s directory.Snapshot, endpoint func(directory.Endpoint) *endpoint)
 		}
 	}
 	return t, nil
+}
+
+// mark tells the tasks whether they drain, once the table is in use.
+func (t *table) mark() {
+	for _, s := range t.sites {
+		for _, p := range s.pools {
+			for i, ep := range p.all {
+				ep.draining.Store(p.Endpoints[i].Draining)
+			}
+		}
+	}
 }
 
 // find gives the site for a host name without port.
