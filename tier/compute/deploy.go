@@ -69,8 +69,8 @@ func (s *service) sayUp(n int) {
 func (s *service) sayDown(ctx context.Context, n int) {
 	r := s.snapshot()
 	t, _ := s.find(r, n)
-	how := "ended"
-	if u, ok := s.status(ctx, s.unitID(n)); ok {
+	how := "stopped answering"
+	if u, ok := s.status(ctx, s.unitID(n)); ok && u.LastExit != nil {
 		how = exitText(u)
 	}
 	e := tenfold.Event{
@@ -79,6 +79,10 @@ func (s *service) sayDown(ctx context.Context, n int) {
 		Detail: outputDetail(lastOutput(s.logPath(n), 5, time.Time{})),
 	}
 	if t.Restarts > 3 {
+		if time.Since(s.told) < time.Minute {
+			return // a crash loop is told once a minute
+		}
+		s.told = time.Now()
 		e.Text = fmt.Sprintf("task %d %s, restarted %d times; again in %s", s.index(r, n), how, t.Restarts, time.Until(t.Again).Round(100*time.Millisecond))
 		e.Hint = fmt.Sprintf("see what it says: tenfold logs %s", s.id.Name)
 	}

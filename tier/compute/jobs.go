@@ -214,7 +214,7 @@ func (j *job) retries(r jobRecord, spec jobSpec) bool {
 		return false
 	}
 	last := r.Runs[len(r.Runs)-1]
-	return !last.OK() && last.Trigger != "hand" && last.Error != "replaced by the next run" && last.Attempt <= spec.Retries
+	return !last.OK() && last.Trigger != "hand" && last.Began.After(r.Began) && last.Error != "replaced by the next run" && last.Attempt <= spec.Retries
 }
 
 // note writes down why a run is about to be ended.

@@ -2,10 +2,7 @@ package compute
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -14,7 +11,6 @@ import (
 	"time"
 
 	"tenfold"
-	"tenfold/internal/build"
 	"tenfold/internal/directory"
 	"tenfold/internal/keeper"
 	"tenfold/internal/tasklog"
@@ -44,7 +40,8 @@ type service struct {
 	looked    time.Time
 	wrong     map[int]bool
 	warned    time.Time
-	clean     bool // no migration of an earlier deployment is left
+	told      time.Time // of a crash loop
+	clean     bool      // no migration of an earlier deployment is left
 }
 
 type try struct {
@@ -57,22 +54,6 @@ func (s *service) snapshot() record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rec
-}
-
-// switchedTo says that the door goes by a version.
-func (s *service) switchedTo(version string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.acked == version
-}
-
-func (s *service) acknowledge(r record) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.acked = ""
-	if r.Serving != nil {
-		s.acked = r.Serving.Version
-	}
 }
 
 // change replaces the record, durably first.
@@ -279,18 +260,6 @@ func unitOf(u keeper.Status) unitSeen {
 	return out
 }
 
-func (s *service) knowsDraining(n int) bool {
-	if !s.known {
-		return false
-	}
-	for _, e := range s.published {
-		if e.ID == taskID(s.id, n) {
-			return e.Draining
-		}
-	}
-	return true
-}
-
 // carryOut does one thing that next decided.
 func (s *service) carryOut(ctx context.Context, e effect) {
 	switch e.Verb {
@@ -324,136 +293,6 @@ func versionOf(r record, t task) (version, bool) {
 		}
 	}
 	return version{}, false
-}
-
-func (s *service) start(ctx context.Context, n int) {
-	t := s.tries[n]
-	if t != nil && time.Now().Before(t.after) {
-		return
-	}
-	if err := s.startTask(ctx, n); err != nil && ctx.Err() == nil {
-		if t == nil {
-			t = &try{}
-			s.tries[n] = t
-		}
-		t.n++
-		t.err, t.after = err, time.Now().Add(min(100*time.Millisecond<<min(t.n, 7), maxBackoff))
-		if code := tenfold.CodeOf(err); code == tenfold.CodeInvalid || code == tenfold.CodeMissing || code == tenfold.CodeNotFound || t.n >= 5 {
-			r := s.snapshot()
-			if r.Deploy != nil && slices.ContainsFunc(r.Tasks, func(t task) bool { return t.N == n && t.Version == r.Deploy.To.Version }) {
-				s.fail(ctx, fmt.Sprintf("task %d could not be started: %v", s.index(r, n), err), tenfold.HintOf(err))
-			} else if t.n == 5 {
-				s.emit(tenfold.SeverityWarning, 0, "a task cannot be started: "+err.Error())
-			}
-		}
-		return
-	}
-	delete(s.tries, n)
-}
-
-func (s *service) startTask(ctx context.Context, n int) error {
-	r := s.snapshot()
-	i := slices.IndexFunc(r.Tasks, func(t task) bool { return t.N == n })
-	if i < 0 {
-		return nil
-	}
-	t := r.Tasks[i]
-	v, ok := versionOf(r, t)
-	if !ok {
-		return nil // superseded; the next look retires it
-	}
-	b, err := s.c.cfg.Builder.Find(v.Spec.Build)
-	if err != nil {
-		return tenfold.Errorf(tenfold.CodeNotFound, "its build is gone: %w", err).WithHint("build it again: tenfold deploy")
-	}
-	env, err := s.c.environment(ctx, s.id, v, nil, b)
-	if err != nil {
-		return err
-	}
-	if t.Port == 0 {
-		if t.Port, err = freePort(); err != nil {
-			return err
-		}
-		// Durable before the process exists: whoever adopts it must know its port.
-		if err := s.change(func(r record) record {
-			r.Tasks = slices.Clone(r.Tasks)
-			for i := range r.Tasks {
-				if r.Tasks[i].N == n {
-					r.Tasks[i].Port = t.Port
-				}
-			}
-			return r
-		}); err != nil {
-			return err
-		}
-	}
-	if err := s.c.cfg.Units.Remove(ctx, s.unitID(n)); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	delete(s.probes, n)
-	s.mu.Unlock()
-	_, err = s.c.cfg.Units.Start(ctx, s.unit(t, v, b, append(env, "PORT="+strconv.Itoa(t.Port))))
-	return err
-}
-
-func (s *service) unit(t task, v version, b build.Result, env []string) keeper.Unit {
-	grace := 10 * time.Second
-	if !v.Spec.Routed {
-		grace = max(grace, v.Spec.Drain) // a worker drains by itself when asked to end
-	}
-	label, _ := json.Marshal(struct {
-		Version string `json:"version"`
-		Port    int    `json:"port"`
-	}{t.Version, t.Port})
-	return keeper.Unit{
-		ID: s.unitID(t.N), Label: string(label), Argv: v.Spec.Command.Argv(), Env: env, Dir: b.Dir, StopGrace: grace,
-		Log: s.logPath(t.N), LogMax: logMax(v.Spec.Logs), Memory: v.Spec.Size.Memory, CPU: v.Spec.Size.CPU,
-	}
-}
-
-// logMax spreads what a service's logs may take over the current file and three rotated ones.
-func logMax(l tenfold.Logs) int64 {
-	if l.Max <= 0 {
-		return 0
-	}
-	return max(l.Max/4, 64<<10)
-}
-
-func (s *service) logPath(n int) string {
-	return filepath.Join(s.c.logDir(s.id), strconv.Itoa(n)+".log")
-}
-
-// freePort asks the kernel for a port that nobody listens on.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
-// stop ends a task beside the loop: a slow one must not keep the others waiting.
-func (s *service) stop(ctx context.Context, n int) {
-	s.mu.Lock()
-	if s.busy[n] {
-		s.mu.Unlock()
-		return
-	}
-	s.busy[n] = true
-	s.mu.Unlock()
-	s.wg.Go(func() {
-		err := s.c.cfg.Units.Remove(ctx, s.unitID(n))
-		s.mu.Lock()
-		delete(s.busy, n)
-		delete(s.probes, n)
-		s.mu.Unlock()
-		if err != nil && ctx.Err() == nil {
-			s.emit(tenfold.SeverityWarning, 0, fmt.Sprintf("stop task %d: %v", n, err))
-		}
-		s.prod()
-	})
 }
 
 // strays ends units that the record does not know: left by a record that was lost.
@@ -505,65 +344,6 @@ func (s *service) ask(ctx context.Context, r record, w seen, now time.Time) {
 			}
 		})
 	}
-}
-
-// publish tells the door who answers, when that changed.
-func (s *service) publish(ctx context.Context, r record, w seen) {
-	endpoints, down := s.endpoints(r, w)
-	if s.known && down == s.down && slices.Equal(endpoints, s.published) {
-		s.acknowledge(r)
-		return
-	}
-	if r.Gone && len(endpoints) == 0 && len(s.published) == 0 && !s.known {
-		s.known = true // nothing was ever told, or the site went with it
-		s.acknowledge(r)
-		return
-	}
-	limited, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	if err := s.c.cfg.Traffic.Publish(limited, s.id, endpoints, down); err != nil {
-		s.known = false
-		return
-	}
-	s.published, s.down, s.known = endpoints, down, true
-	s.acknowledge(r)
-	s.prod() // who drains may be asked now
-}
-
-// endpoints are the tasks that answer. A task that misses its probes gets no traffic, unless all do:
-// then slow answers are better than none.
-func (s *service) endpoints(r record, w seen) (out []directory.Endpoint, down string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var sick []directory.Endpoint
-	for _, t := range r.Tasks {
-		u, ok := w.Units[t.N]
-		if !ok || u.Phase == keeper.Exited || t.Down || t.Phase != serving && t.Phase != draining {
-			continue
-		}
-		e := directory.Endpoint{ID: taskID(s.id, t.N), Addr: "127.0.0.1:" + strconv.Itoa(t.Port), Draining: t.Phase == draining}
-		if h := s.probes[t.N]; h != nil && h.bad >= sickAfter && t.Phase == serving {
-			sick = append(sick, e)
-			continue
-		}
-		out = append(out, e)
-	}
-	if !slices.ContainsFunc(out, func(e directory.Endpoint) bool { return !e.Draining }) {
-		out = append(out, sick...)
-	}
-	switch {
-	case len(out) > 0:
-	case r.Failed != "":
-		first, _, _ := strings.Cut(r.Reason, "\n")
-		down = s.id.Short() + ": deploy failed: " + first
-	case r.Goal == nil:
-		down = s.id.Short() + " is stopped"
-	case r.Serving == nil:
-		down = s.id.Short() + " is starting"
-	default:
-		down = s.id.Short() + ": no task is healthy"
-	}
-	return out, down
 }
 
 // lastOutput is what a task or a migration printed last.

@@ -26,7 +26,7 @@ import (
 // keptReleases stay whatever their age, for instant rollback.
 const keptReleases = 5
 
-// Config is what a Frontend stands on. All fields but BaseEnv are required.
+// Config is what a Frontend stands on. All fields are required.
 type Config struct {
 	Dir     string // records and sites
 	Builder *build.Builder

@@ -227,3 +227,27 @@ func TestBadBuildsSwitchNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestFingerprintsAreStable: an upgrade of Tenfold must rebuild nothing. If this fails, the spec of
+// existing frontends changed meaning: add new fields with omitempty instead.
+func TestFingerprintsAreStable(t *testing.T) {
+	app := tenfold.App{Name: "shop", Env: "production", Frontends: map[tenfold.Name]tenfold.Frontend{"web": {
+		Source: tenfold.Source{Root: "/a", Context: "web", Path: "web", Digest: "d"}, Keep: time.Hour,
+		Build: tenfold.Build{Language: "node", Command: tenfold.Command{Shell: "npm run build"}, Output: "dist"},
+	}}}
+	want := map[tenfold.Kind]string{tenfold.KindBuild: "6faa98cadc4361aa", tenfold.KindFrontend: "68d56ec73ba97821"}
+	for _, root := range []string{"/a", "/b"} {
+		w := app.Frontends["web"]
+		w.Source.Root, w.Line = root, len(root)
+		app.Frontends["web"] = w
+		rs, err := (&Frontend{}).Desired(app, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rs {
+			if r.Fingerprint != want[r.ID.Kind] {
+				t.Errorf("%s has fingerprint %s, had %s", r.ID.Kind, r.Fingerprint, want[r.ID.Kind])
+			}
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package compute
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"tenfold/internal/directory"
+	"tenfold/internal/keeper"
+)
+
+// knowsDraining says that the door sends a task nothing new, so that a count of zero is final.
+func (s *service) knowsDraining(n int) bool {
+	if !s.known {
+		return false
+	}
+	for _, e := range s.published {
+		if e.ID == taskID(s.id, n) {
+			return e.Draining
+		}
+	}
+	return true
+}
+
+// switchedTo says that the door goes by a version.
+func (s *service) switchedTo(version string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.acked == version
+}
+
+func (s *service) acknowledge(r record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acked = ""
+	if r.Serving != nil {
+		s.acked = r.Serving.Version
+	}
+}
+
+// publish tells the door who answers, when that changed.
+func (s *service) publish(ctx context.Context, r record, w seen) {
+	endpoints, down := s.endpoints(r, w)
+	if s.known && down == s.down && slices.Equal(endpoints, s.published) {
+		s.acknowledge(r)
+		return
+	}
+	if r.Gone && len(endpoints) == 0 && len(s.published) == 0 && !s.known {
+		s.known = true // nothing was ever told, or the site went with it
+		s.acknowledge(r)
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if err := s.c.cfg.Traffic.Publish(limited, s.id, endpoints, down); err != nil {
+		s.known = false
+		return
+	}
+	s.published, s.down, s.known = endpoints, down, true
+	s.acknowledge(r)
+	s.prod() // who drains may be asked now
+}
+
+// endpoints are the tasks that answer. A task that misses its probes gets no traffic, unless all do:
+// then slow answers are better than none.
+func (s *service) endpoints(r record, w seen) (out []directory.Endpoint, down string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var sick []directory.Endpoint
+	for _, t := range r.Tasks {
+		u, ok := w.Units[t.N]
+		if !ok || u.Phase == keeper.Exited || t.Down || t.Phase != serving && t.Phase != draining {
+			continue
+		}
+		e := directory.Endpoint{ID: taskID(s.id, t.N), Addr: "127.0.0.1:" + strconv.Itoa(t.Port), Draining: t.Phase == draining}
+		if h := s.probes[t.N]; h != nil && h.bad >= sickAfter && t.Phase == serving {
+			sick = append(sick, e)
+			continue
+		}
+		out = append(out, e)
+	}
+	if !slices.ContainsFunc(out, func(e directory.Endpoint) bool { return !e.Draining }) {
+		out = append(out, sick...)
+	}
+	switch {
+	case len(out) > 0:
+	case r.Failed != "":
+		first, _, _ := strings.Cut(r.Reason, "\n")
+		down = s.id.Short() + ": deploy failed: " + first
+	case r.Goal == nil:
+		down = s.id.Short() + " is stopped"
+	case r.Serving == nil:
+		down = s.id.Short() + " is starting"
+	default:
+		down = s.id.Short() + ": no task is healthy"
+	}
+	return out, down
+}
