@@ -154,6 +154,9 @@ func nearest(s string, known []string) string {
 	}
 	best, dist := "", 1+max(1, len(s)/3)
 	for _, k := range known {
+		if len(s) >= 3 && strings.HasPrefix(k, s) {
+			return k
+		}
 		if d := distance(s, k); d < dist {
 			best, dist = k, d
 		}

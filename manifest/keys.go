@@ -128,7 +128,7 @@ func codeKeys() []key {
 	return []key{
 		{name: "path", form: fText, deflt: "the folder of that name, else .", doc: "Folder of the entry, below the manifest's."},
 		{name: "runtime", form: fText, deflt: "detected", doc: "Language and version, for example node-22, go-1.25, python-3.13."},
-		{name: "test", form: fCommand, off: true, deflt: "detected", doc: "Runs after the build; failing stops the deploy."},
+		{name: "test", form: fCommand, off: true, deflt: "a frontend: its own test script; a service: none", doc: "Runs before the build; failing stops the deploy."},
 	}
 }
 

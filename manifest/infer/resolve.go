@@ -1,0 +1,173 @@
+package infer
+
+import (
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"tenfold"
+	"tenfold/manifest"
+)
+
+// An Origin says where a value that nobody wrote comes from.
+type Origin struct {
+	Entry tenfold.Name // "web"; empty for the app itself
+	What  string       // "vite, npm run build, dist"
+	From  string       // "client"
+}
+
+// String is the origin as the comment beside a manifest's line.
+func (o Origin) String() string {
+	if o.From == "" {
+		return o.What
+	}
+	if o.What == "" {
+		return o.From
+	}
+	return o.From + ": " + o.What
+}
+
+// Resolve fills in what the entries of app leave to detection: folder, language, version, install,
+// build, output, command, fallback, and the context that is copied for a build. What the manifest
+// says is never changed; manifest.Nothing becomes nothing. The error is a *tenfold.Error with the
+// line to write.
+func Resolve(fsys fs.FS, app *tenfold.App) ([]Origin, error) {
+	p := project{fsys}
+	var out []Origin
+	for _, name := range slices.Sorted(maps.Keys(app.Frontends)) {
+		f := app.Frontends[name]
+		found, err := p.resolve("frontends", name, &f.Source, &f.Build, f.Line)
+		if err != nil {
+			return nil, err
+		}
+		if f.Build.Test.IsZero() && found.test != "" {
+			f.Build.Test.Shell = found.test
+		}
+		if f.Build.Output == "" {
+			f.Build.Output = found.output
+		}
+		if f.Build.Output == "" {
+			return nil, unknown("frontends", name, f.Line, "the folder with the built files is not known", "build: {output: dist}")
+		}
+		switch f.Fallback {
+		case "":
+			f.Fallback = found.fallback
+		case manifest.Nothing:
+			f.Fallback = ""
+		}
+		clearNothing(&f.Build)
+		app.Frontends[name] = f
+		out = append(out, Origin{name, describe(found.framework, f.Build.Command.String(), f.Build.Output), f.Source.Path})
+	}
+	for _, name := range slices.Sorted(maps.Keys(app.Services)) {
+		s := app.Services[name]
+		found, err := p.resolve("services", name, &s.Source, &s.Build, s.Line)
+		if err != nil && s.Command.IsZero() {
+			return nil, err
+		}
+		if s.Command.IsZero() {
+			if found.frontend || found.command == "" {
+				return nil, unknown("services", name, s.Line, "how "+s.Source.Path+" is started is not known", "command: ./server")
+			}
+			s.Command.Shell = found.command
+		}
+		clearNothing(&s.Build)
+		app.Services[name] = s
+		out = append(out, Origin{name, describe(found.framework, s.Command.String(), strings.TrimSpace(s.Build.Language+" "+s.Build.Version)), s.Source.Path})
+	}
+	return out, nil
+}
+
+// resolve does what frontends and services share.
+func (p project) resolve(section string, name tenfold.Name, src *tenfold.Source, b *tenfold.Build, line int) (found, error) {
+	if src.Path == "" {
+		if src.Path = "."; p.dir(string(name)) {
+			src.Path = string(name)
+		}
+	}
+	if !p.dir(src.Path) {
+		err := unknown(section, name, line, "no folder "+src.Path, "path: <folder>")
+		src.Context = "."
+		return found{}, err
+	}
+	src.Context = p.context(src.Path)
+	f, ok := p.detect(src.Path, string(name))
+	if !ok && b.Language == "" && section == "services" {
+		return f, unknown(section, name, line, "the language of "+src.Path+" is not known (no package.json, go.mod, requirements.txt, Gemfile, composer.json or index.html)", "runtime, build and command")
+	}
+	if !ok && section == "frontends" && b.Output == "" {
+		return f, unknown(section, name, line, "no site was found in "+src.Path+" (no package.json or index.html)", "path: <folder>, or build: {command: …, output: …}")
+	}
+	if ok {
+		if b.Language == "" {
+			b.Language = f.language
+		}
+		if b.Version == "" && b.Language == f.language {
+			b.Version = f.version
+		}
+		if b.Install.IsZero() {
+			b.Install.Shell = f.install
+		}
+		if b.Command.IsZero() {
+			b.Command.Shell = f.build
+		}
+	}
+	return f, nil
+}
+
+// clearNothing turns what the manifest set to false into no command at all.
+func clearNothing(b *tenfold.Build) {
+	for _, c := range []*tenfold.Command{&b.Command, &b.Test} {
+		if c.Shell == manifest.Nothing {
+			*c = tenfold.Command{}
+		}
+	}
+}
+
+// context is the folder that a build needs: the entry's own when it stands by itself, else all.
+func (p project) context(dir string) string {
+	if dir == "." {
+		return "."
+	}
+	own := func(names ...string) bool { return p.first(dir, names...) != "" }
+	switch {
+	case p.above(dir), p.has("go.work") && own("go.mod"):
+		return "."
+	case own("package.json"):
+		j, _ := p.node(dir)
+		for _, deps := range []map[string]string{j.Dependencies, j.DevDependencies} {
+			for _, v := range deps {
+				if strings.HasPrefix(v, "file:") || strings.HasPrefix(v, "link:") || strings.HasPrefix(v, "workspace:") {
+					return "."
+				}
+			}
+		}
+		return dir
+	case own("go.mod"):
+		if strings.Contains(p.text(path.Join(dir, "go.mod")), "=> ../") {
+			return "."
+		}
+		return dir
+	case own("requirements.txt", "pyproject.toml", "Pipfile", "Gemfile", "composer.json", "deno.json", "deno.jsonc"):
+		return dir
+	case p.has("go.mod") && p.goMain(dir), p.first(".", "requirements.txt", "pyproject.toml", "package.json") != "":
+		return "."
+	}
+	return dir
+}
+
+func describe(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(parts), func(s string) bool { return s == "" }), ", ")
+}
+
+func unknown(section string, name tenfold.Name, line int, what, write string) *tenfold.Error {
+	place := "tenfold.yaml"
+	if line > 0 {
+		place += ":" + itoa(line)
+	}
+	err := tenfold.Errorf(tenfold.CodeInvalid, "%s", what).WithHint("write under %s.%s: %s (%s)", section, name, write, place)
+	err.Resource = strings.TrimSuffix(section, "s") + " " + string(name)
+	return err
+}
