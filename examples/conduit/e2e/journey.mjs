@@ -1,0 +1,68 @@
+// A reader's journey in headless Chromium: signs up, writes, comments, favourites, follows.
+// APP_URL says where the app is, CHROMIUM where the browser is; needs playwright-core.
+import assert from "node:assert/strict";
+import { chromium } from "playwright-core";
+
+const url = process.env.APP_URL;
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"],
+});
+try {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(15_000);
+  const complaints = [];
+  page.on("pageerror", (e) => complaints.push(e.message));
+  const name = "reader" + Date.now();
+
+  await page.goto(url);
+  await page.getByRole("article").first().waitFor();
+  console.log("home shows articles");
+
+  await page.getByRole("link", { name: "Sign up" }).click();
+  await page.getByLabel("Username").fill(name);
+  await page.getByLabel("Email").fill(name + "@example.com");
+  await page.getByLabel("Password").fill("correct horse");
+  await page.getByRole("button", { name: "Sign up" }).click();
+  await page.getByRole("link", { name }).waitFor();
+  console.log("signed up");
+
+  await page.getByRole("link", { name: "New Article" }).click();
+  await page.getByLabel("Article Title").fill("On reading");
+  await page.getByLabel("What's this article about?").fill("Why it matters");
+  await page.getByLabel("Write your article (in markdown)").fill("# Read\n\nIt is *good* for you.");
+  await page.getByLabel("Enter tags").fill("reading books");
+  await page.getByRole("button", { name: "Publish Article" }).click();
+  await page.getByRole("heading", { name: "On reading" }).waitFor();
+  assert.equal(await page.locator(".body em").innerText(), "good");
+  console.log("wrote an article");
+
+  await page.getByLabel("Write a comment...").fill("Well said, me.");
+  await page.getByRole("button", { name: "Post Comment" }).click();
+  await page.getByText("Well said, me.").waitFor();
+  console.log("commented");
+
+  await page.goto(url);
+  await page.getByRole("tab", { name: "Global Feed" }).click();
+  const other = page.getByRole("article").filter({ hasNotText: name }).first();
+  const heart = other.getByRole("button");
+  const before = Number(await heart.locator(".count").innerText());
+  await heart.click();
+  await page.waitForFunction(([sel, n]) => [...document.querySelectorAll(sel)].some((e) => Number(e.textContent) === n), [".on .count", before + 1]);
+  console.log("favourited");
+
+  await other.getByRole("link").nth(1).click();
+  await page.getByRole("button", { name: /^Follow / }).click();
+  await page.getByRole("button", { name: /^Unfollow / }).waitFor();
+  await page.goto(url);
+  await page.getByRole("tab", { name: "Your Feed" }).click();
+  await page.getByRole("article").first().waitFor();
+  console.log("followed; the feed has articles");
+
+  await page.goto(`${url}/profile/${name}/favorites`);
+  await page.getByRole("article").first().waitFor();
+  assert.deepEqual(complaints, []);
+  console.log("journey done");
+} finally {
+  await browser.close();
+}

@@ -1,0 +1,123 @@
+//go:build scenario
+
+package test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// suite finds a conformance suite that stands beside the checkout.
+func suite(t *testing.T, parts ...string) string {
+	t.Helper()
+	p, err := filepath.Abs(filepath.Join(append([]string{"..", "..", "shared", "suites"}, parts...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(p); err != nil {
+		t.Skip("skipped: suite not present")
+	}
+	return p
+}
+
+func TestConduit(t *testing.T) {
+	h := newHouse(t)
+	dir, err := filepath.Abs("../examples/conduit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := h.up(dir)
+	t.Log(out)
+	eventually(t, "articles are seeded", 30*time.Second, func() bool {
+		_, body := h.get("conduit.localhost", "/api/articles?limit=1")
+		return strings.Contains(body, `"articlesCount":3000`)
+	})
+	if code, body := h.get("conduit.localhost", "/some/page"); code != 200 || !strings.Contains(body, `id="root"`) {
+		t.Errorf("a page of the single-page app: %d %.80s", code, body)
+	}
+	if code, body := h.get("conduit.localhost", "/assets/index-missing0.js"); code != 404 || strings.Contains(body, `id="root"`) {
+		t.Errorf("a missing asset: %d %.80s", code, body)
+	}
+
+	t.Run("collection", func(t *testing.T) {
+		collection := suite(t, "realworld", "Conduit.postman_collection.json")
+		tools := t.TempDir()
+		npm := exec.Command("npm", "install", "--no-audit", "--no-fund", "--prefix", tools, "newman@6")
+		if out, err := npm.CombinedOutput(); err != nil {
+			t.Fatalf("install newman: %v\n%s", err, out)
+		}
+		newman := func(user string) {
+			t.Helper()
+			cmd := exec.Command(filepath.Join(tools, "node_modules/.bin/newman"), "run", collection, "--reporters", "cli", "--color", "off", "--suppress-exit-code",
+				"--global-var", "APIURL=http://"+h.addr+"/api", "--global-var", "USERNAME="+user, "--global-var", "EMAIL="+user+"@mail.com", "--global-var", "PASSWORD=password")
+			out, err := cmd.CombinedOutput()
+			if err != nil || strings.Contains(string(out), "AssertionError") || !strings.Contains(string(out), "assertions") {
+				t.Errorf("newman: %v\n%s", err, out)
+			}
+		}
+		newman(fmt.Sprintf("u%d", time.Now().UnixNano()))
+		// Again while a deployment replaces both tasks.
+		done := make(chan string, 1)
+		go func() {
+			out, _ := h.runIn(dir, "rollback", "1")
+			done <- out
+		}()
+		newman(fmt.Sprintf("v%d", time.Now().UnixNano()))
+		t.Log(<-done)
+	})
+
+	t.Run("browser", func(t *testing.T) { browse(t, "http://"+h.addr) })
+
+	t.Run("memory", func(t *testing.T) {
+		total := int64(0)
+		for pid, cmd := range h.mine() {
+			if !strings.Contains(cmd, " house ") {
+				continue
+			}
+			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+			for _, line := range strings.Split(string(b), "\n") {
+				var kb int64
+				if n, _ := fmt.Sscanf(line, "Pss: %d kB", &kb); n == 1 {
+					total += kb
+				}
+			}
+		}
+		t.Logf("Tenfold's own processes: %d KB of proportional memory", total)
+		if total > 80<<10 || total == 0 {
+			t.Errorf("%d KB, at most %d", total, 80<<10)
+		}
+	})
+}
+
+// browse signs up, writes, comments, favourites and follows in a real browser.
+func browse(t *testing.T, url string) {
+	t.Helper()
+	chromium, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Fatal("no chromium: scripts/need scenarios")
+	}
+	tools := t.TempDir()
+	if out, err := exec.Command("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", tools, "playwright-core@1").CombinedOutput(); err != nil {
+		t.Fatalf("install playwright-core: %v\n%s", err, out)
+	}
+	script, err := os.ReadFile("../examples/conduit/e2e/journey.mjs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(tools, "journey.mjs"), script, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("node", "journey.mjs")
+	cmd.Dir = tools
+	cmd.Env = append(os.Environ(), "APP_URL="+url, "CHROMIUM="+chromium)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("journey: %v\n%s", err, out)
+	} else {
+		t.Logf("%s", out)
+	}
+}

@@ -1,0 +1,275 @@
+//go:build scenario
+
+package test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"tenfold/control"
+)
+
+// house is a data directory with the binary under test.
+type house struct {
+	t    *testing.T
+	dir  string
+	bin  string
+	addr string // of the front door, once up
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	bin, err := filepath.Abs("../bin/tenfold")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(bin); err != nil {
+		t.Fatalf("no binary: make build (%v)", err)
+	}
+	dir, err := os.MkdirTemp("", "tfh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(dir, 0o755) // PostgreSQL runs as another user when the tests run as root
+	h := &house{t: t, dir: dir, bin: bin}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, name := range []string{"daemon", "door"} {
+				b, _ := os.ReadFile(filepath.Join(dir, "log", name+".log"))
+				lines := strings.Split(string(b), "\n")
+				t.Logf("%s:\n%s", name, strings.Join(lines[max(0, len(lines)-15):], "\n"))
+			}
+		}
+		h.run("down", "--house")
+		h.gone()
+		os.RemoveAll(dir)
+	})
+	return h
+}
+
+// run runs the command line and returns what it printed, both streams together, and its exit status.
+func (h *house) run(args ...string) (string, int) { return h.runIn("", args...) }
+
+func (h *house) runIn(dir string, args ...string) (string, int) {
+	cmd := exec.Command(h.bin, append([]string{"--data", h.dir}, args...)...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	status := 0
+	if err != nil {
+		status = cmd.ProcessState.ExitCode()
+	}
+	return string(out), status
+}
+
+// must runs and fails the test on another exit status than 0.
+func (h *house) must(dir string, args ...string) string {
+	h.t.Helper()
+	out, status := h.runIn(dir, args...)
+	if status != 0 {
+		h.t.Fatalf("tenfold %s: exit %d\n%s", strings.Join(args, " "), status, out)
+	}
+	return out
+}
+
+// up starts the app of a folder, on a free port the first time.
+func (h *house) up(dir string) string {
+	h.t.Helper()
+	out := h.must(dir, "up", "--detach", "--listen", h.listen())
+	info, err := h.client().House(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.addr = info.Listen[0]
+	return out
+}
+
+func (h *house) listen() string {
+	if h.addr != "" {
+		return h.addr
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (h *house) client() *control.Client { return control.Unix(filepath.Join(h.dir, "control.sock")) }
+
+// get asks the front door with a host name.
+func (h *house) get(host, path string) (int, string) {
+	req, _ := http.NewRequest("GET", "http://"+h.addr+path, nil)
+	req.Host = host
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer res.Body.Close()
+	b, _ := io.ReadAll(res.Body)
+	return res.StatusCode, string(b)
+}
+
+func eventually(t *testing.T, what string, limit time.Duration, ok func() bool) {
+	t.Helper()
+	for begun := time.Now(); !ok(); <-time.After(20 * time.Millisecond) {
+		if time.Since(begun) > limit {
+			t.Fatalf("not within %s: %s", limit, what)
+		}
+	}
+}
+
+// mine lists the living processes of the house, by the mark that the keeper puts in their environment
+// or the data directory on their command line.
+func (h *house) mine() map[int]string {
+	out := map[int]string{}
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(d))
+		cmdline, _ := os.ReadFile(d + "/cmdline")
+		environ, _ := os.ReadFile(d + "/environ")
+		stat, _ := os.ReadFile(d + "/stat")
+		if i := bytes.LastIndexByte(stat, ')'); i < 0 || len(stat) < i+3 || stat[i+2] == 'Z' || pid == os.Getpid() {
+			continue
+		}
+		if bytes.Contains(cmdline, []byte(h.dir)) || bytes.Contains(environ, []byte(h.dir)) {
+			out[pid] = string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '}))
+		}
+	}
+	return out
+}
+
+// process finds the pid of one of the house's processes by a part of its command line.
+func (h *house) process(part string) int {
+	for pid, cmd := range h.mine() {
+		if strings.Contains(cmd, part) {
+			return pid
+		}
+	}
+	return 0
+}
+
+func (h *house) gone() {
+	h.t.Helper()
+	for begun := time.Now(); len(h.mine()) > 0; <-time.After(50 * time.Millisecond) {
+		if time.Since(begun) > 20*time.Second {
+			h.t.Errorf("processes are left: %v", h.mine())
+			for pid := range h.mine() {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+			return
+		}
+	}
+}
+
+// write makes a project of files.
+func write(t *testing.T, dir string, files map[string]string) string {
+	t.Helper()
+	for name, text := range files {
+		p := filepath.Join(dir, name)
+		os.MkdirAll(filepath.Dir(p), 0o755)
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// load is traffic against the front door: half of its clients keep their connection, half open a new
+// one for each request; GET and POST in turn.
+type load struct {
+	ok, failed atomic.Int64
+	mu         sync.Mutex
+	first      []string
+	stop       context.CancelFunc
+	done       sync.WaitGroup
+	get        atomic.Int64 // failed GETs
+}
+
+func (h *house) load(host string, clients int, pause time.Duration) *load {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &load{stop: cancel}
+	for i := range clients {
+		tr := &http.Transport{DisableKeepAlives: i%2 == 0}
+		c := &http.Client{Transport: tr, Timeout: 30 * time.Second}
+		l.done.Go(func() {
+			defer tr.CloseIdleConnections()
+			for n := 0; ctx.Err() == nil; n++ {
+				l.one(c, h.addr, host, n)
+				select {
+				case <-ctx.Done():
+				case <-time.After(pause):
+				}
+			}
+		})
+	}
+	return l
+}
+
+func (l *load) one(c *http.Client, addr, host string, n int) {
+	method, body := "GET", ""
+	if n%2 == 1 {
+		method, body = "POST", "hello "+strconv.Itoa(n)
+	}
+	req, _ := http.NewRequest(method, "http://"+addr+"/echo", strings.NewReader(body))
+	req.Host = host
+	res, err := c.Do(req)
+	why := ""
+	if err != nil {
+		why = err.Error()
+	} else {
+		b, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		switch {
+		case err != nil:
+			why = err.Error()
+		case res.StatusCode != 200:
+			why = fmt.Sprintf("%d %s", res.StatusCode, b)
+		case method == "POST" && !strings.HasSuffix(string(b), body):
+			why = "wrong answer: " + string(b)
+		}
+	}
+	if why == "" {
+		l.ok.Add(1)
+		return
+	}
+	l.failed.Add(1)
+	if method == "GET" {
+		l.get.Add(1)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.first) < 5 {
+		l.first = append(l.first, method+": "+why)
+	}
+}
+
+func (l *load) end() (ok, failed int64) {
+	l.stop()
+	l.done.Wait()
+	return l.ok.Load(), l.failed.Load()
+}
+
+func decode[T any](t *testing.T, s string) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal([]byte(s), &v); err != nil {
+		t.Fatalf("%v in %q", err, s)
+	}
+	return v
+}

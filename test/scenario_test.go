@@ -1,0 +1,283 @@
+//go:build scenario
+
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tenfold"
+	"tenfold/control"
+)
+
+// echo is a service that answers with its version and what it was sent; its arguments say how it misbehaves.
+var echo = map[string]string{
+	"go.mod": "module echo\n\ngo 1.24\n",
+	"main.go": `package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"context"
+	"time"
+)
+
+func main() {
+	mode, version := "", "0"
+	if len(os.Args) > 1 { version = os.Args[1] }
+	if len(os.Args) > 2 { mode = os.Args[2] }
+	switch mode {
+	case "crash":
+		fmt.Fprintln(os.Stderr, "panic: no luck today")
+		os.Exit(3)
+	case "hang":
+		select {}
+	case "migrate":
+		fmt.Println("relation users does not exist")
+		os.Exit(1)
+	}
+	http.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {
+		if mode == "sick" { http.Error(w, "the database is on fire", 500) }
+	})
+	http.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s", version, b)
+	})
+	addr := "127.0.0.1:" + os.Getenv("PORT")
+	if mode == "deaf" { addr = "127.0.0.1:0" }
+	s := &http.Server{Addr: addr}
+	go s.ListenAndServe()
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGTERM)
+	<-c
+	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	defer stop()
+	s.Shutdown(ctx)
+}
+`,
+}
+
+func manifest(args, extra string) string {
+	return "app: echo\nservices:\n  api:\n    path: .\n    build: go build -o echo .\n    command: exec ./echo " + args + "\n    routes: [/*]\n    health: {route: /healthz, grace: 3s}\n    scale: 2\n    deploy: {deadline: 20s}\n" + extra
+}
+
+func (h *house) deploy(dir, args, extra string) (string, int) {
+	write(h.t, dir, map[string]string{"tenfold.yaml": manifest(args, extra)})
+	return h.runIn(dir, "deploy")
+}
+
+func echoApp(t *testing.T) (*house, string) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "")})
+	h.up(dir)
+	return h, dir
+}
+
+func TestFiftyDeploysFailNoRequest(t *testing.T) {
+	h, dir := echoApp(t)
+	l := h.load("echo.localhost", 8, 2*time.Millisecond)
+	for i := 2; i <= 51; i++ {
+		if out, status := h.deploy(dir, fmt.Sprint(i), ""); status != 0 {
+			t.Fatalf("deploy %d: exit %d\n%s", i, status, out)
+		}
+	}
+	ok, failed := l.end()
+	t.Logf("50 deploys under 8 clients: %d answers, %d failed %v", ok, failed, l.first)
+	if failed > 0 || ok < 1000 {
+		t.Fail()
+	}
+	if _, body := h.get("echo.localhost", "/echo"); !strings.HasPrefix(body, "51 ") {
+		t.Errorf("served: %q", body)
+	}
+}
+
+func TestBrokenReleasesAreNamedAndFailNoRequest(t *testing.T) {
+	h, dir := echoApp(t)
+	l := h.load("echo.localhost", 8, 2*time.Millisecond)
+	cases := []struct{ name, args, extra, cause string }{
+		{"crash", "2 crash", "", "no luck today"},
+		{"hang", "2 hang", "", "connection refused"},
+		{"sick", "2 sick", "", "500"},
+		{"deaf", "2 deaf", "", "PORT"},
+		{"migration", "2", "    migrate: ./echo 2 migrate\n", "relation users does not exist"},
+		{"test", "2", "    test: sh -c 'echo 3 of 7 assertions failed; exit 1'\n", "3 of 7 assertions failed"},
+	}
+	for round := range 3 {
+		for _, c := range cases {
+			out, status := h.deploy(dir, c.args, c.extra+fmt.Sprintf("    env: {ROUND: %d}\n", round))
+			if status != tenfold.CodeFailed.ExitStatus() || !strings.Contains(out, c.cause) || !strings.Contains(out, "tenfold: hint: ") {
+				t.Errorf("%s, round %d: exit %d\n%s", c.name, round, status, out)
+			}
+		}
+	}
+	for range 2 {
+		broken := strings.Replace(echo["main.go"], "func main() {", "func main() { this is no Go", 1)
+		write(t, dir, map[string]string{"main.go": broken})
+		if out, status := h.deploy(dir, "2", ""); status != tenfold.CodeFailed.ExitStatus() || !strings.Contains(out, "main.go:") {
+			t.Errorf("build: exit %d\n%s", status, out)
+		}
+	}
+	ok, failed := l.end()
+	t.Logf("20 broken releases under 8 clients: %d answers, %d failed %v", ok, failed, l.first)
+	if failed > 0 {
+		t.Fail()
+	}
+	if _, body := h.get("echo.localhost", "/echo"); !strings.HasPrefix(body, "1 ") {
+		t.Errorf("served: %q", body)
+	}
+}
+
+func TestKillsUnderLoad(t *testing.T) {
+	h, _ := echoApp(t)
+	kill := func(what string, times int, pid func() int, allowed func(l *load) int64) {
+		l := h.load("echo.localhost", 8, time.Millisecond)
+		for range times {
+			p := pid()
+			if p == 0 {
+				t.Fatalf("no %s to kill", what)
+			}
+			syscall.Kill(p, syscall.SIGKILL)
+			eventually(t, "another "+what, 20*time.Second, func() bool { n := pid(); return n != 0 && n != p })
+			<-time.After(300 * time.Millisecond)
+		}
+		ok, failed := l.end()
+		t.Logf("%d × kill -9 of %s under 8 clients: %d answers, %d failed (%d of them GET) %v", times, what, ok, failed, l.get.Load(), l.first)
+		if bad := allowed(l); bad > 0 {
+			t.Errorf("%s: %d requests failed that should not", what, bad)
+		}
+	}
+	all := func(l *load) int64 { return l.failed.Load() }
+	kill("the daemon", 10, func() int { return h.process("house daemon") }, all)
+	kill("a task", 5, func() int { return h.process("echo 1") }, func(l *load) int64 { return l.get.Load() })
+	kill("the door", 5, func() int { return h.process("house door") }, func(*load) int64 { return 0 })
+
+	syscall.Kill(h.process("house keeper"), syscall.SIGKILL)
+	eventually(t, "nothing is left", 10*time.Second, func() bool { return len(h.mine()) == 0 })
+}
+
+func TestDataOutlivesManifests(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "")})
+	h.up(dir)
+	if out, status := h.deploy(dir, "2", "    uses: [db]\ndatabases: [db]\n"); status != 0 {
+		t.Fatal(out)
+	}
+	h.must(dir, "db", "psql", "--", "-c", "create table t (n int); insert into t values (42)")
+
+	// Two apps side by side.
+	other := write(t, t.TempDir(), map[string]string{"tenfold.yaml": "app: pages\nfrontends:\n  site: {path: ., build: {command: mkdir -p out && cp index.html out/, output: out}}\n", "index.html": "<title>other</title>"})
+	h.up(other)
+	if code, body := h.get("pages.localhost", "/"); code != 200 || !strings.Contains(body, "other") {
+		t.Errorf("pages: %d %s", code, body)
+	}
+	if code, _ := h.get("localhost", "/echo"); code != 200 {
+		t.Errorf("the second app took the first one's address: %d", code)
+	}
+
+	// Rolled back past the revision that brought the database: stopped, kept, and said so.
+	out := h.must(dir, "rollback")
+	if !strings.Contains(out, "tenfold kept remove echo/production/database/db") {
+		t.Errorf("rollback does not say what is kept:\n%s", out)
+	}
+	h.must(dir, "rollback", "2")
+	if out := h.must(dir, "db", "psql", "--", "-Atc", "select n from t"); !strings.Contains(out, "42") {
+		t.Errorf("the row: %s", out)
+	}
+	// Renamed: the old one is kept.
+	if out, status := h.deploy(dir, "3", "    uses: [main-db]\ndatabases: [main-db]\n"); status != 0 || !strings.Contains(out, "kept remove echo/production/database/db") {
+		t.Errorf("rename: exit %d\n%s", status, out)
+	}
+	h.must(dir, "down")
+	if code, body := h.get("pages.localhost", "/"); code != 200 {
+		t.Errorf("down of one app touched the other: %d %s", code, body)
+	}
+	// Nothing is removed but by name.
+	if _, status := h.run("kept", "remove", "echo/production/database/db"); status != tenfold.CodeInvalid.ExitStatus() {
+		t.Errorf("removed without --yes: %d", status)
+	}
+	h.must(dir, "kept", "remove", "echo/production/database/db", "--yes")
+	if out := h.must(dir, "kept"); strings.Contains(out, "database/db ") || !strings.Contains(out, "main-db") {
+		t.Errorf("kept: %s", out)
+	}
+}
+
+func TestPostgresKilledUnderLoadLosesNoCommit(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [db, cache]\ndatabases: [db]\ncaches: {cache: {size: 16mb}}\n")})
+	h.up(dir)
+	h.must(dir, "db", "psql", "--", "-c", "create table t (n int primary key)")
+	acknowledged := 0
+	for n := range 60 {
+		if n%15 == 7 {
+			syscall.Kill(h.process("postgres -D"), syscall.SIGKILL)
+		}
+		if n%20 == 11 {
+			syscall.Kill(h.process("redis-server")+h.process("valkey-server"), syscall.SIGKILL)
+		}
+		if _, status := h.runIn(dir, "db", "psql", "--", "-c", fmt.Sprintf("insert into t values (%d)", n)); status == 0 {
+			acknowledged++
+		}
+	}
+	count := ""
+	eventually(t, "the database is back", 30*time.Second, func() bool {
+		out, status := h.runIn(dir, "db", "psql", "--", "-Atc", "select count(*) from t")
+		count = strings.TrimSpace(out)
+		return status == 0
+	})
+	t.Logf("4 × kill -9 of PostgreSQL: %d of 60 inserts acknowledged, %s rows", acknowledged, count)
+	var rows int
+	fmt.Sscan(count, &rows)
+	if rows < acknowledged || acknowledged < 30 {
+		t.Fail()
+	}
+}
+
+func TestHelpfulFailures(t *testing.T) {
+	h, dir := echoApp(t)
+	for args, want := range map[string]struct {
+		status int
+		text   string
+	}{
+		"status --app nothing": {3, "tenfold: hint: "},
+		"scale api=many":       {2, "tenfold: hint: "},
+		"rollback 99":          {3, "no deployment 99"},
+		"logs nothing":         {3, "has no nothing"},
+		"frobnicate":           {1, "unknown command"},
+		"secrets set X=1":      {2, "pipe it in"},
+	} {
+		if out, status := h.runIn(dir, strings.Fields(args)...); status != want.status || !strings.Contains(out, want.text) {
+			t.Errorf("%s: exit %d, want %d\n%s", args, status, want.status, out)
+		}
+	}
+	write(t, dir, map[string]string{"tenfold.yaml": "app: echo\nservices:\n  api:\n    rout: [/*]\n"})
+	out, status := h.runIn(dir, "deploy")
+	if status != 2 || !strings.Contains(out, "tenfold.yaml:4:5") || !strings.Contains(out, `did you mean "routes"`) {
+		t.Errorf("exit %d\n%s", status, out)
+	}
+	st := decode[control.Status](t, h.must(dir, "--json", "--app", "echo", "status"))
+	if st.State != "healthy" || len(st.Tasks) != 2 {
+		t.Errorf("%+v", st)
+	}
+	if out := h.must(dir, "--app", "echo", "scale", "api=3"); out == "" {
+		t.Error("scale says nothing")
+	}
+	eventually(t, "three tasks", 20*time.Second, func() bool {
+		s, err := h.client().Status(t.Context(), control.Env{App: "echo", Env: "production"})
+		return err == nil && len(s.Tasks) == 3 && s.State == "healthy"
+	})
+	if _, err := os.Stat(filepath.Join(h.dir, "secrets.key")); err != nil {
+		t.Error(err)
+	}
+}
