@@ -209,7 +209,7 @@ func TestMemoryLimitIsEnforcedOrSaidNotToBe(t *testing.T) {
 func TestSweepsWhatAnEarlierHouseLeft(t *testing.T) {
 	h := keepertest.Start(t)
 	file := filepath.Join(h.Dir, "pid")
-	start(t, h, sh("a", "setsid sh -c 'echo $$ >"+file+"; exec sleep 1000' & exec sleep 1001"))
+	start(t, h, sh("a", "setsid sh -c 'echo $$ >"+file+"; exec sleep 1000'; true")) // in front: it heeds SIGINT
 	orphan := readPID(t, file)
 	k := keeperPID(t, h.Warden.Pid)
 	h.Warden.Kill() // both, so that nobody clears away
@@ -219,4 +219,38 @@ func TestSweepsWhatAnEarlierHouseLeft(t *testing.T) {
 	if alive(orphan) {
 		t.Fatal("it lives on beside the new keeper")
 	}
+}
+
+func TestWardenAndKeeperStaySmall(t *testing.T) {
+	h := keepertest.Start(t)
+	for i := range 20 {
+		start(t, h, sh(fmt.Sprintf("a%d", i), "exec sleep 1000"))
+	}
+	sum := 0
+	for _, pid := range []int{h.Warden.Pid, keeperPID(t, h.Warden.Pid)} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if err != nil {
+			t.Skip(err)
+		}
+		_, after, _ := strings.Cut(string(b), "\nPss:")
+		var kb int
+		fmt.Sscan(after, &kb)
+		t.Logf("process %d: %d KiB", pid, kb)
+		sum += kb
+	}
+	if sum > 12<<10 && !raceEnabled(h) {
+		t.Errorf("%d KiB together", sum)
+	}
+}
+
+// raceEnabled says whether the test's binary is instrumented, which costs memory: its shadow is mapped.
+func raceEnabled(h *keepertest.House) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.Warden.Pid))
+	if err != nil {
+		return true
+	}
+	_, after, _ := strings.Cut(string(b), "VmSize:")
+	var kb int64
+	fmt.Sscan(after, &kb)
+	return kb > 64<<20 // 64 GiB of addresses
 }

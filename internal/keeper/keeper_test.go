@@ -148,6 +148,9 @@ func TestOutputIsStoredWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if last := lines[len(lines)-1].Text; last != "oops" && last != "end" {
+		t.Errorf("the last line is %q", last)
+	}
 	n := 0
 	for _, l := range lines {
 		if strings.HasPrefix(l.Text, "line ") {

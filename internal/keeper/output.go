@@ -2,10 +2,14 @@ package keeper
 
 import (
 	"errors"
+	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tenfold/internal/tasklog"
 )
@@ -28,6 +32,7 @@ type output struct {
 // beginning of an unfinished line in pending, and goes on only if the exec does not happen.
 type reader struct {
 	f       *os.File
+	in      io.Reader // f, in order with the other pipe
 	stderr  bool
 	pending []byte // owned by the reader; by the main goroutine while parked
 	parked  chan struct{}
@@ -74,17 +79,19 @@ func (k *Keeper) readOutput(u Unit, pipes [2]*os.File, pending [2][]byte) (*outp
 		return nil, err
 	}
 	o := &output{log: w}
+	out := &leader{f: pipes[0]}
+	in := [2]io.Reader{out, &trailer{f: pipes[1], out: out}}
 	for i, f := range pipes {
 		if f == nil {
 			continue
 		}
-		r := &reader{f: f, stderr: i == 1, pending: pending[i], parked: make(chan struct{}), resume: make(chan struct{}), ended: make(chan struct{})}
+		r := &reader{f: f, in: in[i], stderr: i == 1, pending: pending[i], parked: make(chan struct{}), resume: make(chan struct{}), ended: make(chan struct{})}
 		o.readers[i] = r
 		o.running.Go(func() {
 			defer close(r.ended)
 			defer f.Close()
 			for {
-				rest, err := w.Copy(f, r.stderr, r.pending)
+				rest, err := w.Copy(r.in, r.stderr, r.pending)
 				r.pending = rest
 				if !errors.Is(err, os.ErrDeadlineExceeded) {
 					if err != nil {
@@ -98,6 +105,55 @@ func (k *Keeper) readOutput(u Unit, pipes [2]*os.File, pending [2][]byte) (*outp
 		})
 	}
 	return o, nil
+}
+
+// Two pipes keep no order between them, but what a command says on standard error mostly follows
+// what it printed, and people read the two as one. So standard error waits a little until what
+// stands in the other pipe is stored.
+
+// leader reads standard output.
+type leader struct {
+	f    *os.File
+	busy atomic.Bool // read, and perhaps not stored yet
+}
+
+func (l *leader) Read(b []byte) (int, error) {
+	l.busy.Store(false)
+	n, err := l.f.Read(b)
+	l.busy.Store(n > 0)
+	return n, err
+}
+
+// behind says whether there is output that was not stored yet.
+func (l *leader) behind() bool {
+	if l.f == nil {
+		return false
+	}
+	if l.busy.Load() {
+		return true
+	}
+	fds := []unix.PollFd{{Fd: int32(rawFD(l.f)), Events: unix.POLLIN}} // a closed one is -1: ignored
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0 && fds[0].Revents&unix.POLLIN != 0
+}
+
+// trailer reads standard error.
+type trailer struct {
+	f   *os.File
+	out *leader
+}
+
+const (
+	trailPace = 100 * time.Microsecond
+	trailMost = 50 // paces: a command that floods its output delays its errors by 5 ms
+)
+
+func (t *trailer) Read(b []byte) (int, error) {
+	n, err := t.f.Read(b)
+	for i := 0; n > 0 && i < trailMost && t.out.behind(); i++ {
+		time.Sleep(trailPace)
+	}
+	return n, err
 }
 
 // close waits until all writers of the pipes are gone and closes the log, after a line of the

@@ -46,6 +46,11 @@ func stat(pid int) (process, bool) {
 	if err != nil {
 		return process{}, false
 	}
+	return parseStat(pid, b)
+}
+
+// parseStat reads /proc/<pid>/stat.
+func parseStat(pid int, b []byte) (process, bool) {
 	// The name stands in parentheses and may hold anything.
 	i := bytes.LastIndexByte(b, ')')
 	if i < 0 {

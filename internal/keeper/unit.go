@@ -35,7 +35,8 @@ type Unit struct {
 	UID int `json:"uid,omitempty"`
 	GID int `json:"gid,omitempty"`
 	// Listeners names listening sockets of the keeper (see Client.Listen) passed as descriptors 3, 4, …
-	// with LISTEN_FDS and LISTEN_FDNAMES as systemd passes them (LISTEN_PID is the unit's own).
+	// with LISTEN_FDS and LISTEN_FDNAMES as systemd passes them. LISTEN_PID is left out: it cannot be
+	// known before the fork, so a unit that asks for it (sd_listen_fds) must be given the numbers.
 	Listeners []string `json:"listeners,omitempty"`
 	Restart   Restart  `json:"restart,omitempty"`
 	// StopSignal asks the process to end (0: SIGTERM); after StopGrace (0: 10 s) the whole tree is killed.

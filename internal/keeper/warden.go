@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -37,6 +38,8 @@ func Warden(ctx context.Context, argv []string, socket string) error {
 	if err != nil {
 		return fmt.Errorf("start keeper: %w", err)
 	}
+	debug.SetGCPercent(20)
+	debug.FreeOSMemory() // it only waits from here on
 	var tick <-chan time.Time
 	done := ctx.Done()
 	for {
