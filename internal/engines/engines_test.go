@@ -54,3 +54,22 @@ func TestCacheIsFoundByName(t *testing.T) {
 		t.Error("a server without a version was taken")
 	}
 }
+
+func TestFoldersThatOthersCannotPass(t *testing.T) {
+	dir, err := os.MkdirTemp("", "blocked")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	inner := filepath.Join(dir, "a", "b")
+	if err := os.MkdirAll(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := Blocked(inner); err != nil || d != dir { // MkdirTemp makes it 0700
+		t.Errorf("%q %v", d, err)
+	}
+	os.Chmod(dir, 0o755)
+	if d, err := Blocked(inner); err != nil || d != "" {
+		t.Errorf("%q %v", d, err)
+	}
+}

@@ -3,6 +3,7 @@ package engines
 import (
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 )
 
@@ -24,4 +25,21 @@ func RunAs() (uid, gid int) {
 		}
 	}
 	return 65534, 65534
+}
+
+// Blocked is the first folder, from dir upward, that lets no other user through, "" when there is
+// none: an engine that runs as another user needs to pass all of them.
+func Blocked(dir string) (string, error) {
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		info, err := os.Stat(d)
+		if err != nil {
+			return "", err
+		}
+		if info.Mode()&0o001 == 0 {
+			return d, nil
+		}
+		if d == "/" || d == "." {
+			return "", nil
+		}
+	}
 }

@@ -335,6 +335,12 @@ user probe on >%s +ping
 		return err
 	}
 	if uid, gid := engines.RunAs(); uid > 0 {
+		if d, err := engines.Blocked(home); err != nil {
+			return fmt.Errorf("configure cache: %w", err)
+		} else if d != "" {
+			return tenfold.Errorf(tenfold.CodeDenied, "%s does not run as root, and its user cannot pass %s", r.Version, d).
+				WithHint("use another data directory: --data /var/lib/tenfold")
+		}
 		if err := errors.Join(os.Chown(home, uid, gid), os.Chown(path, uid, gid)); err != nil {
 			return fmt.Errorf("configure cache: %w", err)
 		}

@@ -178,8 +178,16 @@ func dsn(r record, user, password, database string) string {
 	return u.String()
 }
 
-// role is the name of an app's database and of its role: the resource's name in SQL's letters.
-func role(id tenfold.ID) string { return strings.ReplaceAll(string(id.Name), "-", "_") }
+// role is the name of an app's database and of its role: the resource's name in SQL's letters, apart
+// from the names that every server has already.
+func role(id tenfold.ID) string {
+	name := strings.ReplaceAll(string(id.Name), "-", "_")
+	switch {
+	case name == superuser, name == "postgres", name == "public", name == "none", name == "template0", name == "template1", strings.HasPrefix(name, "pg_"):
+		return "app_" + name
+	}
+	return name
+}
 
 // Kept says where a stopped database's data lies and how many bytes it has.
 type Kept struct {

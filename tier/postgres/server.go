@@ -69,8 +69,11 @@ func (p *Postgres) initialize(ctx context.Context, e engines.Engine, r record) e
 	}
 	uid, gid := engines.RunAs()
 	if uid > 0 {
-		if err := p.reachable(home); err != nil {
-			return err
+		if d, err := engines.Blocked(home); err != nil {
+			return fmt.Errorf("make data directory: %w", err)
+		} else if d != "" {
+			return tenfold.Errorf(tenfold.CodeDenied, "PostgreSQL does not run as root, and its user cannot pass %s", d).
+				WithHint("use another data directory: --data /var/lib/tenfold")
 		}
 		if err := os.Chown(home, uid, gid); err != nil {
 			return fmt.Errorf("make data directory: %w", err)
@@ -115,27 +118,10 @@ func environment(e engines.Engine) []string {
 	return env
 }
 
-// reachable says whether another user can come to dir: every folder above must let others through.
-func (p *Postgres) reachable(dir string) error {
-	for d := dir; ; d = filepath.Dir(d) {
-		info, err := os.Stat(d)
-		if err != nil {
-			return err
-		}
-		if info.Mode()&0o001 == 0 {
-			return tenfold.Errorf(tenfold.CodeDenied, "PostgreSQL does not run as root, and its user cannot pass %s (mode %o)", d, info.Mode().Perm()).
-				WithHint("use another data directory: --data /var/lib/tenfold")
-		}
-		if d == "/" || d == "." {
-			return nil
-		}
-	}
-}
-
 // configure writes the files that say who may connect and how the server runs.
 func (p *Postgres) configure(e engines.Engine, r record) error {
 	data := p.data(r.ID)
-	hba := fmt.Sprintf("# written by tenfold\nhost all %s 127.0.0.1/32 scram-sha-256\nhost %s %s 127.0.0.1/32 scram-sha-256\n", superuser, role(r.ID), role(r.ID))
+	hba := fmt.Sprintf("# written by tenfold\nhost all %s 127.0.0.1/32 scram-sha-256\nhost %q %q 127.0.0.1/32 scram-sha-256\n", superuser, role(r.ID), role(r.ID))
 	var conf strings.Builder
 	for _, kv := range [][2]string{
 		{"listen_addresses", "127.0.0.1"},
@@ -196,7 +182,9 @@ func (p *Postgres) unit(e engines.Engine, r record) keeper.Unit {
 }
 
 // LogPath is the file with a server's output.
-func (p *Postgres) LogPath(id tenfold.ID) string { return filepath.Join(p.home(id), "log", "postgres.log") }
+func (p *Postgres) LogPath(id tenfold.ID) string {
+	return filepath.Join(p.home(id), "log", "postgres.log")
+}
 
 // freePort asks the kernel for a port.
 func freePort() (int, error) {
