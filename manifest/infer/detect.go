@@ -68,6 +68,10 @@ func (p project) detect(dir, name string) (found, bool) {
 
 func (p project) procfile(f *found) {
 	for _, l := range pairs(p.text(path.Join(f.dir, "Procfile")), ":") {
+		if f.language == "python" {
+			// A Procfile counts on an active virtual environment.
+			l[1] = `PATH="$PWD/.venv/bin:$PATH" ` + l[1]
+		}
 		switch {
 		case f.frontend:
 		case l[0] == "web":
@@ -154,7 +158,10 @@ func (p project) nodejs(f *found) bool {
 	f.framework = strings.TrimPrefix(strings.TrimSuffix(server, "/core"), "@")
 	switch main := p.first(f.dir, "server.js", "server.mjs", "index.js", "app.js", "src/index.js", "src/server.js"); {
 	case j.Scripts["start"] != "":
-		f.command = run + " start"
+		f.command = run + " run start"
+		if run == "npm" {
+			f.command = "npm start"
+		}
 	case j.Scripts["start:prod"] != "":
 		f.command = run + " run start:prod"
 	case server == "" && main == "":
