@@ -22,6 +22,12 @@ func (j *journal) add(s string) {
 	j.lines = append(j.lines, s)
 }
 
+func (j *journal) all() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.lines)
+}
+
 type service struct {
 	name     string
 	j        *journal
@@ -80,7 +86,7 @@ func TestSaysWhoWouldNotStop(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := All(ctx, time.Second, service{name: "a", j: j}, service{name: "b", j: j, stubborn: true})
-		if err == nil || !strings.Contains(err.Error(), "b: did not stop within 1s") || !slices.Contains(j.lines, "-a") {
+		if err == nil || !strings.Contains(err.Error(), "b: did not stop within 1s") || !slices.Contains(j.all(), "-a") {
 			t.Fatal(j.lines, err)
 		}
 		time.Sleep(2 * time.Hour) // lets it end

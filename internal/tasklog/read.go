@@ -132,14 +132,13 @@ func Follow(ctx context.Context, path string, yield func(Line) error) error {
 	var rest string
 	for {
 		// Asked before reading: what was renamed by then takes no more lines after it was read.
-		next, moved := successor(f, path)
+		moved := place(f, path) != 0
 		var err error
 		if rest, err = drain(f, rest, yield); err != nil {
 			return err
 		}
 		if moved {
-			g, err := os.Open(next)
-			if err == nil {
+			if g := successor(f, path); g != nil {
 				if f != nil {
 					f.Close()
 				}
@@ -182,30 +181,49 @@ func drain(f *os.File, rest string, yield func(Line) error) (string, error) {
 	}
 }
 
-// successor says which file follows f, when f is no longer the newest: several rotations may have
-// passed since the last look.
-func successor(f *os.File, path string) (next string, moved bool) {
+// place is the number of rotations since f was the newest file, -1 when it has gone.
+func place(f *os.File, path string) int {
 	if f == nil {
-		return path, true
+		return -1
 	}
-	mine, err := f.Stat()
-	if err != nil {
-		return path, true
-	}
-	next = path
 	for i := range maxFiles {
-		p := path
-		if i > 0 {
-			p = old(path, i)
+		if is(f, path, i) { // files only move up, as this looks: none is missed
+			return i
 		}
-		info, err := os.Stat(p)
-		if err != nil && i > 0 {
-			return path, true // rotated away altogether
-		}
-		if err == nil && os.SameFile(info, mine) {
-			return next, i > 0
-		}
-		next = p
 	}
-	return path, true
+	return -1
+}
+
+func is(f *os.File, path string, i int) bool {
+	if i > 0 {
+		path = old(path, i)
+	}
+	a, err1 := f.Stat()
+	b, err2 := os.Stat(path)
+	return err1 == nil && err2 == nil && os.SameFile(a, b)
+}
+
+// successor opens the file that follows f, nil when there is none yet. Several rotations may have
+// passed since f was the newest, and one may pass meanwhile. A rotation renames the oldest first,
+// so when f is still in its place after the next file was opened, that was the next.
+func successor(f *os.File, path string) *os.File {
+	for {
+		i := place(f, path)
+		next := path
+		if i > 1 {
+			next = old(path, i-1)
+		}
+		if i == 0 {
+			return nil
+		}
+		g, err := os.Open(next)
+		if i < 0 || err == nil && is(f, path, i) {
+			return g
+		}
+		if err == nil {
+			g.Close()
+		} else if is(f, path, i) {
+			return nil // between the two steps of a rotation
+		}
+	}
 }
