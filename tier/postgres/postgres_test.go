@@ -30,7 +30,6 @@ type fixture struct {
 
 func begin(t *testing.T) *fixture {
 	t.Helper()
-	t.Parallel()
 	if _, err := engines.Postgres(t.Context(), 0, ""); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal(err)
