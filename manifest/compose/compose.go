@@ -83,6 +83,7 @@ func Import(fsys fs.FS, name string) ([]byte, []Note, error) {
 	for _, s := range im.services {
 		im.service(s)
 	}
+	slices.SortStableFunc(im.notes, func(a, b Note) int { return a.Line - b.Line })
 	out := im.write(app)
 	if _, err := manifest.Parse("tenfold.yaml", out); err != nil {
 		return out, im.notes, tenfold.Errorf(tenfold.CodeInvalid, "the translation of %s needs a hand:\n%w", name, err).WithHint("correct these lines in the text")
