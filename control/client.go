@@ -258,6 +258,11 @@ func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
 	return err
 }
 
+// Upgrade implements API.
+func (c *Client) Upgrade(ctx context.Context, binary string) error {
+	return do(ctx, c, "POST", "/v1/house/upgrade", struct{ Binary string }{binary})
+}
+
 // Shutdown implements API.
 func (c *Client) Shutdown(ctx context.Context) error {
 	return do(ctx, c, "POST", "/v1/house/shutdown", nil)

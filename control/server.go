@@ -24,6 +24,7 @@ func Handler(api API, local bool) http.Handler {
 	s := server{api, local}
 	mux.HandleFunc("GET /v1/house", s.house)
 	mux.HandleFunc("POST /v1/house/shutdown", s.shutdown)
+	mux.HandleFunc("POST /v1/house/upgrade", s.upgrade)
 	mux.HandleFunc("POST /v1/deploys", s.deploy)
 	mux.HandleFunc("GET /v1/kept", s.kept)
 	mux.HandleFunc("GET /v1/events", s.events)
@@ -103,6 +104,17 @@ func (s server) shutdown(w http.ResponseWriter, r *http.Request) {
 }
 func (s server) down(w http.ResponseWriter, r *http.Request) {
 	done(w, s.api.Down(r.Context(), envOf(r)))
+}
+
+func (s server) upgrade(w http.ResponseWriter, r *http.Request) {
+	if !s.local {
+		fail(w, tenfold.Errorf(tenfold.CodeDenied, "an upgrade is asked for on the machine itself").WithHint("run tenfold upgrade on the server"))
+		return
+	}
+	var req struct{ Binary string }
+	if read(w, r, &req) {
+		done(w, s.api.Upgrade(r.Context(), req.Binary))
+	}
 }
 
 func (s server) removeData(w http.ResponseWriter, r *http.Request) {

@@ -47,6 +47,9 @@ type API interface {
 	// secrets and is answered on the unix socket only.
 	Environ(ctx context.Context, id tenfold.ID, tool string) (Process, error)
 	Metrics(ctx context.Context, w io.Writer) error
+	// Upgrade hands the house over to a binary, an absolute path on its machine. Answered on the unix
+	// socket only.
+	Upgrade(ctx context.Context, binary string) error
 	// Shutdown ends the house: every app goes down in order, then daemon, door and keeper.
 	Shutdown(ctx context.Context) error
 }

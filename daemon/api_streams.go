@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"tenfold"
@@ -251,6 +252,21 @@ func (h *house) Shutdown(ctx context.Context) error {
 		}
 	}
 	return h.keeper.Shutdown(ctx)
+}
+
+// Upgrade implements control.API: the keeper becomes the binary in place, the daemon ends and is
+// started from it, and the new daemon replaces the door. Tasks and databases run on.
+func (h *house) Upgrade(ctx context.Context, binary string) error {
+	if !filepath.IsAbs(binary) {
+		return tenfold.Errorf(tenfold.CodeInvalid, "%q is not an absolute path", binary)
+	}
+	if err := h.keeper.Reexec(ctx, binary); err != nil {
+		return tenfold.Errorf(tenfold.CodeFailed, "%w", err).WithHint("the old version runs on; is %s this machine's tenfold?", binary)
+	}
+	if err := h.audit(ctx, "", "", "upgrade", "house", "asked for; binary "+binary); err != nil {
+		return err
+	}
+	return h.keeper.Signal(ctx, "house/daemon", int(syscall.SIGTERM))
 }
 
 // traffic sums up what the door saw of an environment.

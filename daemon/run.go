@@ -66,7 +66,7 @@ func Run(ctx context.Context, data, version string) error {
 	for _, t := range h.tiers {
 		services = append(services, t)
 	}
-	services = append(services, loop{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: console.Handler(h)})
+	services = append(services, loop{h}, oldDoors{k, version}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: console.Handler(h)})
 	if settings.Control != "" {
 		token, err := loadToken(l)
 		if err != nil {
@@ -79,22 +79,44 @@ func Run(ctx context.Context, data, version string) error {
 	return run.All(ctx, stopGrace, services...)
 }
 
-// startDoor makes sure that the door runs, of this version: another version's is replaced while the
-// keeper holds its listener.
+// doorPrefix begins the unit ids of doors: one a version, the last started serving.
+const doorPrefix = "house/door/"
+
+// startDoor makes sure that a door of this version runs. One of another version goes on beside it,
+// on the same listener, until oldDoors ends it.
 func startDoor(ctx context.Context, k *keeper.Client, l Layout, binary, version string) error {
-	u := keeper.Unit{
-		ID: "house/door", Label: version, Argv: Command(binary, ModeDoor, l.Dir), Env: os.Environ(), Dir: "/",
+	_, err := k.Start(ctx, keeper.Unit{
+		ID: doorPrefix + version, Argv: Command(binary, ModeDoor, l.Dir), Env: os.Environ(), Dir: "/",
 		Listeners: []string{"door"}, Restart: keeper.RestartAlways, Log: l.Log("door"), OOMScore: -500, StopGrace: 35 * time.Second,
-	}
-	s, err := k.Start(ctx, u)
-	if err == nil && s.Unit.Label != version {
-		if err = k.Remove(ctx, u.ID); err == nil {
-			_, err = k.Start(ctx, u)
-		}
-	}
+	})
 	if err != nil {
 		return fmt.Errorf("start door: %w", err)
 	}
+	return nil
+}
+
+// oldDoors ends doors of other versions, which drain first, and then has nothing more to do.
+type oldDoors struct {
+	keeper  *keeper.Client
+	version string
+}
+
+func (oldDoors) Name() string { return "old doors" }
+
+func (o oldDoors) Run(ctx context.Context, ready func()) error {
+	ready()
+	units, err := o.keeper.List(ctx, doorPrefix)
+	if err != nil {
+		return err
+	}
+	for _, u := range units {
+		if u.Unit.ID != doorPrefix+o.version {
+			if err := o.keeper.Remove(ctx, u.Unit.ID); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+	}
+	<-ctx.Done()
 	return nil
 }
 

@@ -363,3 +363,38 @@ func (c *cli) versionCommand() *cobra.Command {
 		return nil
 	}}
 }
+
+func (c *cli) upgradeCommand() *cobra.Command {
+	return &cobra.Command{Use: "upgrade", Short: "Hand the running house over to this binary: tasks and databases run on, no request fails", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		binary, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find own binary: %w", err)
+		}
+		api := c.client()
+		defer api.Close()
+		before, err := api.House(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if err := api.Upgrade(cmd.Context(), binary); err != nil {
+			return err
+		}
+		wait, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+		defer cancel()
+		for {
+			h, err := api.Ready(wait)
+			if err != nil {
+				return err
+			}
+			if h.PID != before.PID {
+				fmt.Fprintf(c.err, "the house runs %s (it was %s)\n", h.Version, before.Version)
+				return nil
+			}
+			select {
+			case <-wait.Done():
+				return wait.Err()
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}}
+}
