@@ -331,7 +331,7 @@ const maxTasks = 1000
 func (b *builder) scale(t *tree) tenfold.Bounds {
 	s := t.get("scale")
 	out := tenfold.Bounds{Min: b.count(s, "min", 1, 0, maxTasks)}
-	out.Max = b.count(s, "max", max(out.Min, 1), 1, maxTasks)
+	out.Max = b.count(s, "max", max(out.Min, 1), 0, maxTasks)
 	if out.Min > out.Max {
 		b.reporter.at(s.place(), "write the smaller number first", "%s: min %d is above max %d", s.path, out.Min, out.Max)
 	}

@@ -99,7 +99,7 @@ func thingKeys() []key {
 		{name: "services", form: fNamed, doc: "Processes that answer requests on $PORT.", keys: serviceKeys()},
 		{name: "jobs", form: fNamed, doc: "Commands of a service, by schedule or by hand.", keys: jobKeys()},
 		{name: "databases", form: fNamed, doc: "PostgreSQL databases.", keys: databaseKeys()},
-		{name: "caches", form: fNamed, main: "", doc: "Valkey or Redis instances.", keys: cacheKeys()},
+		{name: "caches", form: fNamed, doc: "Valkey or Redis instances.", keys: cacheKeys()},
 		{name: "secrets", form: fNamed, doc: "Names of secret values; the values never stand in this file.", keys: []key{
 			{name: "generate", form: fCount, deflt: "set by hand", doc: "Make this many random bytes once, instead of tenfold secrets set."},
 		}},
@@ -108,7 +108,7 @@ func thingKeys() []key {
 		}, later("TLS settings", "tls"), later("trusted proxies", "trust"), later("viewer countries", "geo"),
 			later("access logs", "log"), later("custom error pages", "errors"), later("an HTTP cache", "store"))},
 	},
-		later("certificates and alarms", "contact", "alarms"), later("functions", "functions"), later("tables", "tables"),
+		later("certificates and alarms", "contact"), later("alarms", "alarms"), later("functions", "functions"), later("tables", "tables"),
 		later("time series", "series"), later("queues", "queues"), later("event buses", "events"), later("buckets", "buckets"))
 }
 
@@ -235,7 +235,7 @@ func ruleKeys() []key {
 // rangeKey holds a scale written as a scalar until it is split into min and max.
 const rangeKey = "\x00range"
 
-// scalars are the main keys of entries themselves: "cache: 256mb".
+// entryMain is the main key of a section's entries: "cache: 256mb".
 func entryMain(section string) string {
 	if section == "caches" {
 		return "size"

@@ -177,6 +177,9 @@ func unknownKey(r *reporter, k key, path string, name *yaml.Node) {
 	switch n := nearest(name.Value, all); {
 	case synonyms[name.Value] != "" && n == "":
 		hint = "here it is called " + synonyms[name.Value]
+		if why, none := strings.CutPrefix(synonyms[name.Value], "nothing: "); none {
+			hint = why
+		}
 	default:
 		hint = didYouMean(name.Value, k.alive())
 		if n != "" {
