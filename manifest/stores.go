@@ -1,0 +1,92 @@
+package manifest
+
+import (
+	"slices"
+	"strings"
+
+	"tenfold"
+)
+
+func (b *builder) databases() {
+	b.each("databases", func(n tenfold.Name, t *tree) {
+		d := tenfold.Database{Line: t.line()}
+		if f, ok := value(t, "engine"); ok {
+			d.Major = b.postgres(f)
+		}
+		if f, ok := value(t, "extensions"); ok {
+			parts, _ := readList(b.reporter, f.node, f.path, "name")
+			for _, p := range parts {
+				switch {
+				case !extensionOK.MatchString(p.Value):
+					b.reporter.at(p, "write it as PostgreSQL calls it: vector", "%s: %q is not an extension's name", f.path, cut(p.Value, 60))
+				case slices.Contains(d.Extensions, p.Value):
+					b.reporter.at(p, "keep one of them", "%s: %q stands twice", f.path, p.Value)
+				default:
+					d.Extensions = append(d.Extensions, p.Value)
+				}
+			}
+		}
+		if f, ok := value(t, "settings"); ok {
+			for _, name := range f.order {
+				if v := f.fields[name]; !isNull(v.node) {
+					if d.Settings == nil {
+						d.Settings = map[string]string{}
+					}
+					d.Settings[name] = v.node.Value
+				}
+			}
+		}
+		if b.app.Databases == nil {
+			b.app.Databases = map[tenfold.Name]tenfold.Database{}
+		}
+		b.app.Databases[n] = d
+	})
+}
+
+// postgres reads "postgres" or "postgres-17".
+func (b *builder) postgres(f *tree) int {
+	s := strings.Replace(f.node.Value, "postgresql", "postgres", 1)
+	if s == "postgres" {
+		return 0
+	}
+	for v := 14; v <= 18; v++ {
+		if s == "postgres-"+itoa(v) {
+			return v
+		}
+	}
+	b.reporter.at(f.node, "write postgres, or postgres-14 to postgres-18", "%s: engine %q does not exist here: databases are PostgreSQL", f.path, cut(f.node.Value, 40))
+	return 0
+}
+
+func (b *builder) caches() {
+	b.each("caches", func(n tenfold.Name, t *tree) {
+		c := tenfold.Cache{Size: b.size(t, "size", 256<<20), Evict: b.word(t, "evict", "allkeys-lru", evictions), Line: t.line()}
+		if f, ok := value(t, "engine"); ok {
+			name, version, versioned := strings.Cut(f.node.Value, "-")
+			switch {
+			case name != "valkey" && name != "redis":
+				b.reporter.at(f.node, "write valkey or redis", "%s: engine %q does not exist here", f.path, cut(f.node.Value, 40))
+			case versioned:
+				b.reporter.at(f.node, "write "+name+": the installed one is used", "%s: this Tenfold does not choose the version (%s) of a cache yet", f.path, cut(version, 20))
+			default:
+				c.Engine = name
+			}
+		}
+		if f, ok := value(t, "persist"); ok {
+			c.Persist, _ = readBool(b.reporter, f.node, f.path)
+		}
+		if b.app.Caches == nil {
+			b.app.Caches = map[tenfold.Name]tenfold.Cache{}
+		}
+		b.app.Caches[n] = c
+	})
+}
+
+func (b *builder) secrets() {
+	b.each("secrets", func(n tenfold.Name, t *tree) {
+		if b.app.Secrets == nil {
+			b.app.Secrets = map[tenfold.Name]tenfold.Secret{}
+		}
+		b.app.Secrets[n] = tenfold.Secret{Generate: b.count(t, "generate", 0, 8, 1024), Line: t.line()}
+	})
+}
