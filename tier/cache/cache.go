@@ -24,6 +24,7 @@ import (
 	"tenfold"
 	"tenfold/internal/atomicfile"
 	"tenfold/internal/engines"
+	"tenfold/internal/freeport"
 	"tenfold/internal/keeper"
 	"tenfold/internal/ledger"
 )
@@ -284,12 +285,10 @@ func (c *Cache) LogPath(id tenfold.ID) string { return filepath.Join(c.home(id),
 func (c *Cache) identify(key string, r record, e engines.Engine) (record, error) {
 	port := r.Port
 	if port == 0 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return r, fmt.Errorf("find a port: %w", err)
+		var err error
+		if port, err = freeport.Pick(); err != nil {
+			return r, err
 		}
-		port = l.Addr().(*net.TCPAddr).Port
-		l.Close()
 	}
 	name := map[string]string{"valkey": "Valkey", "redis": "Redis"}[e.Name]
 	err := c.records.Change(key, func(x *record) {

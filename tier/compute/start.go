@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 
 	"tenfold"
 	"tenfold/internal/build"
+	"tenfold/internal/freeport"
 	"tenfold/internal/keeper"
 )
 
@@ -62,7 +62,7 @@ func (s *service) startTask(ctx context.Context, n int) error {
 		return err
 	}
 	if t.Port == 0 {
-		if t.Port, err = freePort(); err != nil {
+		if t.Port, err = freeport.Pick(); err != nil {
 			return err
 		}
 		// Durable before the process exists: whoever adopts it must know its port.
@@ -113,16 +113,6 @@ func logMax(l tenfold.Logs) int64 {
 
 func (s *service) logPath(n int) string {
 	return filepath.Join(s.c.logDir(s.id), strconv.Itoa(n)+".log")
-}
-
-// freePort asks the kernel for a port that nobody listens on.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // stop ends a task beside the loop: a slow one must not keep the others waiting.

@@ -20,12 +20,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"tenfold"
 	"tenfold/internal/atomicfile"
 	"tenfold/internal/directory"
+	"tenfold/internal/freeport"
 	"tenfold/internal/ledger"
 )
 
@@ -311,12 +313,11 @@ func (e *Edge) Withdraw(ctx context.Context, service tenfold.ID) error {
 func (e *Edge) ServiceURL(ctx context.Context, service tenfold.ID) (string, error) {
 	p, _ := e.endpoints.Get(service.String())
 	if p.Private == "" {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := freeport.Pick()
 		if err != nil {
-			return "", fmt.Errorf("find a port: %w", err)
+			return "", err
 		}
-		addr := l.Addr().String()
-		l.Close()
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		if err := e.endpoints.Update(service.String(), func(p *published) { p.ID, p.Private = service, addr }); err != nil {
 			return "", err
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tenfold"
+	"tenfold/internal/freeport"
 	"tenfold/internal/keeper"
 )
 
@@ -139,7 +140,7 @@ func (p *Postgres) identify(key string, r record, version string) (record, error
 	port := r.Port
 	if port == 0 {
 		var err error
-		if port, err = freePort(); err != nil {
+		if port, err = freeport.Pick(); err != nil {
 			return r, err
 		}
 	}

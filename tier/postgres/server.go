@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -184,16 +183,6 @@ func (p *Postgres) unit(e engines.Engine, r record) keeper.Unit {
 // LogPath is the file with a server's output.
 func (p *Postgres) LogPath(id tenfold.ID) string {
 	return filepath.Join(p.home(id), "log", "postgres.log")
-}
-
-// freePort asks the kernel for a port.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 func password() string {
