@@ -126,6 +126,7 @@ func readProject(r control.DeployRequest) (project, error) {
 	if env == "" {
 		env = "production"
 	}
+	m.Folder = filepath.Base(r.Dir)
 	app, err := m.App(env)
 	if err != nil {
 		return p, invalid(err)

@@ -145,6 +145,8 @@ func (c *cli) target(ctx context.Context, api control.API) (control.Env, error) 
 	}
 	if b, err := os.ReadFile("tenfold.yaml"); err == nil {
 		if m, err := manifest.Parse("tenfold.yaml", b); err == nil {
+			here, _ := os.Getwd()
+			m.Folder = filepath.Base(here)
 			if app, err := m.App(env.Env); err == nil && app.Name != "" {
 				env.App = app.Name
 				return env, nil
