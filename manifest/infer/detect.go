@@ -45,6 +45,10 @@ func (p project) detect(dir, name string) (found, bool) {
 		ok = p.ruby(&f)
 	case p.first(dir, "composer.json", "index.php", "public/index.php") != "":
 		ok = p.php(&f)
+	case p.has(path.Join(dir, "Procfile")):
+		// Nothing to install or build: what it says is run as it is.
+		f.language, f.framework = "shell", "a Procfile"
+		ok = slices.ContainsFunc(pairs(p.text(path.Join(dir, "Procfile")), ":"), func(l [2]string) bool { return l[0] == "web" })
 	}
 	if !ok {
 		index := p.first(dir, "index.html", "public/index.html", "dist/index.html")

@@ -53,7 +53,7 @@ func Infer(fsys fs.FS, folder string) (*Draft, error) {
 	d := &draft{p: project{fsys}, secrets: map[string]string{}, out: &Draft{Secrets: map[string]string{}}}
 	d.collect()
 	if len(d.frontends)+len(d.services) == 0 {
-		return nil, tenfold.Errorf(tenfold.CodeNotFound, "nothing that Tenfold can run was found in %s (no package.json, go.mod, requirements.txt, Gemfile, composer.json or index.html)", folder).
+		return nil, tenfold.Errorf(tenfold.CodeNotFound, "nothing that Tenfold can run was found in %s (no package.json, go.mod, requirements.txt, Gemfile, composer.json, Procfile or index.html)", folder).
 			WithHint("run this in the project's folder, or write a tenfold.yaml with services: {api: {path: …, build: …, command: …}}")
 	}
 	d.route()
@@ -105,7 +105,7 @@ func (p project) orchestrates(below int) bool {
 
 func (p project) marked(dir string) bool {
 	return p.first(dir, "package.json", "go.mod", "requirements.txt", "pyproject.toml", "Pipfile", "manage.py", "Gemfile",
-		"composer.json", "deno.json", "deno.jsonc", "index.html", "index.php") != ""
+		"composer.json", "deno.json", "deno.jsonc", "index.html", "index.php", "Procfile") != ""
 }
 
 func (d *draft) add(f found) {

@@ -95,7 +95,7 @@ func (p project) resolve(section string, name tenfold.Name, src *tenfold.Source,
 	src.Context = p.context(src.Path)
 	f, ok := p.detect(src.Path, string(name))
 	if !ok && b.Language == "" && section == "services" {
-		return f, unknown(section, name, line, "the language of "+src.Path+" is not known (no package.json, go.mod, requirements.txt, Gemfile, composer.json or index.html)", "runtime, build and command")
+		return f, unknown(section, name, line, "the language of "+src.Path+" is not known (no package.json, go.mod, requirements.txt, Gemfile, composer.json, Procfile or index.html)", "runtime, build and command")
 	}
 	if !ok && section == "frontends" && b.Output == "" {
 		return f, unknown(section, name, line, "no site was found in "+src.Path+" (no package.json or index.html)", "path: <folder>, or build: {command: …, output: …}")
