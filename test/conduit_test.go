@@ -62,13 +62,26 @@ func TestConduit(t *testing.T) {
 		}
 		newman(fmt.Sprintf("u%d", time.Now().UnixNano()))
 		// Again while a deployment replaces both tasks.
+		text, err := os.ReadFile(filepath.Join(dir, "tenfold.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := filepath.Join(tools, "next.yaml")
+		if err := os.WriteFile(next, []byte(strings.Replace(string(text), "./api serve", "./api serve again", 1)), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		done := make(chan string, 1)
 		go func() {
-			out, _ := h.runIn(dir, "rollback", "1")
+			out, status := h.runIn(dir, "deploy", "--file", next)
+			if status != 0 {
+				out = "FAILED " + out
+			}
 			done <- out
 		}()
 		newman(fmt.Sprintf("v%d", time.Now().UnixNano()))
-		t.Log(<-done)
+		if out := <-done; strings.Contains(out, "FAILED") || !strings.Contains(out, "task 2 of 2 healthy") {
+			t.Errorf("the deployment beside it: %s", out)
+		}
 	})
 
 	t.Run("browser", func(t *testing.T) { browse(t, "http://"+h.addr) })

@@ -42,6 +42,9 @@ type Unit struct {
 	// StopSignal asks the process to end (0: SIGTERM); after StopGrace (0: 10 s) the whole tree is killed.
 	StopSignal syscall.Signal `json:"stopSignal,omitempty"`
 	StopGrace  time.Duration  `json:"stopGrace,omitempty"`
+	// StopTree sends StopSignal to every process of the tree, as systemd does: a shell or npm between
+	// the keeper and the server would not pass it on.
+	StopTree bool `json:"stopTree,omitempty"`
 	// DeathSignal is sent to the process when the keeper dies (0: SIGKILL). PostgreSQL wants SIGINT.
 	DeathSignal syscall.Signal `json:"deathSignal,omitempty"`
 	// Log is the file that takes standard output and error, line by line (see internal/tasklog for

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -188,7 +189,7 @@ func (k *Keeper) follow(h *held, p *proc) Exit {
 func (k *Keeper) end(h *held, p *proc, known family) syscall.WaitStatus {
 	// Looked at before its parents die: a child with a session and an environment of its own is
 	// found by nothing else afterwards.
-	known.look(h.unit.ID, p)
+	tree := known.look(h.unit.ID, p)
 	k.mu.Lock()
 	first := p.told.IsZero() // not told before a re-exec
 	if first {
@@ -198,6 +199,9 @@ func (k *Keeper) end(h *held, p *proc, known family) syscall.WaitStatus {
 	k.mu.Unlock()
 	if first {
 		syscall.Kill(p.pid, h.unit.stopSignal())
+		if h.unit.StopTree {
+			kill(slices.DeleteFunc(tree, func(pid int) bool { return pid == p.pid }), h.unit.stopSignal())
+		}
 	}
 	select {
 	case ws := <-p.reaped:

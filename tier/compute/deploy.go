@@ -124,7 +124,7 @@ func (s *service) migrate(ctx context.Context) {
 		return // tried again until the deadline
 	}
 	_, err = s.c.cfg.Units.Start(ctx, keeper.Unit{
-		ID: s.migrateID(*d), Argv: d.To.Spec.Migrate.Argv(), Env: env, Dir: b.Dir, Log: s.migrateLog(*d), StopGrace: 30 * time.Second,
+		ID: s.migrateID(*d), Argv: d.To.Spec.Migrate.Argv(), Env: env, Dir: b.Dir, Log: s.migrateLog(*d), StopGrace: 30 * time.Second, StopTree: true,
 	})
 	if err != nil && ctx.Err() == nil {
 		s.fail(ctx, "migrate: "+err.Error(), "")

@@ -98,7 +98,7 @@ func (s *service) unit(t task, v version, b build.Result, env []string) keeper.U
 		Port    int    `json:"port"`
 	}{t.Version, t.Port})
 	return keeper.Unit{
-		ID: s.unitID(t.N), Label: string(label), Argv: v.Spec.Command.Argv(), Env: env, Dir: b.Dir, StopGrace: grace,
+		ID: s.unitID(t.N), Label: string(label), Argv: v.Spec.Command.Argv(), Env: env, Dir: b.Dir, StopGrace: grace, StopTree: true,
 		Log: s.logPath(t.N), LogMax: logMax(v.Spec.Logs), Memory: v.Spec.Size.Memory, CPU: v.Spec.Size.CPU,
 	}
 }
