@@ -135,7 +135,7 @@ func eventually(t *testing.T, what string, limit time.Duration, ok func() bool) 
 }
 
 // mine lists the living processes of the house, by the mark that the keeper puts in their environment
-// or the data directory on their command line.
+// or the data directory on their command line or as the folder they work in.
 func (h *house) mine() map[int]string {
 	out := map[int]string{}
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
@@ -147,7 +147,8 @@ func (h *house) mine() map[int]string {
 		if i := bytes.LastIndexByte(stat, ')'); i < 0 || len(stat) < i+3 || stat[i+2] == 'Z' || pid == os.Getpid() {
 			continue
 		}
-		if bytes.Contains(cmdline, []byte(h.dir)) || bytes.Contains(environ, []byte(h.dir)) {
+		cwd, _ := os.Readlink(d + "/cwd") // Redis writes its title over both of the others
+		if bytes.Contains(cmdline, []byte(h.dir)) || bytes.Contains(environ, []byte(h.dir)) || strings.HasPrefix(cwd, h.dir) {
 			out[pid] = string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '}))
 		}
 	}
@@ -162,6 +163,21 @@ func (h *house) process(part string) int {
 		}
 	}
 	return 0
+}
+
+// kill waits for a process of the house and kills it. Never by an unchecked pid: kill(0) is our own
+// process group, the test and everything that started it.
+func (h *house) kill(part string) {
+	h.t.Helper()
+	pid := 0
+	for begun := time.Now(); pid <= 1; <-time.After(20 * time.Millisecond) {
+		if pid = h.process(part); pid <= 1 && time.Since(begun) > 20*time.Second {
+			h.t.Fatalf("no %s to kill among %v", part, h.mine())
+		}
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 func (h *house) gone() {
