@@ -43,7 +43,7 @@ scenarios: build
 
 ## bench B=<area>: us and the peers in the same run, a line per figure
 bench: build
-	@[ -n "$(B)" ] || { echo "which area? make bench B=deploy"; exit 2; }
+	@[ -n "$(B)" ] || { echo "which area? make bench B=house"; exit 2; }
 	$(GO) run ./bench/$(B)
 
 install: build

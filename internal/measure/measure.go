@@ -1,0 +1,185 @@
+// Package measure is what the programs below bench/ share: figures taken in turn from us and a peer,
+// a line for each, and what machine and how much noise they were taken in.
+//
+// It judges nothing by itself: a figure names what was asked of it. Begin at Report.
+package measure
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Figure is one comparison. Ratio is ours to the peer's; without a peer, Asked bounds Ours.
+type Figure struct {
+	Name  string
+	Unit  string // "ms", "MB", "req/s", "µs/req"
+	Ours  []float64
+	Peer  []float64 // in the same order of rounds; empty when the figure is absolute
+	Asked Bound
+}
+
+// Bound is what was asked: at most or at least so much, of the ratio or, without a peer, of the figure.
+type Bound struct {
+	Limit   float64
+	AtLeast bool
+}
+
+// AtMost and AtLeast make bounds.
+func AtMost(v float64) Bound  { return Bound{Limit: v} }
+func AtLeast(v float64) Bound { return Bound{Limit: v, AtLeast: true} }
+
+func (b Bound) String() string {
+	if b.AtLeast {
+		return "≥" + number(b.Limit)
+	}
+	return "≤" + number(b.Limit)
+}
+
+func (b Bound) holds(v float64) bool {
+	if b.AtLeast {
+		return v >= b.Limit
+	}
+	return v <= b.Limit
+}
+
+// Report prints figures as they come and the machine at the end.
+type Report struct {
+	out   io.Writer
+	noise []float64
+	short int
+}
+
+// NewReport prints the heading.
+func NewReport(out io.Writer) *Report {
+	r := &Report{out: out}
+	fmt.Fprintln(out, columns("name", "ours", "peer", "ratio", "asked", "ok"))
+	r.Noise()
+	return r
+}
+
+func columns(name, ours, peer, ratio, asked, ok string) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 0, ' ', 0)
+	fmt.Fprintf(w, "%-44s\t%14s\t%14s\t%8s\t%8s\t%6s", name, ours, peer, ratio, asked, ok)
+	w.Flush()
+	return b.String()
+}
+
+// Median of values; 0 of none.
+func Median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	s := slices.Sorted(slices.Values(values))
+	if n := len(s); n%2 == 0 {
+		return (s[n/2-1] + s[n/2]) / 2
+	}
+	return s[len(s)/2]
+}
+
+// Add prints a figure: medians, the median of the rounds' ratios, and whether it is as asked.
+func (r *Report) Add(f Figure) {
+	r.Noise()
+	ours := Median(f.Ours)
+	judged, ratio, peer := ours, "–", "–"
+	if len(f.Peer) > 0 {
+		ratios := make([]float64, 0, len(f.Ours))
+		for i := range min(len(f.Ours), len(f.Peer)) {
+			if f.Peer[i] > 0 {
+				ratios = append(ratios, f.Ours[i]/f.Peer[i])
+			}
+		}
+		judged = Median(ratios)
+		ratio, peer = strconv.FormatFloat(judged, 'f', 2, 64), number(Median(f.Peer))+" "+f.Unit
+	}
+	verdict := "ok"
+	if !f.Asked.holds(judged) {
+		verdict = "short"
+		r.short++
+	}
+	fmt.Fprintln(r.out, columns(f.Name, number(ours)+" "+f.Unit, peer, ratio, f.Asked.String(), verdict))
+}
+
+func number(v float64) string {
+	switch {
+	case v >= 1000:
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	case v >= 100:
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	default:
+		return strconv.FormatFloat(v, 'f', 2, 64)
+	}
+}
+
+// Noise times a fixed piece of arithmetic: its spread over a run tells how much the machine did beside.
+func (r *Report) Noise() {
+	begun := time.Now()
+	x := uint64(1)
+	for range 20_000_000 {
+		x = x*6364136223846793005 + 1442695040888963407
+	}
+	runtime.KeepAlive(x)
+	r.noise = append(r.noise, float64(time.Since(begun).Microseconds())/1000)
+}
+
+// End prints the machine and the noise and returns how many figures fell short.
+func (r *Report) End() int {
+	r.Noise()
+	low, high := slices.Min(r.noise), slices.Max(r.noise)
+	fmt.Fprintf(r.out, "machine: %s\n", Machine())
+	fmt.Fprintf(r.out, "noise: a fixed loop took %.1f ms, from %.1f to %.1f (%.0f %%) over %d takes\n", Median(r.noise), low, high, 100*(high-low)/low, len(r.noise))
+	return r.short
+}
+
+// Machine describes where this runs: processors, memory, kernel, Go.
+func Machine() string {
+	model := field("/proc/cpuinfo", "model name")
+	kb, _ := strconv.Atoi(strings.TrimSuffix(field("/proc/meminfo", "MemTotal"), " kB"))
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return fmt.Sprintf("%d × %s, %d GB, Linux %s, %s", runtime.NumCPU(), model, (kb+1<<19)>>20, strings.TrimSpace(string(kernel)), runtime.Version())
+}
+
+func field(path, name string) string {
+	b, _ := os.ReadFile(path)
+	for line := range strings.SplitSeq(string(b), "\n") {
+		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == name {
+			return strings.TrimSpace(v)
+		}
+	}
+	return "unknown"
+}
+
+// Processes lists the living processes whose command line satisfies want: arguments by pid.
+func Processes(want func(args []string) bool) []int {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	var out []int
+	for _, d := range dirs {
+		b, err := os.ReadFile(d + "/cmdline")
+		if err != nil || len(b) == 0 {
+			continue
+		}
+		if want(strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")) {
+			pid, _ := strconv.Atoi(filepath.Base(d))
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// PSS is the proportional set size of a process in bytes: shared pages are divided among their users.
+func PSS(pid int) (int64, error) {
+	v := field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss")
+	kb, err := strconv.ParseInt(strings.TrimSuffix(v, " kB"), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read memory of process %d: %w", pid, err)
+	}
+	return kb << 10, nil
+}

@@ -1,0 +1,43 @@
+package measure
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestVerdictFollowsTheRatioOfRounds(t *testing.T) {
+	var b strings.Builder
+	r := NewReport(&b)
+	// Ours doubles in the noisy round, and so does the peer: the ratio of the rounds stays.
+	r.Add(Figure{Name: "start", Unit: "ms", Ours: []float64{10, 20, 10}, Peer: []float64{8, 16, 8}, Asked: AtMost(2)})
+	r.Add(Figure{Name: "rate", Unit: "req/s", Ours: []float64{100}, Peer: []float64{100}, Asked: AtLeast(1.25)})
+	r.Add(Figure{Name: "memory", Unit: "MB", Ours: []float64{90}, Asked: AtMost(80)})
+	if short := r.End(); short != 2 {
+		t.Errorf("%d are short", short)
+	}
+	lines := strings.Split(b.String(), "\n")
+	for i, want := range [][]string{{"1.25", "≤2.00", "ok"}, {"1.00", "≥1.25", "short"}, {"90.00 MB", "–", "short"}} {
+		for _, w := range want {
+			if !strings.Contains(lines[i+1], w) {
+				t.Errorf("no %q in %q", w, lines[i+1])
+			}
+		}
+	}
+	if !strings.Contains(b.String(), "machine: ") || !strings.Contains(b.String(), "noise: ") {
+		t.Error(b.String())
+	}
+}
+
+func TestMemoryOfThisProcess(t *testing.T) {
+	me := Processes(func(args []string) bool { return len(args) > 0 && args[0] == os.Args[0] })
+	if len(me) == 0 {
+		t.Fatal("this process is not found")
+	}
+	if n, err := PSS(os.Getpid()); err != nil || n < 1<<20 {
+		t.Errorf("%d, %v", n, err)
+	}
+	if _, err := PSS(1 << 30); err == nil {
+		t.Error("memory of no process")
+	}
+}
