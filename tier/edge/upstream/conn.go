@@ -110,7 +110,8 @@ func (c *conn) Write(p []byte) (int, error) {
 
 // unseen proves, after the task closed a reused connection without an answer, that it read nothing
 // of the request: the other side's FIN was sent before a byte of the request reached its kernel. A
-// reset proves nothing, since it acknowledges nothing. This makes even a POST good for another try.
+// reset proves nothing, since it acknowledges nothing. This makes even a POST good for another try. (A
+// task that ended its own side alone, and reads on, could never answer.)
 func (c *conn) unseen(err error) bool {
 	if c.raw == nil || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) {
 		return false

@@ -8,10 +8,11 @@ import (
 // How long idle connections are kept. Node closes after 5 s, so 4 s closes first; what a task closes
 // earlier is learned from it.
 const (
-	idleMost  = 4 * time.Second
-	idleLeast = 250 * time.Millisecond // closes sooner than that are restarts, not a task's setting
-	idleConns = 256                    // per task
-	relearn   = time.Minute            // what was learned is doubted after that
+	idleMost    = 4 * time.Second
+	idleCareful = time.Second
+	idleLeast   = 250 * time.Millisecond // closes sooner than that are restarts, not a task's setting
+	idleConns   = 256                    // per task
+	relearn     = time.Minute            // what was learned is doubted after that
 )
 
 // pool keeps a task's idle connections, the last used first.
@@ -39,7 +40,8 @@ func (p *pool) keep(now int64) int64 {
 }
 
 // get gives a connection that idled for a safe time and is still open, or nil. With careful, for
-// what must not be sent twice, only one that idled for less than half of what the task allows.
+// what must not be sent twice, only one that idled for less than half of what the task allows, and
+// less than idleCareful: where that has not been learned, no task in use closes sooner.
 func (p *pool) get(now int64, careful bool) *conn {
 	for {
 		p.mu.Lock()
@@ -50,7 +52,7 @@ func (p *pool) get(now int64, careful bool) *conn {
 		}
 		c := p.idle[n]
 		age, keep := now-c.since, p.keep(now)
-		if careful && age > keep/2 && age <= keep {
+		if careful && age > min(keep/2, int64(idleCareful)) && age <= keep {
 			p.mu.Unlock()
 			return nil // older ones lie below
 		}
