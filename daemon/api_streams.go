@@ -266,7 +266,8 @@ func (h *house) Upgrade(ctx context.Context, binary string) error {
 	if err := h.audit(ctx, "", "", "upgrade", "house", "asked for; binary "+binary); err != nil {
 		return err
 	}
-	return h.keeper.Signal(ctx, "house/daemon", int(syscall.SIGTERM))
+	// The signal ends this very process and may overtake the answer: the caller waits for the next one.
+	return h.keeper.Signal(context.WithoutCancel(ctx), "house/daemon", int(syscall.SIGTERM))
 }
 
 // traffic sums up what the door saw of an environment.

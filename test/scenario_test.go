@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -166,6 +167,51 @@ func TestKillsUnderLoad(t *testing.T) {
 
 	h.kill("house keeper")
 	eventually(t, "nothing is left", 10*time.Second, func() bool { return len(h.mine()) == 0 })
+}
+
+// Five hand-overs between two builds of the binary, as a package upgrade makes them.
+func TestUpgradeHandsOver(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [db]\ndatabases: [db]\n")})
+	h.up(dir)
+	next := filepath.Join(h.dir, "next") // there as long as the house
+	build := exec.Command("go", "build", "-ldflags", "-X main.version=next", "-o", next, "./cmd/tenfold")
+	build.Dir = ".."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	task, database, keeper := h.process("echo 1"), h.process("postgres -D"), h.process("house keeper")
+	h.must(dir, "db", "psql", "--", "-c", "create table t (n int)")
+	l := h.load("echo.localhost", 8, time.Millisecond)
+	first := h.bin
+	for n := range 5 {
+		h.bin = []string{next, first}[n%2]
+		if out := h.must(dir, "upgrade"); n == 0 && !strings.Contains(out, "runs next") {
+			t.Errorf("upgrade said: %s", out)
+		}
+		h.must(dir, "db", "psql", "--", "-c", "insert into t values (1)")
+		eventually(t, "one door, of the new binary", 40*time.Second, func() bool {
+			doors := 0
+			for _, cmd := range h.mine() {
+				if strings.Contains(cmd, "house door") {
+					doors++
+				}
+			}
+			return doors == 1
+		})
+	}
+	ok, failed := l.end()
+	t.Logf("5 upgrades under 8 clients: %d answers, %d failed %v", ok, failed, l.first)
+	if failed > 0 {
+		t.Fail()
+	}
+	if a, b, c := h.process("echo 1"), h.process("postgres -D"), h.process("house keeper"); a != task || b != database || c != keeper {
+		t.Errorf("task %d → %d, database %d → %d, keeper %d → %d", task, a, database, b, keeper, c)
+	}
+	if out, status := h.deploy(dir, "2", "    uses: [db]\ndatabases: [db]\n"); status != 0 {
+		t.Errorf("deploy after the upgrades: exit %d\n%s", status, out)
+	}
 }
 
 func TestDataOutlivesManifests(t *testing.T) {

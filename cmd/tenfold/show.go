@@ -376,7 +376,8 @@ func (c *cli) upgradeCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := api.Upgrade(cmd.Context(), binary); err != nil {
+		// The daemon that answers ends by it, so a lost answer says nothing: another pid does.
+		if err := api.Upgrade(cmd.Context(), binary); err != nil && tenfold.CodeOf(err) != tenfold.CodeUnavailable && tenfold.CodeOf(err) != tenfold.CodeCanceled {
 			return err
 		}
 		wait, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)

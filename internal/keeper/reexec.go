@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -242,6 +243,10 @@ func (k *Keeper) adopt(s *state) error {
 		k.listeners[l.Name] = listener{l.FD, l.Network, l.Addr, l.Bound}
 	}
 	for _, u := range s.Units {
+		// The keeper's own units are started from the new binary when they next start.
+		if i := slices.IndexFunc(k.cfg.Units, func(own Unit) bool { return own.ID == u.Status.Unit.ID }); i >= 0 {
+			u.Status.Unit = k.cfg.Units[i]
+		}
 		h := newHeld(u.Status.Unit, u.Start)
 		h.status, h.backoff = u.Status, u.Backoff
 		k.units[h.unit.ID] = h

@@ -18,6 +18,11 @@ const (
 	grain = 250 * time.Microsecond
 	// spread bounds by how much a slower task is avoided; what it has in flight counts beside.
 	spread = 16
+	// even is the ratio below which two tasks count as equal, so that chance decides between them.
+	even = 1.1
+
+	slowLeast = 50 * time.Millisecond // more than others, that a far slower task must be
+	slowTimes = 5                     // in a row
 
 	redialFirst = 50 * time.Millisecond  // after a refused connection
 	redialMost  = 250 * time.Millisecond // below the second in which a service must be back
@@ -42,13 +47,12 @@ type endpoint struct {
 	ejected  atomic.Int64 // clock until which it is passed over; 0: not
 	sick     atomic.Bool  // its health check fails
 
-	cost  atomic.Uint64 // float64: latency in nanoseconds; 0: unknown
-	stamp atomic.Int64  // clock of the last measurement
-	mu    sync.Mutex    // of measurements and the following
-	fails int           // in a row
-	ejections,
-	slow int // in a row
-	looked int64 // when it was compared with the others
+	cost      atomic.Uint64 // float64: latency in nanoseconds; 0: unknown
+	stamp     atomic.Int64  // clock of the last measurement
+	mu        sync.Mutex    // of measurements and the following
+	fails     int           // in a row
+	ejections int
+	slow      atomic.Int32 // answers in a row that were far slower than the others'
 }
 
 func newEndpoint(e Endpoint, drained func(string)) *endpoint {
@@ -109,7 +113,7 @@ func lighter(now int64, a, b *endpoint) bool {
 		la, lb = la+float64(grain), lb+float64(grain)
 		la, lb = min(la, spread*lb), min(lb, spread*la)
 	}
-	return la*float64(a.inFlight.Load()+1) < lb*float64(b.inFlight.Load()+1)
+	return even*la*float64(a.inFlight.Load()+1) < lb*float64(b.inFlight.Load()+1)
 }
 
 // refused notes that no connection could be made. The next attempt waits, a little longer each time.
@@ -152,7 +156,8 @@ func (e *endpoint) eject(now int64, p *Eject) {
 	}
 	wait := min(p.Base<<min(e.ejections, 10), p.Most)
 	e.ejections++
-	e.fails, e.slow = 0, 0
+	e.fails = 0
+	e.slow.Store(0)
 	e.ejected.Store(now + int64(wait))
 }
 
@@ -171,33 +176,28 @@ func (e *endpoint) out(now int64) bool {
 	return false
 }
 
-// compare ejects a task that is far slower than the others are, time and again.
-func (e *endpoint) compare(now int64, s *set, p *Eject) {
-	if p.Latency <= 1 || len(s.all) < 2 {
+// compare ejects a task whose answers are, one after the other, far slower than the others' are. What
+// a single answer took is compared, not the average: one slow request must not count twice.
+func (e *endpoint) compare(now int64, took time.Duration, s *set, p *Eject) {
+	if p.Latency <= 1 || took < slowLeast && e.slow.Load() == 0 {
 		return
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if now-e.looked < int64(time.Second) {
-		return
-	}
-	e.looked = now
 	var all []float64
-	for _, o := range s.takers() {
-		if l := o.latency(now); o != e && l > 0 {
-			all = append(all, l)
+	if took >= slowLeast {
+		for _, o := range s.takers() {
+			if l := o.latency(now); o != e && l > 0 {
+				all = append(all, l)
+			}
 		}
 	}
-	if len(all) == 0 {
-		return
-	}
 	slices.Sort(all)
-	median, own := all[len(all)/2], e.latency(now)
-	if own < median*p.Latency || own < median+float64(50*time.Millisecond) {
-		e.slow = 0
+	if len(all) == 0 || float64(took) < all[len(all)/2]*p.Latency+float64(slowLeast) {
+		e.slow.Store(0)
 		return
 	}
-	if e.slow++; e.slow >= 3 {
+	if e.slow.Add(1) >= slowTimes {
+		e.mu.Lock()
 		e.eject(now, p)
+		e.mu.Unlock()
 	}
 }

@@ -147,7 +147,7 @@ func (x *exchange) judge(e *endpoint, c *conn, err error) (*conn, error) {
 		took := time.Duration(now - c.asked)
 		e.observe(now, took)
 		if x.policy.Eject.Latency > 1 {
-			e.compare(now, x.service.set.Load(), &x.policy.Eject)
+			e.compare(now, took, x.service.set.Load(), &x.policy.Eject)
 		}
 		if x.hedge.Quantile > 0 {
 			x.service.slowest.add(took)

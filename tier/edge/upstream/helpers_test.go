@@ -4,6 +4,7 @@ import (
 	"io"
 	"log"
 	"net/netip"
+	"net/url"
 )
 
 // quiet takes what net/http would print about aborted answers.
@@ -14,4 +15,8 @@ func prefixes(s ...string) (out []netip.Prefix) {
 		out = append(out, netip.MustParsePrefix(p))
 	}
 	return out
+}
+
+func newURL(path, rawPath, query string) *url.URL {
+	return &url.URL{Path: path, RawPath: rawPath, RawQuery: query}
 }
