@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -119,17 +118,15 @@ func (x *exchange) trusted() bool {
 
 func clientIP(remote string) string {
 	if i := strings.LastIndexByte(remote, ':'); i > 0 {
-		if remote[0] == '[' && remote[i-1] == ']' {
-			return remote[1 : i-1]
+		ip := remote[:i]
+		if ip[0] == '[' && ip[i-1] == ']' {
+			ip = ip[1 : i-1]
 		}
-		if strings.IndexByte(remote, ':') == i {
-			return remote[:i]
+		if _, err := netip.ParseAddr(ip); err == nil {
+			return ip
 		}
 	}
-	if host, _, err := net.SplitHostPort(remote); err == nil {
-		return host
-	}
-	return remote
+	return "unknown" // RFC 7239 §6.2
 }
 
 // appendFraming writes what says how the request's body ends, and the blank line.
