@@ -56,6 +56,9 @@ func (f *failure) Error() string { return f.err.Error() }
 
 func (x *exchange) run() error {
 	x.service.budget.request(x.start)
+	if x.r.Method == http.MethodConnect {
+		return &BadRequest{"CONNECT makes tunnels, which a service is not for"}
+	}
 	if isGRPC(x.r) {
 		return x.overHTTP2()
 	}
@@ -77,6 +80,9 @@ func (x *exchange) run() error {
 		}
 		if !x.again(f, until) {
 			return x.blame(f.err)
+		}
+		if f.stage != stageUnsent {
+			until = clock() + int64(x.policy.Hold)
 		}
 	}
 }
@@ -319,7 +325,7 @@ func (x *exchange) await(c *conn) error {
 		c.answered = true
 		switch {
 		case h.status >= 200:
-			return nil
+			return x.whole(c)
 		case h.status == http.StatusSwitchingProtocols:
 			if x.upgrade == "" || !strings.EqualFold(h.upgrade, x.upgrade) || h.minor == 0 {
 				return errMalformed("101 that nobody asked for")
@@ -336,6 +342,22 @@ func (x *exchange) await(c *conn) error {
 			x.early(h)
 		}
 	}
+}
+
+// whole reads a short body of known length before anything is passed on: when the task breaks off in
+// it, the request can still be sent to another one.
+func (x *exchange) whole(c *conn) error {
+	h := &c.head
+	if h.bodiless(x.r.Method) || h.length < 0 || h.length > bufferSize || h.events {
+		return nil
+	}
+	for int64(c.w-c.r) < h.length {
+		if err := c.fill(nil); err != nil {
+			c.answered = false
+			return unexpected(err)
+		}
+	}
+	return nil
 }
 
 // errNoContinue says that the task did not say 100 Continue in time.

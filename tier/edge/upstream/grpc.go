@@ -23,12 +23,14 @@ func isGRPC(r *http.Request) bool {
 // h2c is HTTP/2 without TLS to the tasks (RFC 9113 §3.3), by net/http: a transport, made when the
 // first gRPC call comes.
 type h2c struct {
-	once      sync.Once
+	mu        sync.Mutex
 	transport *http.Transport
 }
 
 func (h *h2c) get() *http.Transport {
-	h.once.Do(func() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.transport == nil {
 		h.transport = &http.Transport{
 			DialContext:        dialer.DialContext,
 			DisableCompression: true,
@@ -37,11 +39,13 @@ func (h *h2c) get() *http.Transport {
 			HTTP2:              &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 		}
 		h.transport.Protocols.SetUnencryptedHTTP2(true)
-	})
+	}
 	return h.transport
 }
 
 func (h *h2c) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.transport != nil {
 		h.transport.CloseIdleConnections()
 	}

@@ -71,15 +71,14 @@ type Eject struct {
 // task whose checks fail Down times in a row (2) gets requests only when all do; Up good ones (1)
 // bring it back.
 type Health struct {
-	Path             string
-	StatusLo         int           // 200
-	StatusHi         int           // 399
-	Every            time.Duration // 5 s
-	Timeout          time.Duration // 2 s
-	Down             int
-	Up               int
-	Host             string // the Host field (the task's address)
-	AlsoWhileWaiting bool   // check tasks of weight 0 too
+	Path     string
+	StatusLo int           // 200
+	StatusHi int           // 399
+	Every    time.Duration // 5 s
+	Timeout  time.Duration // 2 s
+	Down     int
+	Up       int
+	Host     string // the Host field (the task's address)
 }
 
 // Route overrides a service's policy for one route. Zero fields override nothing.

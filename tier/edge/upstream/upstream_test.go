@@ -356,14 +356,14 @@ func TestBrokenBodiesDoNotLookWhole(t *testing.T) {
 		"endless extension": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;" + strings.Repeat("a", 9000) + "\r\nhello\r\n0\r\n\r\n",
 	} {
 		f := serve(t, Policy{}, answers(t, text))
-		if res, b, err := f.ask(t, "GET", "/", nil); err == nil {
+		if res, b, err := f.ask(t, "GET", "/", nil); err == nil && res.StatusCode != 502 {
 			t.Errorf("%s: %d, looks whole: %.20q", name, res.StatusCode, b)
 		}
 		two := &http.Transport{Protocols: new(http.Protocols)}
 		two.Protocols.SetUnencryptedHTTP2(true)
 		res, err := two.RoundTrip(httptest.NewRequest("GET", "http://"+f.addr+"/", nil))
 		if err == nil {
-			if _, err = io.ReadAll(res.Body); err == nil {
+			if _, err = io.ReadAll(res.Body); err == nil && res.StatusCode != 502 {
 				t.Errorf("%s: looks whole on HTTP/2", name)
 			}
 		}
@@ -375,7 +375,7 @@ func TestBrokenBodiesDoNotLookWhole(t *testing.T) {
 		}
 		io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
 		b, err := io.ReadAll(c)
-		if err == nil && len(b) > 0 && !strings.Contains(string(b), "Content-Length: 50") {
+		if err == nil && len(b) > 0 && !strings.Contains(string(b), "Content-Length: 50") && !strings.HasPrefix(string(b), "HTTP/1.0 502") {
 			t.Errorf("%s: looks whole on HTTP/1.0: %.200q", name, b)
 		}
 		c.Close()
