@@ -50,6 +50,7 @@ type fill struct {
 	header   http.Header // of a streamed response; not changed
 	got      time.Time   // when it came
 	vary     []varied    // what selects it
+	tags     []string
 	verdict  verdict
 	body     []byte
 	base     int64 // position of body's first byte, once windowed
@@ -274,7 +275,7 @@ func (f *fill) decide(w *fillWriter, status int) {
 		if mayCompress(status, h, v.noTransform) && !listHas(h["Vary"], "Accept-Encoding") {
 			h.Add("Vary", "Accept-Encoding")
 		}
-		f.header = h.Clone()
+		f.header, f.tags = h.Clone(), tagsOf(h, f.q.rule)
 		f.header.Del("Surrogate-Key")
 		f.header.Del("Cache-Tag")
 	}

@@ -282,7 +282,7 @@ func (h *handler) join(w http.ResponseWriter, q *request, e *entry, shared bool,
 			}
 		}
 		flight = q.key + secondary(names, q.r.Header)
-		if f := fl.m[flight]; f != nil {
+		if f := fl.m[flight]; f != nil && !c.purges.outdates(f) {
 			if w != nil {
 				f.enter()
 			}

@@ -155,6 +155,32 @@ func (l *purges) since(stamp uint64, e *entry) bool {
 	return false
 }
 
+// outdates says whether a purge has spoken, or may have, of what a fill that runs will bring: who asks
+// after the purge does not wait for it.
+func (l *purges) outdates(f *fill) bool {
+	l.RLock()
+	defer l.RUnlock()
+	if f.stamp == l.seq {
+		return false
+	}
+	f.mu.Lock()
+	probe := entry{key: f.q.key, release: f.q.rule.Release}
+	known := f.header != nil
+	if known {
+		probe.tags = f.tags
+	}
+	f.mu.Unlock()
+	if l.since(f.stamp, &probe) {
+		return true
+	}
+	for i := len(l.log) - 1; !known && i >= 0 && l.log[i].seq > f.stamp; i-- {
+		if l.log[i].Tag != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // invalidate does what an unsafe request's success asks for (RFC 9111 §4.4): it takes away the target and
 // what Location and Content-Location name on the same origin.
 func (c *Cache) invalidate(q *request, h http.Header) {

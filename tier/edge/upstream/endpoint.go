@@ -19,7 +19,7 @@ const (
 	// spread bounds by how much a slower task is avoided; what it has in flight counts beside.
 	spread = 16
 	// even is the ratio below which two tasks count as equal, so that chance decides between them.
-	even = 1.1
+	even = 1.2
 
 	slowLeast = 50 * time.Millisecond // more than others, that a far slower task must be
 	slowTimes = 5                     // in a row
@@ -103,7 +103,9 @@ func (e *endpoint) latency(now int64) float64 {
 }
 
 // lighter says that a should rather take the next request than b: it has the lower product of
-// requests in flight and latency.
+// requests in flight and the square of its latency. The square, since most of what a task has in
+// flight does not make the next one wait: by the plain product a task ten times slower still gets
+// requests as soon as the others have ten in flight each, and the slowest hundredth is its own.
 func lighter(now int64, a, b *endpoint) bool {
 	la, lb := a.latency(now), b.latency(now)
 	switch {
@@ -113,7 +115,7 @@ func lighter(now int64, a, b *endpoint) bool {
 		la, lb = la+float64(grain), lb+float64(grain)
 		la, lb = min(la, spread*lb), min(lb, spread*la)
 	}
-	return even*la*float64(a.inFlight.Load()+1) < lb*float64(b.inFlight.Load()+1)
+	return even*la*la*float64(a.inFlight.Load()+1) < lb*lb*float64(b.inFlight.Load()+1)
 }
 
 // refused notes that no connection could be made. The next attempt waits, a little longer each time.
