@@ -158,18 +158,12 @@ func (l *purges) since(stamp uint64, e *entry) bool {
 // outdates says whether a purge has spoken, or may have, of what a fill that runs will bring: who asks
 // after the purge does not wait for it.
 func (l *purges) outdates(f *fill) bool {
+	f.mu.Lock() // not under the log's lock: who stores takes the two the other way round
+	probe := entry{key: f.q.key, release: f.q.rule.Release, tags: f.tags}
+	known := f.header != nil
+	f.mu.Unlock()
 	l.RLock()
 	defer l.RUnlock()
-	if f.stamp == l.seq {
-		return false
-	}
-	f.mu.Lock()
-	probe := entry{key: f.q.key, release: f.q.rule.Release}
-	known := f.header != nil
-	if known {
-		probe.tags = f.tags
-	}
-	f.mu.Unlock()
 	if l.since(f.stamp, &probe) {
 		return true
 	}
