@@ -30,7 +30,7 @@ func filled(tb testing.TB, n, size int, header http.Header) *Cache {
 		r := request1("GET", fmt.Sprint("/objects/", i))
 		q := c.newRequest(r, &zeroRule)
 		now := time.Now()
-		c.store(newEntry(q, judge(q, 200, header, now, now), 200, header, make([]byte, size), nil, now), c.purges.stamp())
+		c.store(newEntry(q, judge(q, 200, header, now, now), 200, header, selection(q, header), make([]byte, size), nil, now), c.purges.stamp())
 	}
 	if got := c.Stats().Entries; got != n {
 		tb.Fatalf("%d entries, want %d", got, n)
@@ -77,7 +77,7 @@ func BenchmarkStore(b *testing.B) {
 	b.ReportAllocs()
 	for i := range b.N {
 		q.key = fmt.Sprint("http://example.com/", i)
-		c.store(newEntry(q, judge(q, 200, header, now, now), 200, header, make([]byte, 1024), nil, now), c.purges.stamp())
+		c.store(newEntry(q, judge(q, 200, header, now, now), 200, header, selection(q, header), make([]byte, 1024), nil, now), c.purges.stamp())
 	}
 }
 

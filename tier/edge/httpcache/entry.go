@@ -85,16 +85,15 @@ func (s *Stored) Age(now time.Time) int64 {
 	return max(0, int64((s.InitialAge+now.Sub(s.Born))/time.Second))
 }
 
-// newEntry makes an entry of a response that came whole.
-func newEntry(q *request, v verdict, status int, h http.Header, body []byte, part *span, got time.Time) *entry {
+// newEntry makes an entry of a response that came whole. vary is by what the origin selected it: h may name
+// Accept-Encoding besides, for the codings that the cache makes.
+func newEntry(q *request, v verdict, status int, h http.Header, vary []varied, body []byte, part *span, got time.Time) *entry {
 	e := &entry{
 		key: q.key, route: q.route, release: q.rule.Release, tags: tagsOf(h, q.rule),
 		status: status, header: storedHeader(h, v.omit), body: body, part: part,
-		got: got, age0: v.age, lifetime: v.lifetime,
+		vary: vary, got: got, age0: v.age, lifetime: v.lifetime,
 		rules: entryRules{v.noCache, v.strict, v.immutable, v.noTransform, v.staleRevalidate, v.staleError, v.explicit},
 	}
-	names, _ := varyNames(h)
-	e.vary = selecting(names, q.r.Header)
 	if _, ok := parseDate(e.header.Get("Date"), got); !ok {
 		e.header.Set("Date", got.UTC().Format(http.TimeFormat))
 	}
@@ -134,6 +133,12 @@ func (e *entry) form(h http.Header, body []byte) *Stored {
 	s := &Stored{Status: e.status, Body: body, Born: e.got, InitialAge: e.age0, header: h}
 	s.Head1, s.Block2 = heads(e.status, h)
 	return s
+}
+
+// selection is by what the origin selected its response to a request.
+func selection(q *request, h http.Header) []varied {
+	names, _ := varyNames(h)
+	return selecting(names, q.r.Header)
 }
 
 // statusHit is the member that this cache adds to Cache-Status for a fresh hit (RFC 9211).

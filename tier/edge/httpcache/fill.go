@@ -385,10 +385,11 @@ func (c *Cache) update(q *request, e *entry, h http.Header, sent, now time.Time)
 		merged["Age"] = a
 	}
 	v := judge(q, e.status, merged, sent, now)
-	fresh := newEntry(q, v, e.status, merged, e.body, e.part, now)
-	if _, ok := h["Vary"]; !ok {
-		fresh.vary = e.vary
+	vary := e.vary
+	if _, ok := h["Vary"]; ok {
+		vary = selection(q, h)
 	}
+	fresh := newEntry(q, v, e.status, merged, vary, e.body, e.part, now)
 	if len(h["Surrogate-Key"])+len(h["Cache-Tag"]) == 0 {
 		fresh.tags = e.tags
 	}
@@ -476,7 +477,7 @@ func (f *fill) end(w *fillWriter, panicked any) {
 		f.cut = panicked != nil || !f.windowed && !f.fullLength()
 		f.trailer = trailers(w.header)
 		if !f.cut && !f.windowed {
-			f.result = newEntry(f.q, f.verdict, f.status, w.header, slices.Clip(f.body), nil, f.got)
+			f.result = newEntry(f.q, f.verdict, f.status, w.header, f.vary, slices.Clip(f.body), nil, f.got)
 			f.c.store(f.result, f.stamp)
 		}
 	case letting:

@@ -72,7 +72,7 @@ func judge(q *request, status int, h http.Header, sent, got time.Time) verdict {
 	if overridden {
 		v.omit = append(v.omit, "Set-Cookie", "Set-Cookie2")
 	}
-	v.lifetime, v.explicit = lifetime(ru, d, targeted, status, h, got)
+	v.lifetime, v.explicit = lifetime(ru, d, targeted, status, h, !overridden && hasCookie(h), got)
 	v.staleRevalidate = staleWindow(d.staleRevalidate, ru.StaleRevalidate, d)
 	v.staleError = staleWindow(d.staleError, ru.StaleError, d)
 
@@ -102,8 +102,8 @@ func judge(q *request, status int, h http.Header, sent, got time.Time) verdict {
 }
 
 // lifetime is the freshness lifetime (RFC 9111 §4.2.1) within the rule's bounds. explicit: the response or
-// the rule names it.
-func lifetime(ru *Rule, d directives, targeted bool, status int, h http.Header, got time.Time) (time.Duration, bool) {
+// the rule names it. cookie: it sets one, which is then to be shared only on the response's own word.
+func lifetime(ru *Rule, d directives, targeted bool, status int, h http.Header, cookie bool, got time.Time) (time.Duration, bool) {
 	date, hasDate := parseDate(h.Get("Date"), got)
 	if !hasDate {
 		date = got
@@ -119,9 +119,9 @@ func lifetime(ru *Rule, d directives, targeted bool, status int, h http.Header, 
 		if expires, ok := parseDate(h.Get("Expires"), got); ok && len(h["Expires"]) == 1 {
 			life = expires.Sub(date)
 		}
-	case ru.FreshDefault > 0 && heuristic(status) && !hasCookie(h):
+	case ru.FreshDefault > 0 && heuristic(status) && !cookie:
 		life = ru.FreshDefault
-	case d.noCache || hasCookie(h) || !d.public && !heuristic(status):
+	case d.noCache || cookie || !d.public && !heuristic(status):
 		explicit = false
 	default:
 		explicit = false
@@ -130,7 +130,7 @@ func lifetime(ru *Rule, d directives, targeted bool, status int, h http.Header, 
 		}
 	}
 	if status < 400 || explicit {
-		if ru.FreshMin > 0 && !hasCookie(h) {
+		if ru.FreshMin > 0 && !cookie {
 			life = max(life, ru.FreshMin)
 		}
 	}

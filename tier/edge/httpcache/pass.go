@@ -1,7 +1,9 @@
 package httpcache
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -44,6 +46,7 @@ type passWriter struct {
 	status  int
 	header  http.Header
 	verdict verdict
+	vary    []varied
 	span    *span
 	body    []byte
 }
@@ -96,6 +99,7 @@ func (w *passWriter) consider(status int, h http.Header) {
 		w.c.counts.uncacheable.Add(1)
 		return
 	}
+	w.vary = selection(w.q, h)
 	if mayCompress(status, h, v.noTransform) && !listHas(h["Vary"], "Accept-Encoding") {
 		h.Add("Vary", "Accept-Encoding")
 	}
@@ -128,6 +132,13 @@ func (w *passWriter) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(w.ResponseWriter, r)
 }
 
+// Hijack gives the connection away, for an upgrade.
+func (w *passWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.decided = w.decided || err == nil
+	return conn, rw, err
+}
+
 // Flush sends what was written so far.
 func (w *passWriter) Flush() {
 	if !w.decided {
@@ -146,7 +157,7 @@ func (w *passWriter) keep() {
 		w.keepPart()
 		return
 	}
-	w.c.store(newEntry(w.q, w.verdict, w.status, w.header, w.body, nil, w.got), w.stamp)
+	w.c.store(newEntry(w.q, w.verdict, w.status, w.header, w.vary, w.body, nil, w.got), w.stamp)
 }
 
 // keepPart stores a part; joined to a stored one of the same representation when they touch
@@ -175,7 +186,7 @@ func (w *passWriter) keepPart() {
 	if s.First == 0 && s.Last == s.Total-1 {
 		s, status = nil, http.StatusOK
 	}
-	w.c.store(newEntry(w.q, w.verdict, status, h, body, s, w.got), w.stamp)
+	w.c.store(newEntry(w.q, w.verdict, status, h, w.vary, body, s, w.got), w.stamp)
 }
 
 // parseContentRange reads "bytes first-last/total" (RFC 9110 §14.4); nil: it is not that.
