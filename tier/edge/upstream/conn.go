@@ -32,6 +32,7 @@ type conn struct {
 	net.Conn
 	ep   *endpoint
 	raw  syscall.RawConn // nil when the connection is not a socket
+	fd   uintptr         // of the socket; good while the connection is open, and only its owner closes it
 	buf  []byte
 	own  []byte // buf while nothing is borrowed
 	lent *[]byte
@@ -46,11 +47,10 @@ type conn struct {
 	asked    int64  // clock when this request went out
 	answered bool   // a head of any kind came for this request
 
-	// Results of try and peek, which are made once so that no request allocates them.
-	n    int
-	err  error
-	try  func(uintptr) bool
-	peek func(uintptr) bool
+	// Results of try, which is made once so that no request allocates it.
+	n   int
+	err error
+	try func(uintptr) bool
 }
 
 func newConn(nc net.Conn, ep *endpoint) *conn {
@@ -59,7 +59,9 @@ func newConn(nc net.Conn, ep *endpoint) *conn {
 	c.buf = c.own
 	c.kill = func() { nc.SetDeadline(time.Unix(1, 0)) }
 	if sc, ok := nc.(syscall.Conn); ok {
-		c.raw, _ = sc.SyscallConn()
+		if c.raw, _ = sc.SyscallConn(); c.raw != nil {
+			c.raw.Control(func(fd uintptr) { c.fd = fd })
+		}
 	}
 	c.try = func(fd uintptr) bool {
 		for {
@@ -68,10 +70,6 @@ func newConn(nc net.Conn, ep *endpoint) *conn {
 				return true
 			}
 		}
-	}
-	c.peek = func(fd uintptr) bool {
-		c.err = peekByte(fd)
-		return true
 	}
 	return c
 }
@@ -92,13 +90,7 @@ func peekByte(fd uintptr) error {
 
 // alive says that an idle connection was not closed and carries no byte that nobody asked for.
 func (c *conn) alive() bool {
-	if c.raw == nil {
-		return true
-	}
-	if err := c.raw.Read(c.peek); err != nil {
-		return false
-	}
-	return c.err == syscall.EAGAIN
+	return c.raw == nil || peekByte(c.fd) == syscall.EAGAIN
 }
 
 // Write sends, and counts what was handed to the kernel.

@@ -107,7 +107,7 @@ func (x *exchange) blame(err error) error {
 	var bad *BadBody
 	var request *BadRequest
 	switch {
-	case errors.Is(err, ErrClientGone), errors.Is(err, context.Canceled) || x.r.Context().Err() != nil:
+	case errors.Is(err, ErrClientGone), errors.Is(err, context.Canceled): // not by the context: stopping a sender may end it
 		return ErrClientGone
 	case errors.Is(err, ErrSlow), errors.As(err, &bad), errors.As(err, &request):
 		return err

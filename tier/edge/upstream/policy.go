@@ -150,7 +150,8 @@ type Count struct {
 type Config struct {
 	Name   string
 	Policy Policy
-	// Fail answers a request of which nothing was answered yet; see Status. Nil: plain text.
+	// Fail answers a request of which nothing was answered yet; see Status. A client that is gone
+	// (ErrClientGone) is answered too, by nobody heard: an empty 200 must not be. Nil: plain text.
 	Fail func(w http.ResponseWriter, r *http.Request, err error)
 	// Done is called once for each request, after its last byte.
 	Done func(r *http.Request, res *Result)

@@ -3,7 +3,6 @@ package upstream
 import (
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"time"
 )
@@ -164,7 +163,7 @@ func abort(w http.ResponseWriter, r *http.Request) {
 	if !r.ProtoAtLeast(1, 1) {
 		// An HTTP/1.0 answer without a length ends with its connection: only a reset shows the break.
 		if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
-			if t, ok := c.(*net.TCPConn); ok {
+			if t, ok := c.(interface{ SetLinger(int) error }); ok {
 				t.SetLinger(0)
 			}
 			c.Close()

@@ -164,9 +164,7 @@ func (s *Service) Serve(w http.ResponseWriter, r *http.Request, route Route) {
 	err := x.run()
 	if err != nil && !x.begun {
 		x.result.Status = Status(err)
-		if err != ErrClientGone {
-			s.fail(w, r, err)
-		}
+		s.fail(w, r, err)
 	}
 	x.result.Err, x.result.Total = err, time.Duration(clock()-x.start)
 	if s.done != nil {

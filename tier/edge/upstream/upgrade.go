@@ -168,7 +168,7 @@ func (t *tunnel) send(to net.Conn, p []byte) error {
 }
 
 func rawOf(c net.Conn) syscall.RawConn {
-	if t, ok := c.(*net.TCPConn); ok {
+	if t, ok := c.(syscall.Conn); ok {
 		if raw, err := t.SyscallConn(); err == nil {
 			return raw
 		}
