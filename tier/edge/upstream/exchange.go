@@ -177,8 +177,7 @@ func (x *exchange) judge(e *endpoint, c *conn, err error) (*conn, error) {
 		case f.stage == stageUnsent && x.result.Tries > 0 && !isDial(f.err):
 			x.fresh = true
 		case f.stage != stageUnsent:
-			var bad *BadBody
-			if !errors.As(f.err, &bad) {
+			if Status(f.err) != http.StatusBadRequest && Status(f.err) != http.StatusRequestEntityTooLarge {
 				e.errors.Add(1)
 				e.bad(now, &x.policy.Eject)
 				x.tried = append(x.tried, e)
@@ -308,7 +307,11 @@ func (x *exchange) orAnswer(c *conn, err error) error {
 // await reads the head of the answer, and passes on what comes before it (RFC 9110 §15.2).
 func (x *exchange) await(c *conn) error {
 	if x.up.expects {
-		c.expect(min(time.Second, x.timeout), errNoContinue)
+		wait := time.Second
+		if x.timeout > 0 {
+			wait = min(wait, x.timeout)
+		}
+		c.expect(wait, errNoContinue)
 	}
 	for early := 0; ; early++ {
 		err := c.readHead()

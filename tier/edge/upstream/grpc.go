@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// isGRPC says that a request is gRPC over HTTP/2, which needs HTTP/2 up to the task: trailers, and
+// isGRPC says that a request is gRPC over HTTP/2 or later, which needs HTTP/2 up to the task: trailers, and
 // both bodies at once. gRPC-Web is plain HTTP.
 func isGRPC(r *http.Request) bool {
-	if r.ProtoMajor != 2 {
+	if r.ProtoMajor < 2 {
 		return false
 	}
 	rest, ok := strings.CutPrefix(r.Header.Get("Content-Type"), "application/grpc")

@@ -19,7 +19,8 @@ type Endpoint struct {
 
 // Policy is how a service's tasks are used. The zero value of each field means its default.
 type Policy struct {
-	// Timeout is for the first byte of a response after the last progress of the request (60 s).
+	// Timeout is for the head of a response, and its body when that is short, after the last progress
+	// of the request (60 s; negative: none).
 	Timeout time.Duration
 	// Idle is the silence that ends a response under way or an upgraded connection (10 min).
 	Idle time.Duration

@@ -127,6 +127,13 @@ func (p *pool) sweep(now int64) {
 	}
 }
 
+// open lets connections come back again.
+func (p *pool) open() {
+	p.mu.Lock()
+	p.closed = false
+	p.mu.Unlock()
+}
+
 // close closes what idles; with shut, what comes back later is closed too.
 func (p *pool) close(shut bool) {
 	p.mu.Lock()

@@ -86,6 +86,7 @@ func (s *Service) Update(tasks []Endpoint, down string) {
 		next.all = append(next.all, e)
 		if !t.Draining && t.Weight > 0 && !math.IsInf(t.Weight, 1) {
 			next.add(e, t.Weight)
+			e.pool.open()
 			e.told.Store(false)
 			e.draining.Store(false)
 		}
@@ -161,12 +162,20 @@ func (s *Service) Serve(w http.ResponseWriter, r *http.Request, route Route) {
 	x := exchange{service: s, policy: s.policy.Load(), w: w, r: r, start: clock()}
 	x.timeout = cmp.Or(route.Timeout, x.policy.Timeout)
 	x.hedge = cmp.Or(route.Hedge, x.policy.Hedge)
+	if s.done != nil {
+		defer func() {
+			if x.result.Total == 0 { // the writer panicked
+				x.result.Err, x.result.Total = ErrClientGone, time.Duration(clock()-x.start)
+				s.done(r, &x.result)
+			}
+		}()
+	}
 	err := x.run()
 	if err != nil && !x.begun {
 		x.result.Status = Status(err)
 		s.fail(w, r, err)
 	}
-	x.result.Err, x.result.Total = err, time.Duration(clock()-x.start)
+	x.result.Err, x.result.Total = err, max(time.Duration(clock()-x.start), 1)
 	if s.done != nil {
 		s.done(r, &x.result)
 	}
