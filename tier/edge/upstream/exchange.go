@@ -22,7 +22,8 @@ type exchange struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	start   int64
-	upgrade string // the protocol asked for
+	upgrade string  // the protocol asked for
+	stream  *stream // the client's end of a protocol asked for by CONNECT; nil: its connection
 	up      upload
 	sender  *sender // of the streamed body, once it runs
 	tried   []*endpoint
@@ -56,17 +57,20 @@ func (f *failure) Error() string { return f.err.Error() }
 
 func (x *exchange) run() error {
 	x.service.budget.request(x.start)
-	if x.r.Method == http.MethodConnect {
-		return &BadRequest{"CONNECT makes tunnels, which a service is not for"}
-	}
 	if isGRPC(x.r) {
 		return x.overHTTP2()
 	}
-	x.upgrade = upgradeOf(x.r)
-	if err := x.up.prepare(x.r); err != nil {
-		return err
+	if x.r.Method == http.MethodConnect {
+		if err := x.extended(); err != nil {
+			return err
+		}
+	} else {
+		x.upgrade = upgradeOf(x.r)
+		if err := x.up.prepare(x.r); err != nil {
+			return err
+		}
+		defer x.up.free()
 	}
-	defer x.up.free()
 	x.sticky = x.service.sticks(x.policy, x.r)
 	until := x.start + int64(x.policy.Hold)
 	for {

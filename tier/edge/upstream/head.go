@@ -139,10 +139,11 @@ func (h *head) bodiless(method string) bool {
 // eachField reads field lines up to a blank line, which must end the text.
 func eachField(text string, each func(field) error) error {
 	for {
-		line, rest, ok := strings.Cut(text, "\r\n")
-		if !ok {
-			return errMalformed("the head does not end")
+		end := strings.IndexByte(text, '\r')
+		if end < 0 || end+1 == len(text) || text[end+1] != '\n' {
+			return errMalformed("the head does not end, or has a bare CR")
 		}
+		line, rest := text[:end], text[end+2:]
 		if line == "" {
 			if rest != "" {
 				return errMalformed("bytes after the head")

@@ -37,6 +37,9 @@ func (x *exchange) switchOver(c *conn) error {
 	defer e.leave()
 	defer c.discard()
 	defer x.stopSender(c)
+	if x.stream != nil {
+		return x.switchStream(c)
+	}
 	header := x.w.Header()
 	for _, f := range c.head.fields {
 		if f.name == "Connection" || f.name == "Upgrade" || !hopByHop(f.name) && f.name != "Content-Length" {
