@@ -34,7 +34,9 @@ type Server struct {
 	sweeping  bool
 	closed    bool
 	empty     chan struct{} // closed when a drain has seen the last connection go
-	spare     *os.File      // a descriptor to give up when there are no others
+
+	refusing sync.Mutex
+	spare    *os.File // a descriptor to give up when there are no others; under refusing
 }
 
 // New checks cfg and fills in its defaults. It starts nothing.
@@ -108,7 +110,9 @@ func (s *Server) listen(l net.Listener) bool {
 	s.listeners[l] = struct{}{}
 	if !s.sweeping {
 		s.sweeping = true
+		s.refusing.Lock()
 		s.spare, _ = os.Open(os.DevNull)
+		s.refusing.Unlock()
 		s.running.Go(s.sweep)
 	}
 	return true
@@ -120,26 +124,26 @@ func (s *Server) refuseOne(l net.Listener, err error) bool {
 	if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) {
 		return false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	d, ok := l.(interface{ SetDeadline(time.Time) error })
+	if !ok {
+		return false // Accept could block
+	}
+	s.refusing.Lock()
+	defer s.refusing.Unlock()
+	if s.ctx.Err() != nil {
+		return false
+	}
 	if s.spare == nil {
 		s.spare, _ = os.Open(os.DevNull)
 		return false
 	}
 	s.spare.Close()
-	s.spare = nil
-	type deadline interface{ SetDeadline(time.Time) error }
-	d, ok := l.(deadline)
-	if ok {
-		d.SetDeadline(time.Now().Add(10 * time.Millisecond)) // another listener may have taken it
-	}
+	d.SetDeadline(time.Now().Add(10 * time.Millisecond)) // another process may have taken it
 	c, err := l.Accept()
 	if err == nil {
 		reset(c)
 	}
-	if ok {
-		d.SetDeadline(time.Time{})
-	}
+	d.SetDeadline(time.Time{})
 	s.spare, _ = os.Open(os.DevNull)
 	return err == nil
 }
@@ -313,11 +317,13 @@ func (s *Server) Close() error {
 	for l := range s.listeners {
 		l.Close()
 	}
+	s.mu.Unlock()
+	s.refusing.Lock()
 	if s.spare != nil {
 		s.spare.Close()
 		s.spare = nil
 	}
-	s.mu.Unlock()
+	s.refusing.Unlock()
 	for _, l := range s.all(nil) {
 		l.abort()
 		if l.kept.Load() {
