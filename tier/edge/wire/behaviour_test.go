@@ -313,22 +313,28 @@ func TestUpgradeThroughReverseProxy(t *testing.T) {
 	}
 }
 
-// TestDrainFailsNoRequest drains while clients send as fast as they can; each reconnects to
-// another server when it is told to.
+// TestDrainFailsNoRequest drains one of two servers that accept from the same socket, as an old
+// door and a new one do, while clients send as fast as they can.
 func TestDrainFailsNoRequest(t *testing.T) {
 	speaks(t, func(t *testing.T, secure, two bool) {
 		cfg := handler(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") })
 		cfg.DrainGrace = 300 * time.Millisecond
-		s := start(t, cfg, secure, two)
-		other := start(t, cfg, secure, two)
-		var moved atomic.Bool
-		tr := s.client.Transport.(*http.Transport)
-		tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if moved.Load() {
-				addr = other.addr
-			}
-			return new(net.Dialer).DialContext(ctx, network, addr)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
 		}
+		file, err := l.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		same, err := net.FileListener(file)
+		file.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := startOn(t, l, cfg, secure, two)
+		tr := s.client.Transport.(*http.Transport)
+		tr.MaxIdleConnsPerHost = 8
 		var done, failed atomic.Int64
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
@@ -356,14 +362,14 @@ func TestDrainFailsNoRequest(t *testing.T) {
 			})
 		}
 		until(t, "traffic", func() bool { return done.Load() > 200 })
-		moved.Store(true)
+		other := startOn(t, same, cfg, secure, two)
 		ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
 		defer cancel()
 		if err := s.Drain(ctx); err != nil {
 			t.Error(err)
 		}
 		n := done.Load()
-		until(t, "traffic elsewhere", func() bool { return done.Load() > n+50 })
+		until(t, "traffic at the other", func() bool { return done.Load() > n+50 && other.Conns() > 0 })
 		close(stop)
 		wg.Wait()
 		if failed.Load() > 0 {

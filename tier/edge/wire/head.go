@@ -288,7 +288,6 @@ func known(name string) bool {
 type framing struct {
 	hosts, lengths, codings int
 	host, coding, upgrade   string
-	h2c                     bool
 }
 
 // take reads one known field; skip says that it is not to be among the request's fields.

@@ -40,6 +40,15 @@ type served struct {
 // speaks.
 func start(t testing.TB, cfg Config, secure, two bool) *served {
 	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startOn(t, l, cfg, secure, two)
+}
+
+func startOn(t testing.TB, l net.Listener, cfg Config, secure, two bool) *served {
+	t.Helper()
 	s := &served{}
 	if secure {
 		cert, roots := certificate(t)
@@ -48,10 +57,6 @@ func start(t testing.TB, cfg Config, secure, two bool) *served {
 	}
 	var err error
 	if s.Server, err = New(cfg); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
 		t.Fatal(err)
 	}
 	s.addr = l.Addr().String()
