@@ -192,17 +192,14 @@ func (s *set) soonest() int64 {
 }
 
 // pick takes a task and counts the request as in flight to it; while there is none it waits. The
-// count is raised before the look at draining: once a draining task counts zero, nothing comes.
-func (s *Service) pick(ctx context.Context, p *Policy, tried []*endpoint, want *endpoint, until int64) (*endpoint, error) {
-	waits := false
-	defer func() {
-		if waits {
-			s.held.Add(-1)
-		}
-	}()
+// count is raised before the look at draining: once a draining task counts zero, nothing comes. A
+// request that waited keeps its place among the held ones, since it may have to wait again: waits
+// says so, and leaveHold ends it.
+func (s *Service) pick(ctx context.Context, p *Policy, tried []*endpoint, want *endpoint, until int64, waits *bool) (*endpoint, error) {
+	listens := false
 	for {
 		wake := (<-chan struct{})(nil)
-		if waits {
+		if listens {
 			wake = s.waiting()
 		}
 		set, now := s.set.Load(), clock()
@@ -225,12 +222,15 @@ func (s *Service) pick(ctx context.Context, p *Policy, tried []*endpoint, want *
 		if now >= until {
 			return nil, &Down{s.name, set.down}
 		}
-		if !waits {
+		if !*waits {
 			if s.held.Add(1) > int64(p.HoldMost) {
 				s.held.Add(-1)
 				return nil, &Down{s.name, "too many requests wait for a task"}
 			}
-			waits = true
+			*waits = true
+		}
+		if !listens {
+			listens = true
 			continue // look once more: a task may have come before we listened
 		}
 		timer := time.NewTimer(time.Duration(max(min(until, set.soonest())-now, int64(time.Millisecond))))
@@ -242,5 +242,13 @@ func (s *Service) pick(ctx context.Context, p *Policy, tried []*endpoint, want *
 		case <-timer.C:
 		}
 		timer.Stop()
+	}
+}
+
+// leaveHold gives up a place among the held requests.
+func (s *Service) leaveHold(waits *bool) {
+	if *waits {
+		*waits = false
+		s.held.Add(-1)
 	}
 }

@@ -41,8 +41,9 @@ func tasks(n int) (out []Endpoint) {
 // request makes one request; failed answers are bad.
 func (s *simulated) request(bad func(id string) bool) {
 	begun := clock()
-	e, err := s.pick(context.Background(), s.p, nil, nil, begun+int64(s.p.Hold))
+	e, err := s.pick(context.Background(), s.p, nil, nil, begun+int64(s.p.Hold), new(bool))
 	if err != nil {
+		s.held.Store(0)
 		return
 	}
 	asked := clock()
@@ -258,12 +259,14 @@ func TestHoldEnds(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
-			if _, err := s.pick(ctx, s.p, nil, nil, clock()+int64(time.Hour)); err != ErrClientGone {
+			waits := false
+			if _, err := s.pick(ctx, s.p, nil, nil, clock()+int64(time.Hour), &waits); err != ErrClientGone {
 				t.Error(err)
 			}
+			s.leaveHold(&waits)
 		}()
 		synctest.Wait()
-		if _, err := s.pick(t.Context(), s.p, nil, nil, clock()+int64(time.Hour)); err == nil || Status(err) != http.StatusServiceUnavailable {
+		if _, err := s.pick(t.Context(), s.p, nil, nil, clock()+int64(time.Hour), new(bool)); err == nil || Status(err) != http.StatusServiceUnavailable {
 			t.Error("more were held than allowed", err)
 		}
 		cancel()

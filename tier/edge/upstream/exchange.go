@@ -28,6 +28,7 @@ type exchange struct {
 	sender  *sender // of the streamed body, once it runs
 	tried   []*endpoint
 	sticky  *endpoint // whom the client's cookie names
+	held    bool      // has a place among the held
 	fresh   bool      // pooled connections are not to be trusted now
 	hedged  bool      // a second task is asked meanwhile: nothing is passed on early
 	begun   bool      // the answer: no other can be given
@@ -57,6 +58,7 @@ func (f *failure) Error() string { return f.err.Error() }
 
 func (x *exchange) run() error {
 	x.service.budget.request(x.start)
+	defer x.service.leaveHold(&x.held)
 	if isGRPC(x.r) {
 		return x.overHTTP2()
 	}
@@ -76,6 +78,7 @@ func (x *exchange) run() error {
 	for {
 		c, err := x.try(until)
 		if err == nil {
+			x.service.leaveHold(&x.held)
 			return x.relay(c)
 		}
 		var f *failure
@@ -122,7 +125,7 @@ func (x *exchange) blame(err error) error {
 // pick takes a task and notes how long that took.
 func (x *exchange) pick(until int64) (*endpoint, error) {
 	before := clock()
-	e, err := x.service.pick(x.r.Context(), x.policy, x.tried, x.sticky, until)
+	e, err := x.service.pick(x.r.Context(), x.policy, x.tried, x.sticky, until, &x.held)
 	if waited := clock() - before; waited > int64(time.Millisecond) {
 		x.result.Queue += time.Duration(waited)
 	}

@@ -81,6 +81,9 @@ func (x *exchange) call(e *endpoint) error {
 	e.requests.Add(1)
 	x.result.Tries++
 	res, err := x.service.h2c.get().RoundTrip(out)
+	if err == nil {
+		x.service.leaveHold(&x.held)
+	}
 	now := clock()
 	if err != nil {
 		if cause := context.Cause(ctx); cause == ErrSlow {

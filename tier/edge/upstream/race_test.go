@@ -300,8 +300,8 @@ func TestRequestsAreHeldWhileAllTasksAreGone(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "all are held", func() bool { return f.Held() >= 19 })
-	if status, b := f.get(t, "/"); status != 503 && status != 200 {
+	eventually(t, "all are held", func() bool { return f.Held() == 20 })
+	if status, b := f.get(t, "/"); status != 503 || !strings.Contains(b, "too many") {
 		t.Error(status, b)
 	}
 	// It stays away long enough for the pauses between attempts to have grown.

@@ -215,7 +215,7 @@ func TestPlainStreamsPassBothWaysAtOnce(t *testing.T) {
 		if err != nil {
 			return
 		}
-		io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
 		lines := bufio.NewReader(r.Body)
 		for {
 			line, err := lines.ReadString('\n')
