@@ -317,7 +317,11 @@ func TestUpgradeThroughReverseProxy(t *testing.T) {
 // door and a new one do, while clients send as fast as they can.
 func TestDrainFailsNoRequest(t *testing.T) {
 	speaks(t, func(t *testing.T, secure, two bool) {
-		cfg := handler(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") })
+		var handled atomic.Int64
+		cfg := handler(func(w http.ResponseWriter, r *http.Request) {
+			handled.Add(1)
+			io.WriteString(w, "ok")
+		})
 		cfg.DrainGrace = 300 * time.Millisecond
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -346,8 +350,14 @@ func TestDrainFailsNoRequest(t *testing.T) {
 						return
 					default:
 					}
-					// A body that cannot be sent again: the client may not hide a failure.
-					req, _ := http.NewRequestWithContext(t.Context(), "POST", s.url("/"), io.MultiReader(strings.NewReader("x")))
+					// A body that cannot be sent again: the client may not hide a failure. Of HTTP/2,
+					// net/http's client needs one that can: it closes a connection that said GOAWAY
+					// under a request that has it already, and has not sent it.
+					var b io.Reader = strings.NewReader("x")
+					if !two {
+						b = io.MultiReader(b)
+					}
+					req, _ := http.NewRequestWithContext(t.Context(), "POST", s.url("/"), b)
 					res, err := s.client.Do(req)
 					if err == nil {
 						_, err = io.ReadAll(res.Body)
@@ -374,6 +384,9 @@ func TestDrainFailsNoRequest(t *testing.T) {
 		wg.Wait()
 		if failed.Load() > 0 {
 			t.Errorf("%d of %d failed", failed.Load(), done.Load())
+		}
+		if handled.Load() != done.Load() {
+			t.Errorf("%d handled of %d", handled.Load(), done.Load())
 		}
 		tr.CloseIdleConnections()
 	})

@@ -49,6 +49,7 @@ type conn2 struct {
 	uploads   int // streams whose body is under way
 	goingAway int // 1: said that we will; 2: said with which stream we end
 	saidAt    int64
+	heard     bool // the client acknowledged a PING that came after
 	closeNow  bool
 }
 
@@ -363,7 +364,7 @@ func (c *conn2) pingFrame(flags byte, id uint32, p []byte) error {
 	defer c.mu.Unlock()
 	if flags&flagAck != 0 {
 		if c.goingAway == 1 && binary.BigEndian.Uint64(p) == drainCookie {
-			c.depart()
+			c.heard = true
 		}
 		return nil
 	}
@@ -376,8 +377,9 @@ func (c *conn2) pingFrame(flags byte, id uint32, p []byte) error {
 	return nil
 }
 
-// drain says that the connection will go away; when the client has heard it, depart says which
-// stream was the last. Requests that were under way meanwhile are answered.
+// drain says that the connection will go away; half a second after that, when the client has heard
+// it, or after a second, depart says which stream was the last. Requests that were under way
+// meanwhile are answered: a client may acknowledge on one thread what another has not noticed.
 func (c *conn2) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -421,8 +423,8 @@ func (c *conn2) goAway(last uint32, why code, debug string) {
 func (c *conn2) sweep(now int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.goingAway == 1 && now-c.saidAt > 1000 {
-		c.depart() // the client does not answer
+	if d := now - c.saidAt; c.goingAway == 1 && (d > 1000 || c.heard && d > 500) {
+		c.depart()
 	}
 	stall, rate := c.srv.cfg.WriteTimeout.Milliseconds(), c.srv.cfg.BodyRate
 	for _, st := range c.streams {
