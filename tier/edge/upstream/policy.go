@@ -154,9 +154,9 @@ type Config struct {
 	// Fail answers a request of which nothing was answered yet; see Status. A client that is gone
 	// (ErrClientGone) is answered too, by nobody heard: an empty 200 must not be. Nil: plain text.
 	Fail func(w http.ResponseWriter, r *http.Request, err error)
-	// Done is called once for each request, after its last byte.
+	// Done is called once for each request, after its last byte. It must not keep res.
 	Done func(r *http.Request, res *Result)
 	// Drained is called with the id of a draining task when nothing is in flight to it any more.
-	// Nothing will be. It may be called under locks of the caller of Update; it must not block.
+	// Nothing will be. It may be called while Update runs: it must neither block nor call the Service.
 	Drained func(id string)
 }

@@ -264,7 +264,7 @@ func TestRollingRestartsReachNobody(t *testing.T) {
 			}
 		})
 	}
-	for i := range 12 {
+	for i := range 8 {
 		before := good.Load()
 		eventually(t, "requests pass", func() bool { return good.Load() > before+100 || bad.Load() > 0 })
 		r := tasks[i%2]
