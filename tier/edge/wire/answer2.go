@@ -183,21 +183,21 @@ func (a *answer2) send(p []byte, end bool) error {
 		c.out = appendBlock(c.out, st.id, block, flags)
 		if flags != 0 {
 			c.localEnds(st)
-			c.flush()
+			c.flushSoon()
 			return nil
 		}
 	} else if end && len(p) == 0 {
 		c.need()
 		c.out = appendFrameHead(c.out, 0, frameData, flagEndStream, st.id)
 		c.localEnds(st)
-		c.flush()
+		c.flushSoon()
 		return nil
 	}
 	if len(p) > 0 {
 		st.pend, st.pendEnd = p, end
 		c.queue(st)
 	}
-	c.flush()
+	c.flushSoon()
 	for len(st.pend) > 0 && !st.gone && c.err == nil && !st.write.past {
 		st.cond.Wait()
 	}
@@ -294,7 +294,7 @@ func (a *answer2) finish() {
 	if !st.gone {
 		c.abandon(st, codeNone) // the answer is whole and the rest of the body not wanted
 	}
-	c.flush()
+	c.flushSoon()
 }
 
 func (a *answer2) release() {

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"io"
+	"runtime"
 )
 
 // need sees to it that out has room to append to. Under c.mu.
@@ -35,6 +36,24 @@ func (c *conn2) flush() {
 	}
 	c.writing = false
 	c.room.Broadcast()
+}
+
+// flushSoon is flush for handlers: while others run that may finish in the same moment, it lets them
+// go first, so that their answers leave in one write. Under c.mu.
+func (c *conn2) flushSoon() {
+	if c.running < 2 || c.writing {
+		c.flush()
+		return
+	}
+	c.pump()
+	if len(c.out) == 0 || c.err != nil {
+		return
+	}
+	c.writing = true
+	c.srv.running.Go(func() {
+		runtime.Gosched()
+		c.writeOn()
+	})
 }
 
 // flushAll writes all that is queued. Under c.mu.

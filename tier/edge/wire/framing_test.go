@@ -314,3 +314,86 @@ func readBody(h *head, rest []byte) ([]byte, error) {
 	b := &body1{c: c, chunked: h.chunked, left: max(0, h.length), ended: !h.hasBody(), trailer: &trailer}
 	return io.ReadAll(b)
 }
+
+// FuzzHTTP1Loop holds a whole connection to net/http's reading of the same bytes: the requests that
+// reach the handler are the ones net/http would see, with the same bodies, in the same order.
+func FuzzHTTP1Loop(f *testing.F) {
+	for _, s := range []string{
+		"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /hit HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\r\nGET /b HTTP/1.0\r\n\r\n",
+		"POST /leave HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\nabcdefghiGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /leave HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nFF;a\r\nabcdefghi\r\n0\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+		"HEAD /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n\r\nOPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /b",
+	} {
+		f.Add([]byte(s))
+	}
+	var seen []string
+	srv, err := New(Config{
+		Hits: stored{"a/hit": hello("stored")},
+		Served: func(r *Request, _ *Hit, _ int64, _ time.Duration) {
+			seen = append(seen, r.Method+" "+r.Target+" ")
+		},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.RequestURI, "/leave") {
+				seen = append(seen, r.Method+" "+r.RequestURI+" left")
+				return
+			}
+			b, err := io.ReadAll(r.Body)
+			if err != nil {
+				b = []byte("broken")
+			}
+			seen = append(seen, r.Method+" "+r.RequestURI+" "+string(b))
+		}),
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	l := newPipes()
+	go srv.Serve(l)
+	f.Cleanup(func() { srv.Close() })
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if bytes.HasPrefix(in, []byte("PRI")) {
+			return // HTTP/2
+		}
+		seen = nil
+		c := l.dial()
+		done := make(chan struct{})
+		go func() { io.Copy(io.Discard, c); close(done) }()
+		c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		c.Write(in)
+		// End what was begun in a way that nothing takes for a request, then leave.
+		c.Write([]byte("\x00\n\x00\n"))
+		select {
+		case <-done:
+		case <-time.After(50 * time.Millisecond): // a body that has not come whole
+		}
+		c.Close()
+		<-done
+		until(t, "the connection to end", func() bool { return srv.Conns() == 0 })
+		br := bufio.NewReader(bytes.NewReader(append(bytes.Clone(in), "\x00\n\x00\n"...)))
+		for i, got := range seen {
+			if b, _ := br.Peek(2); string(b) == "\r\n" {
+				br.Discard(2)
+			}
+			q, err := http.ReadRequest(br)
+			if err != nil {
+				t.Fatalf("%q: request %d is %q, net/http: %v", in, i, got, err)
+			}
+			b, err := io.ReadAll(q.Body)
+			if err != nil {
+				b = []byte("broken")
+			}
+			want := q.Method + " " + q.RequestURI + " " + string(b)
+			if u, ok := strings.CutPrefix(q.RequestURI, "http"); ok && strings.Contains(u, "://") {
+				continue // of the absolute form the host is another field
+			}
+			if strings.HasSuffix(got, " left") {
+				want = q.Method + " " + q.RequestURI + " left"
+			}
+			if got != want && !strings.HasSuffix(got, " broken") {
+				t.Fatalf("%q: request %d is %q, net/http: %q", in, i, got, want)
+			}
+		}
+	})
+}

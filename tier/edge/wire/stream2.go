@@ -146,8 +146,8 @@ func (c *conn2) run(st *stream) {
 		st.read.stop()
 		st.write.stop()
 		st.shutBody()
+		c.flushSoon()
 		c.running--
-		c.flush()
 		c.leave()
 		c.mu.Unlock()
 	}()
