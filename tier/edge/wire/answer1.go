@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,9 +39,9 @@ type answer1 struct {
 	chunked    bool
 	untilClose bool // HTTP/1.0 without a length
 	hijacked   bool
-	deadlines  bool
-	early      *buffer // body before the head was sent
-	n          int     // bytes in early
+	deadlines  atomic.Bool // the handler set some
+	early      *buffer     // body before the head was sent
+	n          int         // bytes in early
 	err        error
 }
 
@@ -83,6 +84,7 @@ func (a *answer1) writeHeader(status int) {
 		}
 	}
 	if status == http.StatusSwitchingProtocols {
+		a.c.head.close = true // unless it is hijacked, nobody speaks the other protocol
 		a.begin()
 		a.note(a.c.flush())
 	}
@@ -290,13 +292,13 @@ func (a *answer1) Flush() { a.FlushError() }
 
 // SetReadDeadline is for http.ResponseController.
 func (a *answer1) SetReadDeadline(t time.Time) error {
-	a.deadlines = true
+	a.deadlines.Store(true)
 	return a.c.rw.SetReadDeadline(t)
 }
 
 // SetWriteDeadline is for http.ResponseController.
 func (a *answer1) SetWriteDeadline(t time.Time) error {
-	a.deadlines = true
+	a.deadlines.Store(true)
 	return a.c.rw.SetWriteDeadline(t)
 }
 
@@ -307,7 +309,7 @@ func (a *answer1) EnableFullDuplex() error { return nil }
 func (a *answer1) finish() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.deadlines {
+	if a.deadlines.Load() {
 		a.c.rw.SetDeadline(time.Time{})
 	}
 	if a.status == 0 {

@@ -18,16 +18,15 @@ func (c *conn2) need() {
 // is left to a goroutine, so that nobody is kept from their own work. Under c.mu, which it releases
 // while it writes.
 func (c *conn2) flush() {
+	if c.uploads > 0 { // the client may be waiting for us to read before it reads
+		c.flushAside()
+		return
+	}
 	c.pump()
 	if c.writing || len(c.out) == 0 || c.err != nil {
 		return
 	}
 	c.writing = true
-	if c.uploads > 0 {
-		// The client may be waiting for us to read before it reads.
-		c.srv.running.Go(c.writeOn)
-		return
-	}
 	c.writeBatch()
 	c.pump()
 	if len(c.out) > 0 && c.err == nil {
@@ -36,6 +35,15 @@ func (c *conn2) flush() {
 	}
 	c.writing = false
 	c.room.Broadcast()
+}
+
+// flushAside is flush for who must never wait: another goroutine writes. Under c.mu.
+func (c *conn2) flushAside() {
+	c.pump()
+	if !c.writing && len(c.out) > 0 && c.err == nil {
+		c.writing = true
+		c.srv.running.Go(c.writeOn)
+	}
 }
 
 // flushSoon is flush for handlers: while others run that may finish in the same moment, it lets them

@@ -391,14 +391,14 @@ func (c *conn2) drain() {
 	c.goAway(maxWindow, codeNone, "")
 	c.out = appendFrameHead(c.out, 8, framePing, 0, 0)
 	c.out = binary.BigEndian.AppendUint64(c.out, drainCookie)
-	c.flush()
+	c.flushAside()
 }
 
 // depart sends the last GOAWAY. Under c.mu.
 func (c *conn2) depart() {
 	c.goingAway = 2
 	c.goAway(c.lastID, codeNone, "")
-	c.flush()
+	c.flushAside()
 	c.leave()
 }
 
@@ -443,5 +443,5 @@ func (c *conn2) sweep(now int64) {
 			c.abandon(st, codeCancel)
 		}
 	}
-	c.flush()
+	c.flushAside()
 }

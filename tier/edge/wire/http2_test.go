@@ -26,8 +26,7 @@ type peer struct {
 
 // newPeer greets a server and reads what it says.
 func newPeer(t testing.TB, c net.Conn) *peer {
-	p := &peer{t: t, c: c, fr: http2.NewFramer(c, c), in: make(chan http2.Frame, 100_000)}
-	p.enc = hpack.NewEncoder(&p.buf)
+	p := (&peer{t: t, c: c, fr: http2.NewFramer(c, c), in: make(chan http2.Frame, 100_000)}).init()
 	go func() {
 		defer close(p.in)
 		for {
@@ -53,6 +52,11 @@ func newPeer(t testing.TB, c net.Conn) *peer {
 	}()
 	io.WriteString(c, preface)
 	p.fr.WriteSettings()
+	return p
+}
+
+func (p *peer) init() *peer {
+	p.enc = hpack.NewEncoder(&p.buf)
 	return p
 }
 
@@ -292,8 +296,7 @@ func FuzzHTTP2(f *testing.F) {
 		f.Add(bytes.Clone(buf.Bytes()))
 		buf.Reset()
 	}
-	p := &peer{}
-	p.enc = hpack.NewEncoder(&p.buf)
+	p := new(peer).init()
 	fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
 	fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.get("/hit"), EndStream: true, EndHeaders: true})
 	fr.WriteWindowUpdate(1, 100)

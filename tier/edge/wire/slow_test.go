@@ -230,6 +230,41 @@ func TestStreamWithoutWindow(t *testing.T) {
 	})
 }
 
+// TestSweepNeverWaits: a client that takes nothing does not keep others from their limits.
+func TestSweepNeverWaits(t *testing.T) {
+	virtual(t, handler(func(w http.ResponseWriter, r *http.Request) {
+		w.Write(make([]byte, 1<<20))
+	}), false, func(t *testing.T, dial func() net.Conn) {
+		c := dial()
+		fr := http2.NewFramer(c, c)
+		go func() {
+			io.WriteString(c, preface)
+			fr.WriteSettings()
+			fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: new(peer).init().get("/"), EndStream: true, EndHeaders: true})
+		}()
+		for got := uint32(0); got < defaultWindow; { // then the window is empty, and nobody reads
+			f, err := fr.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f, is := f.(*http2.DataFrame); is {
+				got += f.Length
+			}
+		}
+		time.Sleep(32 * time.Second)
+		slow := dial()
+		begun := time.Now()
+		go io.WriteString(slow, "G")
+		res, err := http.ReadResponse(bufio.NewReader(slow), nil)
+		if err != nil || res.StatusCode != http.StatusRequestTimeout {
+			t.Error(res, err)
+		}
+		took(t, "408", begun, 10*time.Second)
+		c.Close()
+		slow.Close()
+	})
+}
+
 func TestIdleHTTP2SaysGoodbye(t *testing.T) {
 	virtual(t, handler(ok), false, func(t *testing.T, dial func() net.Conn) {
 		p := newPeer(t, dial())

@@ -84,7 +84,7 @@ type Config struct {
 	Handler http.Handler
 	Hits    Hits // nil: no stored responses
 	// Served is told of each hit: body bytes queued, time since the head was read. It runs on the
-	// connection's goroutine; r is good for the call only.
+	// connection's goroutine, under its lock, and must not block; r is good for the call only.
 	Served func(r *Request, h *Hit, bytes int64, took time.Duration)
 	// Refused is told of each message that was answered by the loop itself because it broke the
 	// protocol or a limit.
