@@ -212,14 +212,19 @@ func (b *body) readTrailer(idle waiter) error {
 	if b.size += len(line); b.size > maxHead || len(b.trailers) == maxFields {
 		return errMalformed("trailers too large")
 	}
-	return eachField(string(line)+"\r\n\r\n", func(f field) error {
-		switch {
-		case hopByHop(f.name), f.name == "Content-Length", f.name == "Host", f.name == "Content-Encoding", f.name == "Content-Type", f.name == "Content-Range", f.name == "Set-Cookie":
-		default:
-			b.trailers = append(b.trailers, f)
-		}
-		return nil
-	})
+	f, _, _, err := nextField(string(line) + "\r\n")
+	if err == nil && !hopByHop(f.name) && !framing(f.name) {
+		b.trailers = append(b.trailers, f)
+	}
+	return err
+}
+
+func framing(name string) bool {
+	switch name {
+	case "Content-Length", "Host", "Content-Encoding", "Content-Type", "Content-Range", "Set-Cookie":
+		return true
+	}
+	return false
 }
 
 // over says that the body was read to its true end.

@@ -48,15 +48,22 @@ func (h *head) parse(text string) error {
 	}
 	h.close = h.minor == 0
 	coded := false
-	err := eachField(rest, func(f field) error {
+	for {
+		f, left, more, err := nextField(rest)
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
 		if len(h.fields) == maxFields {
 			return errMalformed("too many fields")
 		}
 		h.fields = append(h.fields, f)
-		return h.meaning(f, &coded)
-	})
-	if err != nil {
-		return err
+		if err := h.meaning(f, &coded); err != nil {
+			return err
+		}
+		rest = left
 	}
 	if coded && h.length >= 0 {
 		return errMalformed("both Content-Length and Transfer-Encoding")
@@ -106,7 +113,7 @@ func (h *head) meaning(f field, coded *bool) error {
 		*coded, h.chunked = true, true
 	case "Connection":
 		for v := range strings.SplitSeq(f.value, ",") {
-			switch v = strings.ToLower(strings.Trim(v, " \t")); v {
+			switch v = strings.ToLower(trim(v)); v {
 			case "":
 			case "close":
 				h.close = true
@@ -136,47 +143,53 @@ func (h *head) bodiless(method string) bool {
 	return method == http.MethodHead || h.status < 200 || h.status == http.StatusNoContent || h.status == http.StatusNotModified
 }
 
-// eachField reads field lines up to a blank line, which must end the text.
-func eachField(text string, each func(field) error) error {
-	for {
-		end := strings.IndexByte(text, '\r')
-		if end < 0 || end+1 == len(text) || text[end+1] != '\n' {
-			return errMalformed("the head does not end, or has a bare CR")
-		}
-		line, rest := text[:end], text[end+2:]
-		if line == "" {
-			if rest != "" {
-				return errMalformed("bytes after the head")
-			}
-			return nil
-		}
-		colon := strings.IndexByte(line, ':')
-		if colon <= 0 {
-			return errMalformed("field without a name")
-		}
-		name, canonical := line[:colon], true
-		for i := range colon {
-			c := name[i]
-			if !token[c] {
-				return errMalformed("field name")
-			}
-			first := i == 0 || name[i-1] == '-'
-			if first && 'a' <= c && c <= 'z' || !first && 'A' <= c && c <= 'Z' {
-				canonical = false
-			}
-		}
-		if !canonical {
-			name = textproto.CanonicalMIMEHeaderKey(name)
-		}
-		value := strings.Trim(line[colon+1:], " \t")
-		if !clean(value) {
-			return errMalformed("field value")
-		}
-		if err := each(field{name, value}); err != nil {
-			return err
-		}
-		text = rest
+// nextField reads one field line; more is false after the blank line, which must end the text.
+func nextField(text string) (f field, rest string, more bool, err error) {
+	end := strings.IndexByte(text, '\r')
+	if end < 0 || end+1 == len(text) || text[end+1] != '\n' {
+		return f, "", false, errMalformed("the head does not end, or has a bare CR")
 	}
+	line, rest := text[:end], text[end+2:]
+	if line == "" {
+		if rest != "" {
+			return f, "", false, errMalformed("bytes after the head")
+		}
+		return f, "", false, nil
+	}
+	colon := strings.IndexByte(line, ':')
+	if colon <= 0 {
+		return f, "", false, errMalformed("field without a name")
+	}
+	name, canonical, first := line[:colon], true, true
+	for i := range len(name) {
+		c := name[i]
+		if !token[c] {
+			return f, "", false, errMalformed("field name")
+		}
+		if first && 'a' <= c && c <= 'z' || !first && 'A' <= c && c <= 'Z' {
+			canonical = false
+		}
+		first = c == '-'
+	}
+	if !canonical {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+	}
+	value := trim(line[colon+1:])
+	if !clean(value) {
+		return f, "", false, errMalformed("field value")
+	}
+	return field{name, value}, rest, true, nil
+}
+
+// trim takes off optional whitespace (RFC 9110 §5.6.3).
+func trim(s string) string {
+	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
 }
 
 // clean says that a field value or reason has no control character but tab (RFC 9110 §5.5).
@@ -215,7 +228,7 @@ func decimal(s string) (int64, bool) {
 // keepAlive reads "timeout=5, max=100", as Node and others say it.
 func keepAlive(v string) time.Duration {
 	for p := range strings.SplitSeq(v, ",") {
-		if k, s, ok := strings.Cut(strings.Trim(p, " \t"), "="); ok && strings.EqualFold(k, "timeout") {
+		if k, s, ok := strings.Cut(trim(p), "="); ok && strings.EqualFold(k, "timeout") {
 			if n, ok := decimal(s); ok && n < 1<<20 {
 				return time.Duration(n) * time.Second
 			}

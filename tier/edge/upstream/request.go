@@ -74,7 +74,7 @@ func dropped(name string, trusted bool) bool {
 func connectionLists(connection []string, name string) bool {
 	for _, c := range connection {
 		for v := range strings.SplitSeq(c, ",") {
-			if strings.EqualFold(strings.Trim(v, " \t"), name) {
+			if strings.EqualFold(trim(v), name) {
 				return true
 			}
 		}
