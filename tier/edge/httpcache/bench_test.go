@@ -22,7 +22,7 @@ func (f *lookupFields) Value(name string) (string, int) {
 
 // filled is a cache with n responses of size bytes at /objects/0 and so on.
 func filled(tb testing.TB, n, size int, header http.Header) *Cache {
-	c, err := New(Config{Memory: int64(n) * int64(size+4096)})
+	c, err := New(Config{Memory: max(1<<20, int64(n)*int64(size+4096))})
 	if err != nil {
 		tb.Fatal(err)
 	}

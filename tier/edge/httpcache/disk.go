@@ -292,7 +292,7 @@ func (d *disk) forgetURL(u string) {
 }
 
 // purge takes away what p covers, durably.
-func (d *disk) purge(p Purge) (n int) {
+func (d *disk) purge(p Purge) (gone []*diskFile) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for el := d.recent.Front(); el != nil; {
@@ -300,15 +300,15 @@ func (d *disk) purge(p Purge) (n int) {
 		el = el.Next()
 		if p.covers(f.Key, f.Tags, f.Release) {
 			d.remove(f)
-			n++
+			gone = append(gone, f)
 		}
 	}
-	if n > 0 && d.journal != nil {
+	if len(gone) > 0 && d.journal != nil {
 		if err := d.journal.Sync(); err != nil {
 			d.log.Warn("sync cache journal", "err", err)
 		}
 	}
-	return n
+	return gone
 }
 
 // find reads the newest stored response that the request selects.

@@ -1,6 +1,9 @@
 package httpcache
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+)
 
 // Lookup is what the fast door reads of a request. Strings may be views of a buffer: none is kept.
 type Lookup struct {
@@ -28,7 +31,7 @@ func Disturbs(name string) bool {
 // says nothing else of the response. Hit allocates nothing for requests whose key fits 512 bytes and whose
 // selecting fields are written as in the request that filled the store.
 func (c *Cache) Hit(l *Lookup) *Stored {
-	if !l.Plain || l.Method != http.MethodGet && l.Method != http.MethodHead || len(l.Target) == 0 || l.Target[0] != '/' {
+	if !l.Plain || l.Method != http.MethodGet && l.Method != http.MethodHead || len(l.Target) == 0 || l.Target[0] != '/' || strings.IndexByte(l.Target, keySeparator) >= 0 {
 		return nil
 	}
 	ru := l.Rule

@@ -3,6 +3,7 @@ package httpcache
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -31,9 +32,17 @@ func (c *Cache) Purge(p Purge) int {
 		}
 	})
 	c.memory.drop(found)
-	n := len(found)
-	if c.disk != nil {
-		n += c.disk.purge(p)
+	if c.disk == nil {
+		return len(found)
+	}
+	files := c.disk.purge(p)
+	n := len(found) + len(files)
+	inMemory := make(map[string][]*entry, len(found))
+	for _, e := range found {
+		inMemory[e.key] = append(inMemory[e.key], e)
+	}
+	for _, f := range files { // what both tiers had counts once
+		n -= b2i(slices.ContainsFunc(inMemory[f.Key], func(e *entry) bool { return e.variantOf(&entry{vary: f.Vary}) }))
 	}
 	return n
 }
