@@ -284,7 +284,7 @@ func (s *Server) sweep() {
 // HTTP/2 connection gets GOAWAY and finishes its streams. An idle connection is not closed in the
 // moment in which a request may be on its way to it, as http.Server.Shutdown does, but when it has
 // been idle for DrainGrace. Drain returns nil when the last connection is gone, hijacked ones
-// included, or ctx's error when it ends first; then Close is still to be called.
+// included, or ctx's error when it ends first. Close is to be called either way.
 func (s *Server) Drain(ctx context.Context) error {
 	s.mu.Lock()
 	first := !s.draining.Swap(true)

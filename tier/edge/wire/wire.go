@@ -98,7 +98,7 @@ type Config struct {
 	Log         *slog.Logger // nil: slog.Default
 
 	MaxHeader        int           // bytes of a request head; 32 KiB. Beyond: 431
-	MaxConns         int           // open connections; three quarters of the limit of open files. Beyond: refused
+	MaxConns         int           // open connections; seven eighths of the limit of open files. Beyond: refused
 	MaxStreams       int           // concurrent streams of an HTTP/2 connection; 250
 	HandshakeTimeout time.Duration // 10 s
 	HeaderTimeout    time.Duration // from a head's first byte to its last; 10 s. Beyond: 408
@@ -138,7 +138,7 @@ func (c *Config) complete() error {
 		c.BaseContext = context.Background()
 	}
 	if c.MaxConns == 0 {
-		c.MaxConns = openFiles() * 3 / 4
+		c.MaxConns = openFiles() / 8 * 7
 	}
 	if c.TLS != nil {
 		c.TLS = c.TLS.Clone()
