@@ -45,8 +45,8 @@ func TCP(base, token string) *Client {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 func (c *Client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
-	var r io.Reader
-	if body != nil {
+	r, raw := body.(io.Reader)
+	if body != nil && !raw {
 		b, err := json.Marshal(body)
 		if err != nil {
 			return nil, fmt.Errorf("encode request: %w", err)
@@ -107,6 +107,12 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 func do(ctx context.Context, c *Client, method, path string, body any) error {
 	_, err := call[struct{}](ctx, c, method, path, body)
 	return err
+}
+
+// Upload implements API.
+func (c *Client) Upload(ctx context.Context, origin string, files io.Reader) (string, error) {
+	v, err := call[struct{ Dir string }](ctx, c, http.MethodPost, "/v1/sources?origin="+url.QueryEscape(origin), files)
+	return v.Dir, err
 }
 
 // follow reads a stream of T until it ends, yield errs, or ctx ends.

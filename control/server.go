@@ -26,6 +26,7 @@ func Handler(api API, local bool) http.Handler {
 	mux.HandleFunc("POST /v1/house/shutdown", s.shutdown)
 	mux.HandleFunc("POST /v1/house/upgrade", s.upgrade)
 	mux.HandleFunc("POST /v1/deploys", s.deploy)
+	mux.HandleFunc("POST /v1/sources", s.upload)
 	mux.HandleFunc("GET /v1/kept", s.kept)
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("GET /v1/audit", s.audit)
@@ -126,6 +127,14 @@ func (s server) deploy(w http.ResponseWriter, r *http.Request) {
 	if read(w, r, &req) {
 		reply(w)(s.api.Deploy(r.Context(), req))
 	}
+}
+
+func (s server) upload(w http.ResponseWriter, r *http.Request) {
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Time{})
+	rc.SetWriteDeadline(time.Time{})
+	dir, err := s.api.Upload(r.Context(), r.FormValue("origin"), r.Body)
+	reply(w)(map[string]string{"dir": dir}, err)
 }
 
 func (s server) rollback(w http.ResponseWriter, r *http.Request) {

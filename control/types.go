@@ -18,6 +18,10 @@ import (
 // HTTP. Errors are *tenfold.Error.
 type API interface {
 	House(ctx context.Context) (House, error)
+	// Upload takes a project's files (a tar stream of source.Pack) when the daemon cannot read them
+	// where they are, and returns the folder to deploy from. Origin names where they came from: the
+	// same origin again replaces its files.
+	Upload(ctx context.Context, origin string, files io.Reader) (dir string, err error)
 	// Deploy makes a revision from a project's folder and sets it as the goal; the outcome comes as events.
 	Deploy(ctx context.Context, r DeployRequest) (Deployed, error)
 	// Wait returns when the revision serves or was given up on.
@@ -64,6 +68,7 @@ type Env struct {
 type House struct {
 	Version string    `json:"version"`
 	PID     int       `json:"pid"`
+	UID     int       `json:"uid"` // whom it runs as: another one may not be able to read the caller's files
 	Started time.Time `json:"started"`
 	Data    string    `json:"data"`
 	Listen  []string  `json:"listen"` // addresses of the front door
@@ -87,6 +92,10 @@ type DeployRequest struct {
 	Env  tenfold.Environment `json:"env,omitempty"`  // "": production
 	App  tenfold.AppName     `json:"app,omitempty"`  // "": as the manifest says
 	Plan bool                `json:"plan,omitempty"` // change nothing, only say the steps
+	// Text is the manifest itself, from a caller whose files were uploaded; File then only names it.
+	Text string `json:"text,omitempty"`
+	// Label says what is deployed, "a41f9c2 checkout: totals"; "": asked of git in Dir.
+	Label string `json:"label,omitempty"`
 	// Actor is who asks, for the audit log.
 	Actor string `json:"actor,omitempty"`
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -18,7 +19,7 @@ var _ control.API = (*house)(nil)
 
 // House implements control.API.
 func (h *house) House(ctx context.Context) (control.House, error) {
-	out := control.House{Version: h.version, PID: pid, Started: h.started, Data: h.layout.Dir, Listen: []string{h.listen}, Console: h.console(), Apps: []control.Summary{}}
+	out := control.House{Version: h.version, PID: pid, UID: os.Getuid(), Started: h.started, Data: h.layout.Dir, Listen: []string{h.listen}, Console: h.console(), Apps: []control.Summary{}}
 	envs, err := h.store.Environments(ctx)
 	if err != nil {
 		return out, err

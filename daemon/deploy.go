@@ -2,9 +2,12 @@ package daemon
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -64,7 +67,42 @@ func (h *house) Deploy(ctx context.Context, r control.DeployRequest) (control.De
 	if _, err := h.want(ctx, p.app); err != nil {
 		return d, tenfold.Errorf(tenfold.CodeInvalid, "%w", err)
 	}
-	return h.commit(ctx, d, p.app, store.Revision{Dir: r.Dir, Manifest: p.text, Actor: r.Actor, Label: label(ctx, r.Dir)})
+	if r.Label == "" {
+		r.Label = source.Label(ctx, r.Dir)
+	}
+	return h.commit(ctx, d, p.app, store.Revision{Dir: r.Dir, Manifest: p.text, Actor: r.Actor, Label: r.Label})
+}
+
+// Upload implements control.API. The folder of an origin keeps its name, by which an app without one
+// is called; its files are replaced whole.
+func (h *house) Upload(ctx context.Context, origin string, files io.Reader) (string, error) {
+	base := filepath.Base(origin)
+	if !filepath.IsAbs(origin) || base == "/" {
+		return "", tenfold.Errorf(tenfold.CodeInvalid, "%q is not the absolute path of a project", origin)
+	}
+	sum := sha256.Sum256([]byte(origin))
+	room := filepath.Join(h.layout.Sources(), hex.EncodeToString(sum[:8]))
+	if err := os.MkdirAll(room, 0o755); err != nil {
+		return "", fmt.Errorf("take sources: %w", err)
+	}
+	fresh, err := os.MkdirTemp(room, ".new-")
+	if err != nil {
+		return "", fmt.Errorf("take sources: %w", err)
+	}
+	defer os.RemoveAll(fresh)
+	if err := source.Unpack(ctx, files, filepath.Join(fresh, base)); err != nil {
+		return "", tenfold.Errorf(tenfold.CodeInvalid, "%w", err)
+	}
+	h.deploying.Lock() // nobody reads the old files meanwhile
+	defer h.deploying.Unlock()
+	dir := filepath.Join(room, base)
+	if err := os.RemoveAll(dir); err != nil {
+		return "", fmt.Errorf("take sources: %w", err)
+	}
+	if err := os.Rename(filepath.Join(fresh, base), dir); err != nil {
+		return "", fmt.Errorf("take sources: %w", err)
+	}
+	return dir, nil
 }
 
 // commit stores app as a new revision and makes it the goal.
@@ -104,7 +142,10 @@ func readProject(r control.DeployRequest) (project, error) {
 	if file == "" {
 		file = manifestName
 	}
-	text, err := readManifest(r.Dir, file)
+	text, err := []byte(r.Text), error(nil)
+	if r.Text == "" {
+		text, err = readManifest(r.Dir, file)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && r.File == "":
 		draft, err := infer.Infer(root, filepath.Base(r.Dir))

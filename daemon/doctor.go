@@ -131,7 +131,11 @@ func checkCache(ctx context.Context) Check {
 func checkCgroups() Check {
 	c := Check{Name: "cgroups", Optional: true, Found: "not writable: limits of memory and CPU cannot be enforced", Fix: "run as the system service (make package), which has Delegate=yes"}
 	if b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err == nil && syscall.Access("/sys/fs/cgroup", 2) == nil {
-		c.OK, c.Found, c.Fix = true, "v2: "+strings.TrimSpace(string(b)), ""
+		if names := strings.TrimSpace(string(b)); names != "" {
+			c.OK, c.Found, c.Fix = true, "v2: "+names, ""
+		} else {
+			c.Found, c.Fix = "v2 without a controller: limits of memory and CPU cannot be enforced", "give this system's root group memory and cpu (/sys/fs/cgroup/cgroup.controllers is empty)"
+		}
 	} else if syscall.Access("/sys/fs/cgroup/memory", 2) == nil {
 		c.OK, c.Found, c.Fix = true, "v1", ""
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os/exec"
 	"strings"
 	"sync"
 	"time"
@@ -142,20 +141,4 @@ func (h *house) url(app tenfold.AppName, env tenfold.Environment) string {
 		return u[0]
 	}
 	return ""
-}
-
-// label says which commit a project's folder is at: "a41f9c2 checkout: totals", with "+" after the
-// hash when files differ from it; "" outside git.
-func label(ctx context.Context, dir string) string {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "git", "-C", dir, "log", "-1", "--format=%h %s").Output()
-	if err != nil {
-		return ""
-	}
-	hash, subject, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
-	if dirty, err := exec.CommandContext(ctx, "git", "-C", dir, "status", "--porcelain", "--", dir).Output(); err == nil && len(dirty) > 0 {
-		hash += "+"
-	}
-	return hash + " " + subject
 }

@@ -34,6 +34,9 @@ func (l Layout) Config() string { return filepath.Join(l.Dir, "house.json") }
 // Tier is the folder of one tier.
 func (l Layout) Tier(name string) string { return filepath.Join(l.Dir, name) }
 
+// Sources holds the projects whose files were uploaded, a folder each.
+func (l Layout) Sources() string { return filepath.Join(l.Dir, "sources") }
+
 // Log is the file that takes the output of one of the house's own processes.
 func (l Layout) Log(process string) string { return filepath.Join(l.Dir, "log", process+".log") }
 

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -17,6 +20,7 @@ import (
 	"tenfold"
 	"tenfold/control"
 	"tenfold/daemon"
+	"tenfold/internal/source"
 )
 
 func (c *cli) upCommand() *cobra.Command {
@@ -76,11 +80,6 @@ func (c *cli) up(ctx context.Context, dir, file string, want daemon.Settings, de
 
 // watch prints what happens to the app until ctx ends or somebody else takes it down.
 func (c *cli) watch(ctx context.Context, api control.API, env control.Env) error {
-	st, err := api.House(ctx)
-	if err != nil {
-		return err
-	}
-	_ = st
 	last := int64(0)
 	if err := api.Events(ctx, control.EventQuery{Env: env, Tail: 1}, func(e tenfold.Event) error { last = e.Seq; return nil }); err != nil {
 		return err
@@ -225,8 +224,41 @@ func lastLines(paths ...string) string {
 	return "it said nothing"
 }
 
+// upload sends the project to a house that runs as somebody else or elsewhere, since it may not be
+// able to read it, and points the request to where the house put it.
+func (c *cli) upload(ctx context.Context, api control.API, r *control.DeployRequest) error {
+	h, err := api.House(ctx)
+	if err != nil {
+		return err
+	}
+	if h.UID == os.Getuid() && os.Getenv("TENFOLD_HOST") == "" {
+		return nil
+	}
+	file := cmp.Or(r.File, "tenfold.yaml")
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(r.Dir, file)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil && (r.File != "" || !errors.Is(err, fs.ErrNotExist)) {
+		return tenfold.Errorf(tenfold.CodeNotFound, "read manifest: %w", err).WithHint("write one with tenfold init, or leave --file out")
+	}
+	r.Text, r.Label = string(text), source.Label(ctx, r.Dir)
+	packed, in := io.Pipe()
+	go func() { in.CloseWithError(source.Pack(ctx, r.Dir, in)) }() // ends when the upload has, or was given up
+	dir, err := api.Upload(ctx, r.Dir, packed)
+	packed.Close()
+	if err != nil {
+		return err
+	}
+	r.Dir = dir
+	return nil
+}
+
 // deploy asks for a revision and prints its steps until it serves or is given up on.
 func (c *cli) deploy(ctx context.Context, api control.API, r control.DeployRequest, begun time.Time) (control.Env, error) {
+	if err := c.upload(ctx, api, &r); err != nil {
+		return control.Env{}, err
+	}
 	d, err := api.Deploy(ctx, r)
 	if err != nil {
 		return control.Env{}, err
@@ -282,9 +314,6 @@ func (c *cli) follow(ctx context.Context, api control.API, d control.Deployed, b
 	stop()
 	<-shown
 	if err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
 		return err
 	}
 	if rev.State == "failed" {
