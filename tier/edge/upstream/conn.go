@@ -100,8 +100,8 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// unseen proves, after the task closed a reused connection without an answer, that it read nothing
-// of the request: the other side's FIN was sent before a byte of the request reached its kernel. A
+// unseen proves, after the task closed a connection without an answer, that it read nothing of the
+// request: the other side's FIN was sent before a byte of the request reached its kernel. A
 // reset proves nothing, since it acknowledges nothing. This makes even a POST good for another try. (A
 // task that ended its own side alone, and reads on, could never answer.)
 func (c *conn) unseen(err error) bool {
@@ -116,7 +116,7 @@ func (c *conn) unseen(err error) bool {
 			acked, ok = info.Bytes_acked, true
 		}
 	})
-	return cerr == nil && ok && c.sent > 0 && acked <= c.sent+1 // one more: the SYN may count
+	return cerr == nil && ok && acked <= c.sent+1 // one more: the SYN may count
 }
 
 // fill reads once, at least one byte, into the buffer behind what is there.

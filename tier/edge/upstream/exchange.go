@@ -258,6 +258,9 @@ func (x *exchange) send(e *endpoint, ctx context.Context) (*conn, error) {
 		}
 	}
 	x.sender = nil
+	if stage == stageUnsent && c.used == 0 {
+		e.refused(clock()) // takes connections and closes them: the next attempt must not come at once
+	}
 	c.end()
 	c.discard()
 	return nil, &failure{stage, err}
@@ -269,7 +272,7 @@ func (x *exchange) stageOf(c *conn, err error) stage {
 	switch {
 	case c.cause() != nil, errors.As(err, &bad), c.answered, x.sender != nil:
 		return stageFinal
-	case c.out64 == 0, c.used > 0 && c.unseen(err):
+	case c.out64 == 0, c.unseen(err):
 		return stageUnsent
 	case c.used > 0:
 		return stageStale

@@ -152,6 +152,28 @@ func TestClosedConnectionsAreNotUsed(t *testing.T) {
 	}
 }
 
+// A task that takes connections and closes them unread is asked again at a measured pace, POST
+// included, until it serves.
+func TestConnectionsThatCloseUnreadAreRefusals(t *testing.T) {
+	var n atomic.Int64
+	ep := script(t, func(_ int, c net.Conn, in *bufio.Reader) {
+		if n.Add(1) < 4 {
+			return
+		}
+		if hears(in) != nil {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	})
+	f := serve(t, Policy{}, ep)
+	res, b, err := f.ask(t, "POST", "/", strings.NewReader("x"))
+	if err != nil || (b != "ok" && !strings.Contains(b, "reset")) { // a reset proves nothing: see conn.unseen
+		t.Fatal(res.StatusCode, b, err)
+	}
+	if took := f.last(t).Total; b == "ok" && took < 2*redialFirst {
+		t.Errorf("four attempts in %v", took)
+	}
+}
+
 // What a task says of its keep-alive is believed, and what it does is learned.
 func TestIdleTimesAreLearned(t *testing.T) {
 	var p pool
