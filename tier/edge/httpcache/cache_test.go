@@ -439,6 +439,118 @@ func TestLargeBodiesGoThroughUnstored(t *testing.T) {
 	})
 }
 
+// An origin much faster than the clients, its body too large to keep: all of it arrives, and memory stays
+// bounded by the window.
+func TestLargeBodyOfAFastOrigin(t *testing.T) {
+	for range 4 {
+		f := start(t, Config{Memory: 1 << 20}, nil, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=60")
+			for i := range 64 {
+				w.Write(bytes.Repeat([]byte{byte('0' + i)}, 64<<10))
+			}
+		})
+		for _, a := range f.all(3, func(int) string { return "/big" }) {
+			if a.Body.Len() != 4<<20 || a.broken || a.Body.Bytes()[4<<20-1] != '0'+63 {
+				t.Fatalf("got %d bytes, broken %v", a.Body.Len(), a.broken)
+			}
+		}
+		f.stop()
+	}
+}
+
+// When Run ends, so does what it began; who waits is answered or cut, never left.
+func TestEndWithAFillRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, Config{}, nil, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=60")
+			fmt.Fprint(w, "begun")
+			<-r.Context().Done()
+			panic(http.ErrAbortHandler)
+		})
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if a := f.get("/a"); !a.broken {
+					t.Errorf("got %d %q", a.Code, a.Body.String())
+				}
+			})
+		}
+		synctest.Wait()
+		f.stop()
+		wg.Wait()
+	})
+}
+
+// An origin that has another answer now, though none to store, ends the old one.
+func TestSupersededByWhatCannotBeStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var gone atomic.Bool
+		f := start(t, Config{}, nil, func(w http.ResponseWriter, r *http.Request) {
+			if gone.Load() {
+				w.WriteHeader(404)
+				return
+			}
+			w.Header().Set("Cache-Control", "max-age=1, stale-while-revalidate=600")
+			fmt.Fprint(w, "here")
+		})
+		defer f.stop()
+		f.get("/a")
+		gone.Store(true)
+		time.Sleep(10 * time.Second)
+		wantBody(t, f.get("/a"), 200, "here")
+		synctest.Wait()
+		wantBody(t, f.get("/a"), 404, "")
+	})
+}
+
+func TestJudge(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		fields      string
+		status      int
+		store       bool
+		share       bool
+		lifetime    int // seconds
+		stale, fail int
+	}{
+		{"Cache-Control: max-age=60", 200, true, true, 60, 0, 0},
+		{"Cache-Control: max-age=60, s-maxage=10", 200, true, true, 10, 0, 0},
+		{"Cache-Control: max-age=60\nCDN-Cache-Control: max-age=5", 200, true, true, 5, 0, 0},
+		{"Cache-Control: no-store\nCDN-Cache-Control: max-age=5", 200, true, true, 5, 0, 0},
+		{"Cache-Control: no-store\nCDN-Cache-Control: max-age=5, &", 200, false, false, 0, 0, 0},
+		{"CDN-Cache-Control: private\nCache-Control: max-age=60", 200, false, false, 0, 0, 0},
+		{"Cache-Control: private=\"x-user\", max-age=60", 200, true, true, 60, 0, 0},
+		{"Cache-Control: max-age=60\nAge: 60", 200, false, false, 60, 0, 0},
+		{"Cache-Control: max-age=60\nAge: 60\nEtag: \"1\"", 200, true, false, 60, 0, 0},
+		{"Cache-Control: no-cache\nEtag: \"1\"", 200, true, false, 0, 0, 0},
+		{"Cache-Control: max-age=60\nVary: a, *", 200, false, false, 60, 0, 0},
+		{"Cache-Control: max-age=60", 206, false, false, 60, 0, 0},
+		{"Cache-Control: max-age=60", 404, true, true, 60, 0, 0},
+		{"Last-Modified: Wed, 31 Dec 2025 23:50:00 GMT", 200, true, true, 60, 0, 0},
+		{"Last-Modified: Wed, 31 Dec 2025 23:50:00 GMT\nSet-Cookie: a=1", 200, true, false, 0, 0, 0},
+		{"Last-Modified: Wed, 31 Dec 2025 23:50:00 GMT", 404, false, false, 0, 0, 0},
+		{"Cache-Control: s-maxage=1, stale-while-revalidate=30", 200, true, true, 1, 30, 0},
+		{"Cache-Control: max-age=1, must-revalidate, stale-while-revalidate=30, stale-if-error=9", 200, true, true, 1, 0, 0},
+		{"Cache-Control: max-age=1, stale-if-error=9", 200, true, true, 1, 0, 9},
+		{"Cache-Control: max-age=60, no-store, must-understand", 200, true, true, 60, 0, 0},
+		{"Cache-Control: max-age=60, no-store, must-understand", 299, false, false, 60, 0, 0},
+		{"", 200, false, false, 0, 0, 0},
+	} {
+		h := http.Header{}
+		for line := range strings.SplitSeq(c.fields, "\n") {
+			if name, value, ok := strings.Cut(line, ": "); ok {
+				h.Add(name, value)
+			}
+		}
+		v := judge(&request{r: request1("GET", "/"), rule: &zeroRule, cc: noDirectives()}, c.status, h, now, now)
+		got := fmt.Sprint(v.store, v.share, v.staleRevalidate, v.staleError)
+		want := fmt.Sprint(c.store, c.share, time.Duration(c.stale)*time.Second, time.Duration(c.fail)*time.Second)
+		if got != want || v.store && v.lifetime != time.Duration(c.lifetime)*time.Second {
+			t.Errorf("%d %q: %s, fresh %v; want %s, %ds", c.status, c.fields, got, v.lifetime, want, c.lifetime)
+		}
+	}
+}
+
 func TestAuthorization(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, Config{}, nil, func(w http.ResponseWriter, r *http.Request) {

@@ -176,6 +176,7 @@ func (f *fill) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.waiting--
+	f.wake()
 	if f.waiting == 0 && !f.over {
 		if f.mode == letting || f.windowed {
 			f.cancel()
@@ -256,6 +257,9 @@ func (f *fill) decide(w *fillWriter, status int) {
 		v.store, v.share = false, false
 	}
 	shared := v.store && v.share && !f.down.Load()
+	if e != nil && !v.store && (status < 400 || status == 404 || status == 410) && !f.q.special() {
+		c.discard(e) // the origin has another answer now, though none to keep
+	}
 	c.routes.note(f.q, status, shared, now)
 	names, _ := varyNames(h)
 	var direct http.ResponseWriter
@@ -333,6 +337,14 @@ func (f *fill) unregister() {
 	fl := &f.c.flights
 	if fl.m[f.flight] == f {
 		delete(fl.m, f.flight)
+	}
+}
+
+// discard takes one entry out of both tiers.
+func (c *Cache) discard(e *entry) {
+	c.memory.drop([]*entry{e})
+	if c.disk != nil {
+		c.disk.forget([]*entry{e})
 	}
 }
 
@@ -422,7 +434,7 @@ func (f *fill) write(p []byte) (int, error) {
 		}
 	}
 	f.wake()
-	for f.windowed && f.shrink() > windowMax && len(f.readers) > 0 {
+	for f.windowed && f.shrink() > windowMax && f.waiting > 0 {
 		changed := f.changed
 		f.mu.Unlock()
 		select {
@@ -436,8 +448,12 @@ func (f *fill) write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// shrink forgets what all readers have, and returns how much is left.
+// shrink forgets what all readers have, and returns how much is left. Nothing goes while somebody waits
+// who does not read yet.
 func (f *fill) shrink() int {
+	if f.waiting > len(f.readers) {
+		return len(f.body)
+	}
 	low := f.base + int64(len(f.body))
 	for r := range f.readers {
 		low = min(low, r.pos)

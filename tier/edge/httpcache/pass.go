@@ -220,10 +220,7 @@ func (c *Cache) headUpdate(q *request, e *entry, status int, h http.Header) {
 	stamp := c.purges.stamp()
 	n, err := strconv.Atoi(h.Get("Content-Length"))
 	if differs(h.Get("Etag"), e.etag()) || differs(h.Get("Last-Modified"), e.modified()) || err == nil && n != len(e.body) {
-		c.memory.drop([]*entry{e})
-		if c.disk != nil {
-			c.disk.forget([]*entry{e})
-		}
+		c.discard(e)
 		return
 	}
 	if fresh, v := c.update(q, e, h, q.now, c.now()); v.store {
