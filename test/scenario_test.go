@@ -333,7 +333,7 @@ func TestHelpfulFailures(t *testing.T) {
 		"scale api=many":       {2, "tenfold: hint: "},
 		"rollback 99":          {3, "no deployment 99"},
 		"logs nothing":         {3, "has no nothing"},
-		"frobnicate":           {1, "unknown command"},
+		"frobnicate":           {2, "unknown command"},
 		"secrets set X=1":      {2, "pipe it in"},
 	} {
 		if out, status := h.runIn(dir, strings.Fields(args)...); status != want.status || !strings.Contains(out, want.text) {

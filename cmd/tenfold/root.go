@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,6 +43,13 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
+	}
+	// Cobra has no type for these; its Args functions and its search for a subcommand return plain errors.
+	for _, of := range []string{"unknown command", "accepts ", "requires "} {
+		if strings.HasPrefix(err.Error(), of) {
+			err = usage("%v", err)
+			c.json = c.json || slices.Contains(args, "--json") // it came before the flags were read
+		}
 	}
 	var exit exitStatus
 	if errors.As(err, &exit) {

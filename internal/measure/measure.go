@@ -32,8 +32,10 @@ type Bound struct {
 	AtLeast bool
 }
 
-// AtMost and AtLeast make bounds.
-func AtMost(v float64) Bound  { return Bound{Limit: v} }
+// AtMost is an upper bound.
+func AtMost(v float64) Bound { return Bound{Limit: v} }
+
+// AtLeast is a lower bound.
 func AtLeast(v float64) Bound { return Bound{Limit: v, AtLeast: true} }
 
 func (b Bound) String() string {
