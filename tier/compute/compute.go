@@ -33,11 +33,13 @@ type Traffic interface {
 	// Publish tells which endpoints answer for a service, and why there are none, and returns when
 	// the door goes by it.
 	Publish(ctx context.Context, service tenfold.ID, endpoints []directory.Endpoint, down string) error
+	// Withdraw forgets a service that was removed, its private address included.
+	Withdraw(ctx context.Context, service tenfold.ID) error
 	// InFlight counts the requests that a task is answering now.
 	InFlight(ctx context.Context, task string) (int, error)
 }
 
-// Config is what a Compute stands on. All fields but URL and BaseEnv are required.
+// Config is what a Compute stands on. All fields but KeepBuilds, URL and BaseEnv are required.
 type Config struct {
 	Dir     string // records and logs
 	Units   keeper.Units
@@ -45,6 +47,8 @@ type Config struct {
 	Traffic Traffic
 	Resolve tenfold.Resolve
 	Emit    tenfold.Emit
+	// KeepBuilds names builds of a shared Builder that others need; nil: none.
+	KeepBuilds func() map[string]bool
 	// URL is what processes are told as APP_URL; nil: nothing.
 	URL func(tenfold.AppName, tenfold.Environment) string
 	// BaseEnv is what every process gets: PATH, HOME, LANG, TMPDIR. Empty: those of this process.

@@ -59,6 +59,10 @@ func (d *door) Publish(_ context.Context, id tenfold.ID, e []directory.Endpoint,
 	return nil
 }
 
+func (d *door) Withdraw(ctx context.Context, id tenfold.ID) error {
+	return d.Publish(ctx, id, nil, "removed")
+}
+
 func (d *door) InFlight(context.Context, string) (int, error) { return int(d.inFlight.Load()), nil }
 
 func (d *door) get(id tenfold.ID) (live []string, draining int) {

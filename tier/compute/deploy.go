@@ -96,7 +96,11 @@ func (s *service) switched() {
 	}
 	s.wg.Go(func() {
 		s.c.forgetLogs(s.id, r.Serving.Spec.Logs.Keep, time.Now())
-		if err := s.c.PruneBuilds(nil); err != nil {
+		var others map[string]bool
+		if s.c.cfg.KeepBuilds != nil {
+			others = s.c.cfg.KeepBuilds()
+		}
+		if err := s.c.PruneBuilds(others); err != nil {
 			s.emit(tenfold.SeverityWarning, 0, err.Error())
 		}
 	})

@@ -54,7 +54,11 @@ func (s *service) publish(ctx context.Context, r record, w seen) {
 	}
 	limited, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	if err := s.c.cfg.Traffic.Publish(limited, s.id, endpoints, down); err != nil {
+	tell := func() error { return s.c.cfg.Traffic.Publish(limited, s.id, endpoints, down) }
+	if r.Gone && len(r.Tasks) == 0 {
+		tell = func() error { return s.c.cfg.Traffic.Withdraw(limited, s.id) }
+	}
+	if err := tell(); err != nil {
 		s.known = false
 		return
 	}
