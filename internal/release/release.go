@@ -5,6 +5,7 @@
 //	<Dir>/releases/<id>/release.json   what a release holds (Release)
 //	<Dir>/releases/<id>/files/…        its files, hard links to the blobs
 //	<Dir>/current -> releases/<id>     what is served
+//	<Dir>/left/<id>                    when a release stopped being served (RFC 3339), for Collect
 //
 // A release appears and is switched by one rename each, so that a reader, or a crash at any point,
 // sees the old or the new and never a part. Begin at Site.
@@ -262,6 +263,9 @@ func (s Site) Switch(id string) error {
 	if _, err := s.Open(id); err != nil {
 		return fmt.Errorf("switch: %w", err)
 	}
+	if err := s.leave(id); err != nil {
+		return fmt.Errorf("switch to release %s: %w", id, err)
+	}
 	tmp := filepath.Join(s.Dir, ".new-"+rand.Text())
 	if err := os.Symlink(filepath.Join("releases", id), tmp); err != nil {
 		return fmt.Errorf("switch to release %s: %w", id, err)
@@ -273,8 +277,20 @@ func (s Site) Switch(id string) error {
 	return atomicfile.SyncDir(s.Dir)
 }
 
+// leave notes that the release served until now is not any more, unless it goes on being it.
+func (s Site) leave(next string) error {
+	id, err := s.Current()
+	if err != nil || id == "" || id == next {
+		return nil // a link that cannot be read is replaced: it served nothing
+	}
+	return s.left(id, time.Now())
+}
+
 // Clear makes no release the served one.
 func (s Site) Clear() error {
+	if err := s.leave(""); err != nil {
+		return fmt.Errorf("clear current release: %w", err)
+	}
 	if err := os.Remove(filepath.Join(s.Dir, "current")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("clear current release: %w", err)
 	}
@@ -343,6 +359,9 @@ func (s Site) Remove(ids ...string) error {
 			return fmt.Errorf("remove release %s: %w", id, err)
 		}
 		if err := os.RemoveAll(gone); err != nil {
+			return fmt.Errorf("remove release %s: %w", id, err)
+		}
+		if err := os.Remove(s.leftPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove release %s: %w", id, err)
 		}
 	}
