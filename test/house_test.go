@@ -55,6 +55,7 @@ func newHouse(t *testing.T) *house {
 				t.Logf("%s:\n%s", name, strings.Join(lines[max(0, len(lines)-15):], "\n"))
 			}
 		}
+		h.bin = bin
 		h.run("down", "--house")
 		h.gone()
 		os.RemoveAll(dir)

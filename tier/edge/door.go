@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -24,6 +25,9 @@ import (
 
 	"tenfold/internal/atomicfile"
 	"tenfold/internal/directory"
+	"tenfold/tier/edge/httpcache"
+	"tenfold/tier/edge/upstream"
+	"tenfold/tier/edge/wire"
 )
 
 // snapshotFile is the last snapshot, in the tier's folder: written by the tier before it tells the
@@ -47,26 +51,28 @@ type DoorConfig struct {
 }
 
 // Door is the serving half of the tier: a process of its own that routes by the last snapshot,
-// whether or not the daemon lives.
+// whether or not the daemon lives. Connections are wire's, stored responses httpcache's, the way to
+// tasks upstream's; what is left here is which is meant.
 type Door struct {
 	cfg     DoorConfig
 	current atomic.Pointer[table]
 	statics *statics
-	proxy   *httputil.ReverseProxy
+	cache   *httpcache.Cache
+	cached  http.Handler // answer, behind the cache
 	console *httputil.ReverseProxy
 	traffic *traffic
+	serving *wire.Server
 
-	mu        sync.Mutex
-	endpoints map[string]*endpoint
-	private   map[string]*privateListener // by address
-	serving   *http.Server
-	draining  atomic.Bool
-	active    atomic.Int64 // requests being answered, upgraded connections included
+	mu         sync.Mutex
+	services   services
+	private    map[string]*privateListener // by address
+	life       context.Context             // of what runs beside requests; nil before Run
+	background sync.WaitGroup
 }
 
 type privateListener struct {
-	server *http.Server
-	target atomic.Pointer[target]
+	server *wire.Server
+	target atomic.Pointer[serviceKey]
 }
 
 // NewDoor reads the last snapshot; it opens nothing.
@@ -74,20 +80,28 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	d := &Door{cfg: cfg, statics: newStatics(), traffic: newTraffic(), endpoints: map[string]*endpoint{}, private: map[string]*privateListener{}}
-	d.proxy = newProxy(d.current.Load, func(w http.ResponseWriter, r *http.Request, err error) {
-		failed(r, err).show(w, r.Context().Value(targetKey{}).(target).in)
-	})
+	d := &Door{
+		cfg: cfg, statics: newStatics(), traffic: newTraffic(), private: map[string]*privateListener{},
+		services: services{ways: map[serviceKey]*upstream.Service{}, ends: map[serviceKey]context.CancelFunc{}},
+	}
+	var err error
+	if d.cache, err = httpcache.New(httpcache.Config{Dir: filepath.Join(cfg.Dir, "cache"), Log: cfg.Log}); err != nil {
+		return nil, err
+	}
+	d.cached = d.cache.Handler(ruleOf, http.HandlerFunc(d.answer))
+	if d.serving, err = wire.New(wire.Config{Handler: d, Hits: hits{d}, Served: served, MaxHeader: maxHeader, Log: cfg.Log}); err != nil {
+		return nil, err
+	}
 	var s directory.Snapshot
 	if err := atomicfile.ReadJSON(filepath.Join(cfg.Dir, snapshotFile), &s); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
-	t, err := newTable(s, d.endpoint)
+	t, err := newTable(s, d.traffic)
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
+	t.services = d.update(s)
 	d.current.Store(t)
-	t.mark()
 	d.console = &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.Host = p.In.Host
@@ -108,16 +122,6 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 // Name implements tenfold.Service.
 func (d *Door) Name() string { return "door" }
 
-// endpoint gives the counts of a task, the same ones across snapshots.
-func (d *Door) endpoint(e directory.Endpoint) *endpoint {
-	if ep, ok := d.endpoints[e.ID]; ok && ep.addr == e.Addr {
-		return ep
-	}
-	ep := &endpoint{id: e.ID, addr: e.Addr}
-	d.endpoints[e.ID] = ep
-	return ep
-}
-
 // apply makes a snapshot the one in use. An older one is refused; the same one again is harmless.
 func (d *Door) apply(s directory.Snapshot) error {
 	d.mu.Lock()
@@ -126,17 +130,15 @@ func (d *Door) apply(s directory.Snapshot) error {
 	if s.Version < old.snapshot.Version {
 		return fmt.Errorf("apply snapshot %d: %d is in use", s.Version, old.snapshot.Version)
 	}
-	t, err := newTable(s, d.endpoint)
+	t, err := newTable(s, d.traffic)
 	if err != nil {
 		return fmt.Errorf("apply snapshot %d: %w", s.Version, errUnusable{err})
 	}
 	if err := atomicfile.WriteJSON(filepath.Join(d.cfg.Dir, snapshotFile), s, 0o600); err != nil {
 		return err
 	}
+	t.services = d.update(s)
 	d.current.Store(t)
-	t.mark() // after the store: who sees the mark finds a table without the task
-	close(old.changed)
-	d.forget(t)
 	d.listenPrivately(t)
 	return nil
 }
@@ -145,23 +147,6 @@ func (d *Door) apply(s directory.Snapshot) error {
 type errUnusable struct{ error }
 
 func (e errUnusable) Unwrap() error { return e.error }
-
-// forget drops the counts of tasks that are in no snapshot any more and have nothing in flight.
-func (d *Door) forget(t *table) {
-	named := map[string]bool{}
-	for _, s := range t.snapshot.Sites {
-		for _, sv := range s.Services {
-			for _, e := range sv.Endpoints {
-				named[e.ID] = true
-			}
-		}
-	}
-	for id, ep := range d.endpoints {
-		if !named[id] && ep.inFlight.Load() == 0 {
-			delete(d.endpoints, id)
-		}
-	}
-}
 
 // Run serves until ctx ends, then drains: every response says that its connection closes, and Run
 // returns when none is open or drainFor is over. Listeners are the keeper's: the next door has them.
@@ -176,86 +161,71 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 	control := &http.Server{Handler: d.controlHandler(), ErrorLog: quiet}
 	var wg sync.WaitGroup
 	wg.Go(func() { control.Serve(cl) })
-	open := &connections{}
-	base, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
-	d.serving = &http.Server{Handler: d, BaseContext: func(net.Listener) context.Context { return base }, MaxHeaderBytes: maxHeader, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: quiet, ConnState: open.state}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	d.mu.Lock()
+	d.life = life
+	for key, way := range d.services.ways {
+		d.begin(key, way)
+	}
+	d.listenPrivately(d.current.Load())
+	d.mu.Unlock()
+	d.background.Go(func() { d.runCache(ctx, life) })
 	for _, l := range d.cfg.Listeners {
 		wg.Go(func() { d.serving.Serve(l) })
 	}
-	d.mu.Lock()
-	d.listenPrivately(d.current.Load())
-	d.mu.Unlock()
 	ready()
 	<-ctx.Done()
-	d.draining.Store(true)
-	for _, l := range d.cfg.Listeners {
-		l.Close()
-	}
-	open.closeIdle()
-	limit := time.After(drainFor)
-	for open.count() > 0 || d.active.Load() > 0 {
-		select {
-		case <-limit:
-			cut() // upgraded connections end with their request's context
-			d.serving.Close()
-			d.closePrivate()
-		case <-time.After(20 * time.Millisecond):
-			open.closeIdle()
-		}
-	}
-	d.closePrivate()
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
+	defer cancel()
+	d.drain(limit)
 	err = errors.Join(d.serving.Close(), control.Close())
+	end()
+	d.background.Wait()
 	wg.Wait()
 	return err
 }
 
-func (d *Door) closePrivate() {
+// drain lets what is under way come to its end, on private listeners too, until limit.
+func (d *Door) drain(limit context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { d.serving.Drain(limit) })
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	for addr, p := range d.private {
-		p.server.Close()
-		delete(d.private, addr)
+	private := maps.Clone(d.private)
+	clear(d.private)
+	d.mu.Unlock()
+	for _, p := range private {
+		wg.Go(func() {
+			p.server.Drain(limit)
+			p.server.Close()
+		})
 	}
+	wg.Wait()
 }
 
-// connections knows which connections are open and idle. http.Server.Shutdown would close idle ones
-// in the moment a request arrives on them; here an idle one is closed only after a grace in which
-// its next response would have said so.
-type connections struct {
-	mu   sync.Mutex
-	open map[net.Conn]time.Time // when it became idle; zero while active
-}
-
-func (c *connections) state(conn net.Conn, s http.ConnState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.open == nil {
-		c.open = map[net.Conn]time.Time{}
+// runCache runs the cache's background work. Two doors share its folder while one hands over to the
+// other: the one that drains lets go first, and the cache of the other serves from memory until then.
+func (d *Door) runCache(ctx, life context.Context) {
+	dir := filepath.Join(d.cfg.Dir, "cache")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		d.cfg.Log.Error("open cache", "err", err)
+		return
 	}
-	switch s {
-	case http.StateNew, http.StateActive:
-		c.open[conn] = time.Time{}
-	case http.StateIdle:
-		c.open[conn] = time.Now()
-	case http.StateClosed, http.StateHijacked:
-		delete(c.open, conn)
+	lock, err := os.OpenFile(filepath.Join(d.cfg.Dir, "cache.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		d.cfg.Log.Error("open cache", "err", err)
+		return
 	}
-}
-
-func (c *connections) count() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.open)
-}
-
-func (c *connections) closeIdle() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for conn, since := range c.open {
-		if !since.IsZero() && time.Since(since) > 2*time.Second {
-			conn.Close()
+	defer lock.Close()
+	for syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
 		}
+	}
+	if err := d.cache.Run(ctx, func() {}); err != nil && life.Err() == nil {
+		d.cfg.Log.Error("run cache", "err", err)
 	}
 }
 
@@ -276,7 +246,7 @@ func (d *Door) listenPrivately(t *table) {
 				continue
 			}
 			named[sv.Private] = true
-			tg := &target{app: s.App, env: s.Env, service: sv.Name}
+			tg := &serviceKey{s.App, s.Env, sv.Name}
 			if p, ok := d.private[sv.Private]; ok {
 				p.target.Store(tg)
 				continue
@@ -288,16 +258,22 @@ func (d *Door) listenPrivately(t *table) {
 			}
 			p := &privateListener{}
 			p.target.Store(tg)
-			p.server = &http.Server{MaxHeaderBytes: maxHeader, ErrorLog: quiet, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			p.server, err = wire.New(wire.Config{Log: d.cfg.Log, MaxHeader: maxHeader, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				trace(r.Header)
 				d.toService(w, r, *p.target.Load())
-			})}
+			})})
+			if err != nil {
+				l.Close()
+				d.cfg.Log.Error("listen privately", "service", sv.Name, "err", err)
+				continue
+			}
 			d.private[sv.Private] = p
-			go p.server.Serve(l) // ends with the server, which Run or the next snapshot closes
+			d.background.Go(func() { p.server.Serve(l) }) // ends with the server, which drain or a later snapshot closes
 		}
 	}
 	for addr, p := range d.private {
 		if !named[addr] {
-			p.server.Close()
+			d.background.Go(func() { p.server.Close() })
 			delete(d.private, addr)
 		}
 	}
@@ -332,8 +308,10 @@ func (d *Door) controlHandler() http.Handler {
 func (d *Door) report(routes bool) directory.Report {
 	r := directory.Report{Version: d.current.Load().snapshot.Version, Endpoints: map[string]directory.Count{}}
 	d.mu.Lock()
-	for id, ep := range d.endpoints {
-		r.Endpoints[id] = directory.Count{InFlight: ep.inFlight.Load(), Requests: ep.requests.Load(), Errors: ep.errors.Load()}
+	for _, way := range d.services.ways {
+		for _, c := range way.Counts() {
+			r.Endpoints[c.ID] = directory.Count{InFlight: c.InFlight, Requests: c.Requests, Errors: c.Errors}
+		}
 	}
 	d.mu.Unlock()
 	if routes {
@@ -342,13 +320,18 @@ func (d *Door) report(routes bool) directory.Report {
 	return r
 }
 
-// ServeHTTP routes one request.
+// routed is what ServeHTTP found out about a request; it travels in the request's context, also
+// into what the cache asks for by itself.
+type routed struct {
+	site *site
+	host string
+	to   *destination // nil: no route
+}
+
+type routedKey struct{}
+
+// ServeHTTP finds who is meant and hands the request to the cache, behind which answer stands.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	d.active.Add(1)
-	defer d.active.Add(-1)
-	if d.draining.Load() && r.Header.Get("Upgrade") == "" {
-		w.Header().Set("Connection", "close")
-	}
 	t := d.current.Load()
 	host := hostOf(r)
 	if t.console[host] {
@@ -372,29 +355,47 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		page{http.StatusRequestEntityTooLarge, "the request is too large", fmt.Sprintf("at most %d bytes are taken", maxBody), ""}.show(w, r)
 		return
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	if redirected(w, r, s, host) {
-		return
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	}
-	w = withHeaders(w, r, s, host)
-	route, pattern, ok := s.routes.Find(r.Method, host, r.URL.Path)
-	if !ok {
-		page{http.StatusNotFound, "no route for " + r.Method + " " + r.URL.Path, "routes: " + patterns(s), ""}.show(w, r)
-		return
+	q := &routed{site: s, host: host}
+	if to, _, ok := s.routes.Find(r.Method, host, r.URL.Path); ok {
+		q.to = to
+		begun := time.Now()
+		rec := &recorder{ResponseWriter: w}
+		defer func() { to.count.add(rec.status, time.Since(begun)) }()
+		w = rec
 	}
-	begun := time.Now()
-	rec := &recorder{ResponseWriter: w}
-	defer func() { d.traffic.add(s.App, s.Env, pattern, rec.status, time.Since(begun)) }()
-	if route.Frontend != "" {
-		d.statics.serve(rec, r, route.Frontend, s.Frontends[route.Frontend])
-	} else {
-		d.toService(rec, r, target{app: s.App, env: s.Env, service: route.Service})
-	}
+	trace(r.Header)
+	d.cached.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), routedKey{}, q)))
 }
 
-func (d *Door) toService(w http.ResponseWriter, r *http.Request, tg target) {
-	tg.in = r
-	d.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, tg)))
+// uncached is the rule of requests that no route takes.
+var uncached = httpcache.Rule{Off: true}
+
+func ruleOf(r *http.Request) *httpcache.Rule {
+	q := r.Context().Value(routedKey{}).(*routed)
+	if q.to == nil {
+		return &uncached
+	}
+	return &q.to.rule
+}
+
+// answer is what the cache asks when it cannot answer itself.
+func (d *Door) answer(w http.ResponseWriter, r *http.Request) {
+	q := r.Context().Value(routedKey{}).(*routed)
+	if redirected(w, r, q.site, q.host) {
+		return
+	}
+	w = withHeaders(w, r, q.site, q.host)
+	switch {
+	case q.to == nil:
+		page{http.StatusNotFound, "no route for " + r.Method + " " + r.URL.Path, "routes: " + patterns(q.site), ""}.show(w, r)
+	case q.to.Frontend != "":
+		d.statics.serve(w, r, q.to.Frontend, q.site.Frontends[q.to.Frontend])
+	default:
+		d.toService(w, r, serviceKey{q.site.App, q.site.Env, q.to.Service})
+	}
 }
 
 func known(t *table) string {

@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+
+	"tenfold/tier/edge/upstream"
 )
 
 // quiet takes what net/http would print about clients that went away.
@@ -37,32 +39,36 @@ type page struct {
 	hint          string
 }
 
-// failed turns an error of the proxy into a page.
-func failed(r *http.Request, err error) page {
-	var down *errDown
-	var bad *badBody
+// failed turns an error of the way to a service into a page.
+func failed(service string, err error) page {
+	var down *upstream.Down
+	var bad *upstream.BadBody
+	var wrong *upstream.BadRequest
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &down):
-		why := down.why
+		why := down.Why
 		if why == "" {
 			why = "none of its tasks is healthy"
 		}
-		return page{http.StatusServiceUnavailable, "service " + down.service + " is not available", why, "tenfold status; tenfold logs " + down.service}
+		return page{http.StatusServiceUnavailable, "service " + service + " is not available", why, "tenfold status; tenfold logs " + service}
 	case errors.As(err, &large):
 		return page{http.StatusRequestEntityTooLarge, "the request is too large", fmt.Sprintf("at most %d bytes are taken", large.Limit), ""}
 	case errors.As(err, &bad):
 		return page{http.StatusBadRequest, "the request's body is not whole", bad.Error(), ""}
-	case errors.Is(err, errSlow):
+	case errors.As(err, &wrong):
+		return page{http.StatusBadRequest, "the request cannot be passed on", wrong.Reason, ""}
+	case errors.Is(err, upstream.ErrSlow):
 		return page{http.StatusGatewayTimeout, "the service took too long", "its first byte did not come in time", "services.*.timeout sets the limit"}
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, upstream.ErrClientGone), errors.Is(err, context.Canceled):
 		return page{499, "the client went away", "", ""}
 	}
-	service := ""
-	if tg, ok := r.Context().Value(targetKey{}).(target); ok {
-		service = tg.service
+	why := err
+	var broken *upstream.Broken
+	if errors.As(err, &broken) {
+		why = broken.Err
 	}
-	return page{http.StatusBadGateway, "service " + service + " broke off", err.Error(), "tenfold logs " + service}
+	return page{http.StatusBadGateway, "service " + service + " broke off", why.Error(), "tenfold logs " + service}
 }
 
 // show writes a page as HTML or JSON. Details go to callers on this machine only.

@@ -1,49 +1,52 @@
 package edge
 
 import (
-	"net"
-	"net/http"
+	"encoding/json"
+	"hash/fnv"
+	"strconv"
 	"strings"
 
 	"tenfold/internal/directory"
 	"tenfold/internal/httproute"
+	"tenfold/tier/edge/httpcache"
+	"tenfold/tier/edge/upstream"
 )
 
 // table is a snapshot made ready to route by. It never changes; a new snapshot is a new table.
 type table struct {
 	snapshot directory.Snapshot
 	hosts    map[string]*site
-	sites    map[[2]string]*site // by app and environment
-	redirect map[string]string   // host -> canonical host
-	fallback *site               // for localhost
+	redirect map[string]string // host -> canonical host
+	fallback *site             // for localhost
 	console  map[string]bool
-	changed  chan struct{} // closed when another table took this one's place
+	services map[serviceKey]*upstream.Service // set before the table comes into use
 }
 
 type site struct {
 	directory.Site
-	routes httproute.Table[directory.Route]
+	routes httproute.Table[*destination]
 	rules  httproute.Table[directory.Rule]
-	pools  map[string]*pool
 }
 
-// pool is a service's tasks.
-type pool struct {
-	directory.Service
-	endpoints []*endpoint // that take new requests
-	all       []*endpoint // as in Service.Endpoints
+// destination is a route made ready: where it leads, how it is cached, what went along it.
+type destination struct {
+	directory.Route
+	rule  httpcache.Rule
+	count *routeCount
 }
 
-// newTable builds a table; endpoints keep their counts across tables.
-func newTable(s directory.Snapshot, endpoint func(directory.Endpoint) *endpoint) (*table, error) {
-	t := &table{snapshot: s, hosts: map[string]*site{}, sites: map[[2]string]*site{}, redirect: map[string]string{}, console: map[string]bool{}, changed: make(chan struct{})}
+// newTable builds a table. Counts of routes are kept across tables.
+func newTable(s directory.Snapshot, counts *traffic) (*table, error) {
+	t := &table{snapshot: s, hosts: map[string]*site{}, redirect: map[string]string{}, console: map[string]bool{}}
 	for _, h := range s.ConsoleHosts {
 		t.console[h] = true
 	}
 	for _, x := range s.Sites {
-		st := &site{Site: x, pools: map[string]*pool{}}
+		st := &site{Site: x}
+		mark := edition(x)
 		for _, r := range x.Routes {
-			if err := st.routes.Add(r.Pattern, r); err != nil {
+			to := &destination{Route: r, rule: httpcache.Rule{Route: x.App + "/" + x.Env + " " + r.Pattern, Release: mark}, count: counts.of(x.App, x.Env, r.Pattern)}
+			if err := st.routes.Add(r.Pattern, to); err != nil {
 				return nil, err
 			}
 		}
@@ -52,18 +55,6 @@ func newTable(s directory.Snapshot, endpoint func(directory.Endpoint) *endpoint)
 				return nil, err
 			}
 		}
-		for _, sv := range x.Services {
-			p := &pool{Service: sv}
-			for _, e := range sv.Endpoints {
-				ep := endpoint(e)
-				p.all = append(p.all, ep)
-				if !e.Draining {
-					p.endpoints = append(p.endpoints, ep)
-				}
-			}
-			st.pools[sv.Name] = p
-		}
-		t.sites[[2]string{x.App, x.Env}] = st
 		for _, h := range x.Hosts {
 			t.hosts[h] = st
 		}
@@ -77,15 +68,12 @@ func newTable(s directory.Snapshot, endpoint func(directory.Endpoint) *endpoint)
 	return t, nil
 }
 
-// mark tells the tasks whether they drain, once the table is in use.
-func (t *table) mark() {
-	for _, s := range t.sites {
-		for _, p := range s.pools {
-			for i, ep := range p.all {
-				ep.draining.Store(p.Endpoints[i].Draining)
-			}
-		}
-	}
+// edition changes with a site's routes and rules, so that nothing is answered from the cache in a way
+// that the manifest no longer says.
+func edition(s directory.Site) string {
+	h := fnv.New64a()
+	json.NewEncoder(h).Encode([]any{s.App, s.Env, s.Routes, s.Rules, s.Frontends})
+	return strconv.FormatUint(h.Sum64(), 36)
 }
 
 // find gives the site for a host name without port.
@@ -97,20 +85,4 @@ func (t *table) find(host string) *site {
 		return t.fallback
 	}
 	return nil
-}
-
-// pool finds the tasks of a service in the current table.
-func (t *table) pool(app, env, service string) *pool {
-	if s, ok := t.sites[[2]string{app, env}]; ok {
-		return s.pools[service]
-	}
-	return nil
-}
-
-func hostOf(r *http.Request) string {
-	h := r.Host
-	if name, _, err := net.SplitHostPort(h); err == nil {
-		h = name
-	}
-	return strings.ToLower(strings.TrimSuffix(strings.Trim(h, "[]"), "."))
 }

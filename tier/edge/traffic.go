@@ -24,13 +24,13 @@ type routeCount struct {
 
 func newTraffic() *traffic { return &traffic{} }
 
-func (t *traffic) add(app, env, pattern string, status int, took time.Duration) {
-	k := routeKey{app, env, pattern}
-	v, ok := t.m.Load(k)
-	if !ok {
-		v, _ = t.m.LoadOrStore(k, &routeCount{buckets: make([]atomic.Uint64, len(directory.Bounds)+1)})
-	}
-	c := v.(*routeCount)
+// of gives the counts of a route, the same ones each time.
+func (t *traffic) of(app, env, pattern string) *routeCount {
+	v, _ := t.m.LoadOrStore(routeKey{app, env, pattern}, &routeCount{buckets: make([]atomic.Uint64, len(directory.Bounds)+1)})
+	return v.(*routeCount)
+}
+
+func (c *routeCount) add(status int, took time.Duration) {
 	class := status / 100
 	if class < 1 || class > 5 {
 		class = 0

@@ -305,7 +305,9 @@ func (c *conn2) hit(id uint32, h *Hit) {
 	at := len(c.out)
 	o := append(c.out, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 	o = append(o, h.Block2...)
-	o = append(o, st.field...)
+	if !h.Dated {
+		o = append(o, st.field...)
+	}
 	if h.Born != 0 {
 		o = appendAge(o, h.age(st.unix))
 	}

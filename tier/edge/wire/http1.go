@@ -237,7 +237,9 @@ func (c *conn1) closing() bool {
 func (c *conn1) hit(h *Hit, now time.Time) bool {
 	st := c.srv.dates.at(now)
 	out := append(c.out, h.Head1...)
-	out = append(out, st.line...)
+	if !h.Dated {
+		out = append(out, st.line...)
+	}
 	if h.Born != 0 {
 		out = append(out, "Age: "...)
 		out = strconv.AppendInt(out, h.age(st.unix), 10)

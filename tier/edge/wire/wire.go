@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -59,6 +60,20 @@ func (r *Request) Get(name string) string {
 	return ""
 }
 
+// Value finds a field without regard to case: its value and in how many lines it stands; of several,
+// the first value.
+func (r *Request) Value(name string) (value string, lines int) {
+	for i := range r.fields {
+		f := &r.fields[i]
+		if len(f.Name) == len(name) && strings.EqualFold(f.Name, name) {
+			if lines++; lines == 1 {
+				value = f.Value
+			}
+		}
+	}
+	return value, lines
+}
+
 // Fields are all fields in the order they came, without Host and HTTP/2's pseudo-header fields.
 func (r *Request) Fields() []Field { return r.fields }
 
@@ -67,7 +82,7 @@ func (r *Request) Fields() []Field { return r.fields }
 type Hit struct {
 	Status int
 	// Head1 is the status line and the fields of HTTP/1.1, Content-Length included, each with its
-	// CRLF; without Date, Age, Connection and the empty line.
+	// CRLF; without Age, Connection and the empty line, and without Date unless Dated.
 	Head1 []byte
 	// Block2 is the same as an HPACK block: :status first, only static references and literals
 	// without indexing, so that it fits every connection's table.
@@ -75,6 +90,10 @@ type Hit struct {
 	Body   []byte
 	// Born is the second of Unix time at which the response's age was zero. 0: no Age field is sent.
 	Born int64
+	// Dated says that the heads hold a Date: the origin's, which a cache does not change (RFC 9110 §6.6.1).
+	Dated bool
+	// Tag is the caller's own: Served finds it here again.
+	Tag any
 }
 
 // Config is what a Server needs. The zero value of each limit means its default.

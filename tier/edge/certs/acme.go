@@ -1,0 +1,316 @@
+package certs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// acme is certmagic at work, from Run's beginning to its end. Certmagic renews what is in its cache
+// by itself; acme brings certificates there, one goroutine for each host that has none yet.
+type acme struct {
+	k     *Keyring
+	cache *certmagic.Cache
+	magic *certmagic.Config // plain names
+	dns   *certmagic.Config // wildcard names; nil without a DNS provider
+	plain *certmagic.ACMEIssuer
+
+	running sync.WaitGroup // obtain
+	mu      sync.Mutex
+	keeping map[string]context.CancelFunc
+	tries   map[string]try
+	asking  map[string]bool // hosts for which an authority is being asked, by obtain or by certmagic
+	quiet   chan struct{}   // something left asking; room for one
+}
+
+// try is what is known of the last attempt to get a host's certificate.
+type try struct {
+	failed int // attempts in a row
+	since  time.Time
+	err    error
+	going  bool // an attempt is under way
+}
+
+func (k *Keyring) open() *acme {
+	a := &acme{k: k, keeping: map[string]context.CancelFunc{}, tries: map[string]try{}, asking: map[string]bool{}, quiet: make(chan struct{}, 1)}
+	log := zapTo(k.cfg.Log)
+	a.cache = certmagic.NewCache(certmagic.CacheOptions{
+		GetConfigForCert: func(c certmagic.Certificate) (*certmagic.Config, error) {
+			if len(c.Names) > 0 && strings.HasPrefix(c.Names[0], "*.") && a.dns != nil {
+				return a.dns, nil
+			}
+			return a.magic, nil
+		},
+		RenewCheckInterval: k.cfg.checkEvery,
+		Logger:             log,
+	})
+	make1 := func(dns bool) (*certmagic.Config, *certmagic.ACMEIssuer) {
+		c := certmagic.New(a.cache, certmagic.Config{
+			Storage: &certmagic.FileStorage{Path: k.cfg.Dir},
+			OnEvent: a.event,
+			Logger:  log,
+		})
+		template := certmagic.ACMEIssuer{
+			CA: k.cfg.CA, Email: k.cfg.Email, TrustedRoots: k.cfg.CARoots, Agreed: true, Logger: log,
+			ListenHost: k.cfg.ListenHost, AltHTTPPort: k.cfg.HTTPPort, AltTLSALPNPort: k.cfg.TLSPort,
+			DisableHTTPChallenge: k.cfg.HTTPPort == 0, DisableTLSALPNChallenge: k.cfg.TLSPort == 0,
+		}
+		if dns {
+			template.DNS01Solver = &certmagic.DNS01Solver{DNSManager: certmagic.DNSManager{
+				DNSProvider: k.cfg.DNS, PropagationTimeout: k.cfg.dnsWait, Resolvers: k.cfg.Resolvers, Logger: log,
+			}}
+		}
+		issuer := certmagic.NewACMEIssuer(c, template)
+		c.Issuers = []certmagic.Issuer{issuer}
+		return c, issuer
+	}
+	a.magic, a.plain = make1(false)
+	if k.cfg.DNS != nil {
+		a.dns, _ = make1(true)
+	}
+	return a
+}
+
+// close ends what acme and certmagic started.
+func (a *acme) close() {
+	a.mu.Lock()
+	for _, cancel := range a.keeping {
+		cancel()
+	}
+	a.mu.Unlock()
+	a.running.Wait()
+	a.cache.Stop() // cancels renewals, but does not wait for them
+	limit := time.NewTimer(5 * time.Second)
+	defer limit.Stop()
+	for {
+		a.mu.Lock()
+		n := len(a.asking)
+		a.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-a.quiet:
+		case <-limit.C:
+			a.k.cfg.Log.Warn("a renewal does not end")
+			return
+		}
+	}
+}
+
+// asked is under a.mu.
+func (a *acme) asked(host string) {
+	delete(a.asking, host)
+	select {
+	case a.quiet <- struct{}{}:
+	default:
+	}
+}
+
+// event hears of attempts and arrivals. Attempts end with cert_obtained or cert_failed.
+func (a *acme) event(_ context.Context, event string, data map[string]any) error {
+	host, _ := data["identifier"].(string)
+	a.mu.Lock()
+	t := a.tries[host]
+	switch event {
+	case "cert_obtaining":
+		a.asking[host] = true
+		t.going = true
+	case "cert_obtained":
+		a.asked(host)
+		t = try{}
+	case "cert_failed":
+		a.asked(host)
+		err, _ := data["error"].(error)
+		t = try{failed: t.failed + 1, since: t.since, err: err}
+		if t.failed == 1 {
+			t.since = time.Now()
+		}
+	case "cached_managed_cert":
+		a.mu.Unlock()
+		a.k.announce()
+		return nil
+	default:
+		a.mu.Unlock()
+		return nil
+	}
+	a.tries[host] = t
+	a.mu.Unlock()
+	if event == "cert_failed" {
+		a.k.announce()
+		a.k.judge(time.Now())
+	}
+	return nil
+}
+
+func (a *acme) configOf(host string) *certmagic.Config {
+	if strings.HasPrefix(host, "*.") {
+		return a.dns
+	}
+	return a.magic
+}
+
+// load brings what lies on disk into memory.
+func (a *acme) load(ctx context.Context, hosts []string) {
+	for _, h := range hosts {
+		if c := a.configOf(h); c != nil {
+			if _, err := c.CacheManagedCertificate(ctx, h); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				a.k.cfg.Log.Warn("load certificate", "host", h, "err", err)
+			}
+		}
+	}
+}
+
+// keep sees to it that each of hosts has a certificate or somebody who is after one, and that
+// nobody is after any other.
+func (a *acme) keep(ctx context.Context, hosts []string) {
+	want := map[string]bool{}
+	for _, h := range hosts {
+		want[h] = true
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for h, cancel := range a.keeping {
+		if !want[h] {
+			cancel()
+			delete(a.keeping, h)
+			delete(a.tries, h)
+			a.cache.RemoveManaged([]certmagic.SubjectIssuer{{Subject: h}})
+		}
+	}
+	for h := range maps.Keys(want) {
+		if _, ok := a.keeping[h]; ok {
+			continue
+		}
+		c := a.configOf(h)
+		if c == nil {
+			a.tries[h] = try{failed: 1, since: time.Now(), err: errNoDNS}
+			continue
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		a.keeping[h] = cancel
+		t := a.tries[h]
+		t.going = true
+		a.tries[h] = t
+		a.running.Go(func() { a.obtain(ctx, c, h) })
+	}
+}
+
+var errNoDNS = errors.New("a wildcard needs the DNS-01 challenge, and no DNS provider is configured")
+
+// obtain ends when host's certificate is in the cache and not due, from where certmagic renews it.
+// Certmagic retries for 30 days; then obtain begins anew.
+func (a *acme) obtain(ctx context.Context, c *certmagic.Config, host string) {
+	for ctx.Err() == nil {
+		err := a.bring(ctx, c, host)
+		if err == nil {
+			a.settle(host, nil)
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		a.settle(host, err)
+		a.k.cfg.Log.Warn("obtain certificate", "host", host, "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Minute):
+		}
+	}
+}
+
+// settle notes how bring ended: errors of storage raise no event of certmagic.
+func (a *acme) settle(host string, err error) {
+	a.mu.Lock()
+	a.asked(host)
+	t := a.tries[host]
+	t.going = false
+	if err != nil && t.failed == 0 {
+		t = try{failed: 1, since: time.Now(), err: err}
+	}
+	a.tries[host] = t
+	a.mu.Unlock()
+	a.k.announce()
+	a.k.judge(time.Now())
+}
+
+// bring puts host's certificate into the cache, from disk or from the authority. One that is due is
+// served and given to certmagic's renewal at once, whose turn would come minutes later. Despite its
+// name ObtainCertAsync waits; it retries, and asks no questions on the terminal.
+func (a *acme) bring(ctx context.Context, c *certmagic.Config, host string) error {
+	cert, err := c.CacheManagedCertificate(ctx, host)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := c.ObtainCertAsync(ctx, host); err != nil {
+			return err
+		}
+		_, err = c.CacheManagedCertificate(ctx, host)
+	} else if err == nil && cert.NeedsRenewal(c) {
+		err = a.cache.RenewManagedCertificates(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("load certificate: %w", err)
+	}
+	return nil
+}
+
+// find is the certificate in memory that is served for host; nil: none.
+func (a *acme) find(host string) *certmagic.Certificate {
+	if a == nil {
+		return nil
+	}
+	var best *certmagic.Certificate
+	for _, c := range a.cache.AllMatchingCertificates(host) {
+		if c.Leaf == nil {
+			continue // a challenge's
+		}
+		if best == nil || c.Leaf.NotAfter.After(best.Leaf.NotAfter) {
+			best = &c
+		}
+	}
+	return best
+}
+
+func (a *acme) tryOf(host string) try {
+	if a == nil {
+		return try{}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.tries[host]
+}
+
+// renewalInfo is when certmagic means to renew by the authority's suggestion (ARI), read from what
+// it keeps beside the certificate; zero without one.
+func (a *acme) renewalInfo(c *certmagic.Certificate) time.Time {
+	if len(c.Names) == 0 {
+		return time.Time{}
+	}
+	conf := a.configOf(c.Names[0])
+	if conf == nil {
+		return time.Time{}
+	}
+	key := certmagic.StorageKeys.SiteMeta(conf.Issuers[0].IssuerKey(), c.Names[0])
+	raw, err := conf.Storage.Load(context.Background(), key)
+	if err != nil {
+		return time.Time{}
+	}
+	var meta struct {
+		Data struct {
+			Info struct {
+				Selected time.Time `json:"_selectedTime"`
+			} `json:"renewal_info"`
+		} `json:"issuer_data"`
+	}
+	if json.Unmarshal(raw, &meta) != nil {
+		return time.Time{}
+	}
+	return meta.Data.Info.Selected
+}

@@ -1,0 +1,76 @@
+package edge
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"tenfold/tier/edge/httpcache"
+	"tenfold/tier/edge/wire"
+)
+
+// hits answers plain requests from the cache, inside the connection's loop.
+type hits struct{ d *Door }
+
+// Hit implements wire.Hits. What it does not answer goes the whole way through ServeHTTP, so it may
+// give up on anything unusual.
+func (h hits) Hit(r *wire.Request) *wire.Hit {
+	t := h.d.current.Load()
+	host := bareHost(r.Host)
+	if t.console[host] {
+		return nil
+	}
+	s := t.find(host)
+	if s == nil {
+		return nil
+	}
+	path, _, _ := strings.Cut(r.Target, "?")
+	if strings.IndexByte(path, '%') >= 0 {
+		return nil // routes are matched against decoded paths
+	}
+	for _, f := range r.Fields() {
+		if httpcache.Disturbs(f.Name) {
+			return nil
+		}
+	}
+	to, _, ok := s.routes.Find(r.Method, host, path)
+	if !ok {
+		return nil
+	}
+	scheme := "http"
+	if r.Secure {
+		scheme = "https"
+	}
+	l := httpcache.Lookup{Method: r.Method, Scheme: scheme, Host: r.Host, Target: r.Target, Plain: true, Rule: &to.rule, Fields: r}
+	st := h.d.cache.Hit(&l)
+	if st == nil {
+		return nil
+	}
+	return &wire.Hit{
+		Status: st.Status, Head1: st.Head1, Block2: st.Block2, Body: st.Body,
+		Born: st.Born.Unix() - int64(st.InitialAge/time.Second), Dated: true, Tag: to.count,
+	}
+}
+
+// served counts what Hit answered.
+func served(_ *wire.Request, h *wire.Hit, _ int64, took time.Duration) {
+	if c, ok := h.Tag.(*routeCount); ok {
+		c.add(h.Status, took)
+	}
+}
+
+// bareHost is a Host field without its port, in lower case; most need no copy.
+func bareHost(h string) string {
+	if i := strings.LastIndexByte(h, ':'); i >= 0 && strings.IndexByte(h[i:], ']') < 0 {
+		h = h[:i]
+	}
+	h = strings.TrimSuffix(strings.Trim(h, "[]"), ".")
+	for i := range len(h) {
+		if c := h[i]; c >= 'A' && c <= 'Z' {
+			return strings.ToLower(h)
+		}
+	}
+	return h
+}
+
+func hostOf(r *http.Request) string { return bareHost(r.Host) }

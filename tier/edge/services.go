@@ -1,0 +1,99 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"tenfold/internal/directory"
+	"tenfold/tier/edge/httpcache"
+	"tenfold/tier/edge/upstream"
+)
+
+// serviceKey names a service across apps.
+type serviceKey struct{ app, env, name string }
+
+// services are the ways to the tasks of every service that a snapshot names, kept across snapshots
+// with what they know of their tasks. Under Door.mu, but for find, which reads the table.
+type services struct {
+	ways map[serviceKey]*upstream.Service
+	ends map[serviceKey]context.CancelFunc // of Run, once the door runs
+}
+
+// update makes the ways of a snapshot, tells each its tasks, and lets go of those that are named no
+// more. A task that drains gets nothing new once update has returned.
+func (d *Door) update(s directory.Snapshot) map[serviceKey]*upstream.Service {
+	named := map[serviceKey]*upstream.Service{}
+	for _, site := range s.Sites {
+		for _, sv := range site.Services {
+			key := serviceKey{site.App, site.Env, sv.Name}
+			way, ok := d.services.ways[key]
+			if !ok {
+				way = upstream.NewService(upstream.Config{Name: sv.Name, Fail: failing(sv.Name)})
+				d.services.ways[key] = way
+				d.begin(key, way)
+			}
+			way.SetPolicy(upstream.Policy{Timeout: sv.Request, Idle: sv.Idle})
+			tasks := make([]upstream.Endpoint, len(sv.Endpoints))
+			for i, e := range sv.Endpoints {
+				tasks[i] = upstream.Endpoint{ID: e.ID, Addr: e.Addr, Weight: 1, Draining: e.Draining}
+			}
+			way.Update(tasks, sv.Down)
+			named[key] = way
+		}
+	}
+	for key, way := range d.services.ways {
+		if named[key] != nil {
+			continue
+		}
+		way.Update(nil, "it is not deployed")
+		if busy(way) == 0 {
+			if end := d.services.ends[key]; end != nil {
+				end()
+			}
+			way.Close()
+			delete(d.services.ways, key)
+			delete(d.services.ends, key)
+		}
+	}
+	return named
+}
+
+func busy(way *upstream.Service) (n int64) {
+	for _, c := range way.Counts() {
+		n += c.InFlight
+	}
+	return n + int64(way.Held())
+}
+
+// begin runs what a way needs a clock for, as long as the door runs. Under d.mu.
+func (d *Door) begin(key serviceKey, way *upstream.Service) {
+	if d.life == nil {
+		return
+	}
+	ctx, end := context.WithCancel(d.life)
+	d.services.ends[key] = end
+	d.background.Go(func() { way.Run(ctx) })
+}
+
+// failing answers what no task did with a page that says which service it was.
+func failing(service string) func(http.ResponseWriter, *http.Request, error) {
+	return func(w http.ResponseWriter, r *http.Request, err error) {
+		var body *upstream.BadBody
+		var bad *upstream.BadRequest
+		if !errors.As(err, &body) && !errors.As(err, &bad) && !errors.Is(err, upstream.ErrClientGone) {
+			httpcache.Unreachable(r) // something older may do instead
+		}
+		failed(service, err).show(w, r)
+	}
+}
+
+// toService carries a request to a service of the table in use.
+func (d *Door) toService(w http.ResponseWriter, r *http.Request, key serviceKey) {
+	way := d.current.Load().services[key]
+	if way == nil {
+		failing(key.name)(w, r, &upstream.Down{Service: key.name, Why: "it is not deployed"})
+		return
+	}
+	way.ServeHTTP(w, r)
+}
