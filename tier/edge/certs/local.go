@@ -178,9 +178,24 @@ func (ca *localCA) leaf(name string, now time.Time) (*tls.Certificate, error) {
 	if c := ca.leaves[name]; c != nil && now.Add(leafLife/2).Before(c.Leaf.NotAfter) && now.After(c.Leaf.NotBefore) {
 		return c, nil
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	c, err := ca.sign(name, now, x509.ExtKeyUsageServerAuth)
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate of %s: %w", name, err)
+	}
+	if len(ca.leaves) >= leavesMax {
+		for n := range ca.leaves { // any one: the next handshake of its name makes another
+			delete(ca.leaves, n)
+			break
+		}
+	}
+	ca.leaves[name] = c
+	return c, nil
+}
+
+func (ca *localCA) sign(name string, now time.Time, usage x509.ExtKeyUsage) (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
 	}
 	t := &x509.Certificate{
 		SerialNumber: serial(),
@@ -188,7 +203,7 @@ func (ca *localCA) leaf(name string, now time.Time) (*tls.Certificate, error) {
 		NotBefore:    now.Add(-backdate),
 		NotAfter:     now.Add(leafLife),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage:  []x509.ExtKeyUsage{usage},
 	}
 	if t.NotAfter.After(ca.cert.NotAfter) {
 		t.NotAfter = ca.cert.NotAfter
@@ -200,19 +215,11 @@ func (ca *localCA) leaf(name string, now time.Time) (*tls.Certificate, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, ca.cert, key.Public(), ca.key)
 	if err != nil {
-		return nil, fmt.Errorf("sign certificate of %s: %w", name, err)
+		return nil, err
 	}
 	parsed, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("sign certificate of %s: %w", name, err)
+		return nil, err
 	}
-	c := &tls.Certificate{Certificate: [][]byte{der, ca.cert.Raw}, PrivateKey: key, Leaf: parsed}
-	if len(ca.leaves) >= leavesMax {
-		for n := range ca.leaves { // any one: the next handshake of its name makes another
-			delete(ca.leaves, n)
-			break
-		}
-	}
-	ca.leaves[name] = c
-	return c, nil
+	return &tls.Certificate{Certificate: [][]byte{der, ca.cert.Raw}, PrivateKey: key, Leaf: parsed}, nil
 }
