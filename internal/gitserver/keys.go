@@ -53,7 +53,7 @@ func (k *Keys) Add(name, line string) (Key, error) {
 	case strings.TrimSpace(string(rest)) != "":
 		return Key{}, errors.New("add key: more than one key: add them one after the other")
 	}
-	if t := pub.Type(); t == ssh.InsecureKeyAlgoDSA || strings.Contains(t, "-cert-") {
+	if t := pub.Type(); t == "ssh-dss" || strings.Contains(t, "-cert-") {
 		return Key{}, fmt.Errorf("add key: keys of type %s are not taken: make one of type ed25519", t)
 	}
 	if name == "" {
