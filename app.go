@@ -240,7 +240,42 @@ type Rule struct {
 	Redirect *Redirect `json:"redirect,omitempty"`
 	// Headers are set on responses; an empty value removes the header.
 	Headers map[string]string `json:"headers,omitempty"`
+	Cache   *Caching          `json:"cache,omitempty"`
+	Limit   *Limiting         `json:"limit,omitempty"`
 	Line    int               `json:"line,omitempty"`
+}
+
+// Caching is what a route says of the front door's HTTP cache beside what responses say themselves.
+type Caching struct {
+	Off bool `json:"off,omitempty"`
+	// Default is the freshness of responses that name none; Min and Max bound what they name (Max 0: no
+	// bound). None of them makes a private or no-store response reusable.
+	Default time.Duration `json:"default,omitempty"`
+	Min     time.Duration `json:"min,omitempty"`
+	Max     time.Duration `json:"max,omitempty"`
+	// StaleRevalidate and StaleError are how long a stale response may be served while it is revalidated,
+	// and while the service fails.
+	StaleRevalidate time.Duration `json:"staleRevalidate,omitempty"`
+	StaleError      time.Duration `json:"staleError,omitempty"`
+	// Query names the parameters that are part of the key; NoQuery: none is; neither: all are.
+	Query   []string `json:"query,omitempty"`
+	NoQuery bool     `json:"noQuery,omitempty"`
+	Headers []string `json:"headers,omitempty"` // request fields that are part of the key
+	Cookies []string `json:"cookies,omitempty"`
+	Tags    []string `json:"tags,omitempty"` // of every response, for purges
+	// OverridePrivate and OverrideNoStore keep what says not to be kept.
+	OverridePrivate bool `json:"overridePrivate,omitempty"`
+	OverrideNoStore bool `json:"overrideNoStore,omitempty"`
+}
+
+// Limiting refuses requests before they cost anything. Zero fields limit nothing.
+type Limiting struct {
+	Rate        int           `json:"rate,omitempty"` // requests Per
+	Per         time.Duration `json:"per,omitempty"`
+	By          string        `json:"by,omitempty"`    // client or route: whose rate it is
+	Burst       int           `json:"burst,omitempty"` // at once after a pause; 0: as Rate
+	Concurrency int           `json:"concurrency,omitempty"`
+	Body        int64         `json:"body,omitempty"` // bytes
 }
 
 // Redirect answers with a Location. A final "*" in To takes what the route's "*" matched.

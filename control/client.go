@@ -109,6 +109,12 @@ func do(ctx context.Context, c *Client, method, path string, body any) error {
 	return err
 }
 
+// Purge implements API.
+func (c *Client) Purge(ctx context.Context, env Env, p Purge) (int, error) {
+	v, err := call[struct{ Count int }](ctx, c, http.MethodPost, env.path()+"/purge", p)
+	return v.Count, err
+}
+
 // Upload implements API.
 func (c *Client) Upload(ctx context.Context, origin string, files io.Reader) (string, error) {
 	v, err := call[struct{ Dir string }](ctx, c, http.MethodPost, "/v1/sources?origin="+url.QueryEscape(origin), files)

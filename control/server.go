@@ -43,6 +43,7 @@ func Handler(api API, local bool) http.Handler {
 	mux.HandleFunc("POST "+env+"/down", s.down)
 	mux.HandleFunc("DELETE "+env+"/data/{kind}/{name}", s.removeData)
 	mux.HandleFunc("PUT "+env+"/scale/{name}", s.scale)
+	mux.HandleFunc("POST "+env+"/purge", s.purge)
 	mux.HandleFunc("GET "+env+"/releases/{name}", s.releases)
 	mux.HandleFunc("PUT "+env+"/releases/{name}", s.switchRelease)
 	mux.HandleFunc("GET "+env+"/logs", s.logs)
@@ -148,6 +149,14 @@ func (s server) scale(w http.ResponseWriter, r *http.Request) {
 	var b tenfold.Bounds
 	if read(w, r, &b) {
 		done(w, s.api.Scale(r.Context(), envOf(r), nameOf(r), b))
+	}
+}
+
+func (s server) purge(w http.ResponseWriter, r *http.Request) {
+	var p Purge
+	if read(w, r, &p) {
+		n, err := s.api.Purge(r.Context(), envOf(r), p)
+		reply(w)(map[string]int{"count": n}, err)
 	}
 }
 

@@ -36,6 +36,8 @@ type API interface {
 	RemoveData(ctx context.Context, id tenfold.ID) error
 	Kept(ctx context.Context) ([]Kept, error)
 	Scale(ctx context.Context, env Env, service tenfold.Name, b tenfold.Bounds) error
+	// Purge has the front door forget stored responses and returns how many.
+	Purge(ctx context.Context, env Env, p Purge) (int, error)
 	Releases(ctx context.Context, env Env, frontend tenfold.Name) ([]Release, error)
 	SwitchRelease(ctx context.Context, env Env, frontend tenfold.Name, id tenfold.ReleaseID) error
 	Secrets(ctx context.Context, app tenfold.AppName) ([]Secret, error)
@@ -56,6 +58,13 @@ type API interface {
 	Upgrade(ctx context.Context, binary string) error
 	// Shutdown ends the house: every app goes down in order, then daemon, door and keeper.
 	Shutdown(ctx context.Context) error
+}
+
+// Purge says what the HTTP cache is to forget: an URL or a path of the app, all below one that ends in
+// "*", or all responses of a tag.
+type Purge struct {
+	URL string `json:"url,omitempty"`
+	Tag string `json:"tag,omitempty"`
 }
 
 // Env names an environment of an app.

@@ -14,6 +14,7 @@ const (
 	fCPU      form = "cores"
 	fDuration form = "duration"
 	fSize     form = "size"
+	fRate     form = "rate"
 	fStatus   form = "status range"
 	fCommand  form = "command"
 	fRoutes   form = "routes" // a route or a list
@@ -227,9 +228,38 @@ func ruleKeys() []key {
 			{name: "status", form: fCount, deflt: "301", doc: "301, 302, 303, 307 or 308."},
 		}},
 		{name: "headers", form: fTexts, doc: "Set on responses; false removes one."},
-	}, later("rate limits", "limit"), later("an HTTP cache", "cache"), later("rewrites", "rewrite"), later("CORS answers", "cors"),
+		{name: "cache", form: fMap, main: "fresh", off: true, deflt: "by the response's own headers", doc: "The HTTP cache; false: never.", keys: cachingKeys()},
+		{name: "limit", form: fMap, main: "rate", doc: "Refuse what is too much: 429, 503 or 413.", keys: keys([]key{
+			{name: "rate", form: fRate, deflt: "none", doc: "Requests in a time: 50/s, 300/m, 1000/h."},
+			{name: "per", form: fWord, words: []string{"client", "route"}, deflt: "client", doc: "Whose rate it is: each client's address, or all together."},
+			{name: "burst", form: fCount, deflt: "the rate's number", doc: "How many may come at once after a pause."},
+			{name: "concurrency", form: fCount, deflt: "none", doc: "How many may be under way at once; the rest is refused early."},
+			{name: "body", form: fSize, deflt: "10mb", doc: "Longest request body."},
+		}, later("limits of headers by route", "header"))},
+	}, later("rewrites", "rewrite"), later("CORS answers", "cors"),
 		later("timeouts by route", "timeout"), later("hedging", "hedge"), later("changes of requests", "request"),
 		later("authentication", "auth"), later("maintenance pages", "maintenance"))
+}
+
+func cachingKeys() []key {
+	return []key{
+		{name: "fresh", form: fMap, main: "default", doc: "How long a response is fresh.", keys: []key{
+			{name: "default", form: fDuration, deflt: "not kept", doc: "For responses that do not say."},
+			{name: "min", form: fDuration, deflt: "0s", doc: "At least, whatever they say; private and no-store still hold."},
+			{name: "max", form: fDuration, deflt: "no bound", doc: "At most, whatever they say."},
+		}},
+		{name: "stale", form: fMap, main: "revalidate", doc: "How long a response is served after that.", keys: []key{
+			{name: "revalidate", form: fDuration, deflt: "0s", doc: "While a new one is fetched in the background."},
+			{name: "error", form: fDuration, deflt: "as revalidate", doc: "While the service fails."},
+		}},
+		{name: "key", form: fMap, main: "query", doc: "What tells two responses of one path apart.", keys: []key{
+			{name: "query", form: fWords, off: true, deflt: "the whole query", doc: "Parameters that count; false: none does."},
+			{name: "headers", form: fWords, off: true, deflt: "none, besides Vary", doc: "Request headers that count."},
+			{name: "cookies", form: fWords, off: true, deflt: "none", doc: "Cookies that count."},
+		}},
+		{name: "tags", form: fWords, doc: "Names for tenfold edge purge --tag."},
+		{name: "override", form: fWords, doc: "private and no-store, in words: keep what says not to be kept."},
+	}
 }
 
 // rangeKey holds a scale written as a scalar until it is split into min and max.

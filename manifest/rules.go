@@ -34,11 +34,92 @@ func (b *builder) rules() {
 				}
 			}
 		}
+		if f := t.get("cache"); f != nil && f.off {
+			rule.Cache = &tenfold.Caching{Off: true}
+		} else if f, ok := value(t, "cache"); ok {
+			rule.Cache = b.caching(f)
+		}
+		if f, ok := value(t, "limit"); ok {
+			rule.Limit = b.limiting(f)
+		}
 		if b.app.Rules == nil {
 			b.app.Rules = map[tenfold.Route]tenfold.Rule{}
 		}
 		b.app.Rules[tenfold.Route(name)] = rule
 	}
+}
+
+func (b *builder) caching(t *tree) *tenfold.Caching {
+	c := &tenfold.Caching{}
+	if f, ok := value(t, "fresh"); ok {
+		c.Default, c.Min, c.Max = b.duration(f, "default", 0), b.duration(f, "min", 0), b.duration(f, "max", 0)
+		if c.Max > 0 && c.Min > c.Max {
+			b.reporter.at(f.place(), "make min the smaller one", "%s: min %s is above max %s", f.path, c.Min, c.Max)
+		}
+	}
+	if f, ok := value(t, "stale"); ok {
+		c.StaleRevalidate = b.duration(f, "revalidate", 0)
+		c.StaleError = b.duration(f, "error", c.StaleRevalidate)
+	}
+	if f, ok := value(t, "key"); ok {
+		if q := f.get("query"); q != nil && q.off {
+			c.NoQuery = true
+		}
+		c.Query, c.Headers, c.Cookies = b.words(f, "query"), b.words(f, "headers"), b.words(f, "cookies")
+	}
+	c.Tags = b.words(t, "tags")
+	for _, w := range b.words(t, "override") {
+		switch w {
+		case "private":
+			c.OverridePrivate = true
+		case "no-store":
+			c.OverrideNoStore = true
+		default:
+			f, _ := value(t, "override")
+			b.reporter.at(f.node, "one of: private, no-store", "%s: %q cannot be overridden", f.path, cut(w, 40))
+		}
+	}
+	return c
+}
+
+// words are a list of plain words.
+func (b *builder) words(t *tree, name string) (out []string) {
+	f, ok := value(t, name)
+	if !ok {
+		return nil
+	}
+	parts, _ := readList(b.reporter, f.node, f.path, "word")
+	for _, p := range parts {
+		if p.Value == "" || strings.ContainsAny(p.Value, " \t\r\n,;=\"") {
+			b.reporter.at(p, "write one word each", "%s: %q is not a word", f.path, cut(p.Value, 40))
+			continue
+		}
+		out = append(out, p.Value)
+	}
+	return out
+}
+
+func (b *builder) limiting(t *tree) *tenfold.Limiting {
+	l := &tenfold.Limiting{By: "client"}
+	if f, ok := value(t, "rate"); ok {
+		l.Rate, l.Per = readRate(b.reporter, f.node, f.path)
+	}
+	if f, ok := value(t, "per"); ok {
+		l.By = f.node.Value
+	}
+	if f, ok := value(t, "burst"); ok {
+		l.Burst, _ = readCount(b.reporter, f.node, f.path, 1, 1_000_000)
+		if l.Rate == 0 {
+			b.reporter.at(f.place(), "add rate: 50/s", "%s: a burst of no rate", f.path)
+		}
+	}
+	if f, ok := value(t, "concurrency"); ok {
+		l.Concurrency, _ = readCount(b.reporter, f.node, f.path, 1, 1_000_000)
+	}
+	if f, ok := value(t, "body"); ok {
+		l.Body, _ = readSize(b.reporter, f.node, f.path)
+	}
+	return l
 }
 
 func (b *builder) redirect(route tenfold.Route, f *tree) *tenfold.Redirect {

@@ -113,6 +113,22 @@ func parseRange(s string) (low, high string, ok bool) {
 	return m[1], m[2], true
 }
 
+// readRate reads "50/s": so many in a second, minute or hour.
+func readRate(r *reporter, n *yaml.Node, path string) (count int, per time.Duration) {
+	number, unit, _ := strings.Cut(n.Value, "/")
+	per = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour}[unit]
+	count, err := strconv.Atoi(number)
+	switch {
+	case err == nil && unit == "":
+		r.at(n, "did you mean "+number+"/s or "+number+"/m?", "%s: %s has no unit", path, cut(n.Value, 40))
+	case err != nil || per == 0 || len(number) > 7:
+		r.at(n, "write a whole number and a unit: 50/s 300/m 1000/h", "%s: %q is not a rate", path, cut(n.Value, 40))
+	case count < 1:
+		r.at(n, "write at least 1/h, or leave the limit out", "%s: a rate of %d lets nothing pass", path, count)
+	}
+	return count, per
+}
+
 func readCount(r *reporter, n *yaml.Node, path string, low, high int) (int, bool) {
 	i, err := strconv.Atoi(n.Value)
 	if err != nil || len(n.Value) > 9 {

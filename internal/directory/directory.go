@@ -44,6 +44,35 @@ type Rule struct {
 	RedirectTo string            `json:"redirectTo,omitempty"`
 	Status     int               `json:"status,omitempty"`
 	Headers    map[string]string `json:"headers,omitempty"` // "" removes
+	Cache      *Caching          `json:"cache,omitempty"`
+	Limit      *Limiting         `json:"limit,omitempty"`
+}
+
+// Caching is what a route says of the HTTP cache; see tenfold.Caching, whose fields these are.
+type Caching struct {
+	Off             bool          `json:"off,omitempty"`
+	Default         time.Duration `json:"default,omitempty"`
+	Min             time.Duration `json:"min,omitempty"`
+	Max             time.Duration `json:"max,omitempty"`
+	StaleRevalidate time.Duration `json:"staleRevalidate,omitempty"`
+	StaleError      time.Duration `json:"staleError,omitempty"`
+	Query           []string      `json:"query,omitempty"`
+	NoQuery         bool          `json:"noQuery,omitempty"`
+	Headers         []string      `json:"headers,omitempty"`
+	Cookies         []string      `json:"cookies,omitempty"`
+	Tags            []string      `json:"tags,omitempty"`
+	OverridePrivate bool          `json:"overridePrivate,omitempty"`
+	OverrideNoStore bool          `json:"overrideNoStore,omitempty"`
+}
+
+// Limiting is what a route refuses; see tenfold.Limiting, whose fields these are.
+type Limiting struct {
+	Rate        int           `json:"rate,omitempty"`
+	Per         time.Duration `json:"per,omitempty"`
+	By          string        `json:"by,omitempty"`
+	Burst       int           `json:"burst,omitempty"`
+	Concurrency int           `json:"concurrency,omitempty"`
+	Body        int64         `json:"body,omitempty"`
 }
 
 // Frontend is where a frontend's releases lie and what answers paths without a file.
@@ -77,6 +106,32 @@ type Report struct {
 	Version   uint64           `json:"version"` // snapshot in use
 	Endpoints map[string]Count `json:"endpoints"`
 	Routes    []RouteCount     `json:"routes,omitempty"`
+	Cache     CacheCount       `json:"cache"`
+}
+
+// CacheCount is what the HTTP cache did since the door started, and what it holds.
+type CacheCount struct {
+	Hits        uint64 `json:"hits"`
+	Stale       uint64 `json:"stale"`
+	Misses      uint64 `json:"misses"`
+	Revalidated uint64 `json:"revalidated"`
+	Collapsed   uint64 `json:"collapsed"` // waited for another's request
+	Uncacheable uint64 `json:"uncacheable"`
+	Entries     int    `json:"entries"`
+	Memory      int64  `json:"memory"` // bytes
+	Disk        int64  `json:"disk"`   // bytes
+}
+
+// Purge asks the door to forget stored responses: a URL, all below one, or all of a tag.
+type Purge struct {
+	URL    string `json:"url,omitempty"`
+	Prefix string `json:"prefix,omitempty"`
+	Tag    string `json:"tag,omitempty"`
+}
+
+// Purged answers a Purge.
+type Purged struct {
+	Count int `json:"count"`
 }
 
 // Count is one endpoint's traffic since the door started.

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -96,7 +97,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 	if err := atomicfile.ReadJSON(filepath.Join(cfg.Dir, snapshotFile), &s); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
-	t, err := newTable(s, d.traffic)
+	t, err := newTable(s, d.traffic, nil)
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
@@ -130,7 +131,7 @@ func (d *Door) apply(s directory.Snapshot) error {
 	if s.Version < old.snapshot.Version {
 		return fmt.Errorf("apply snapshot %d: %d is in use", s.Version, old.snapshot.Version)
 	}
-	t, err := newTable(s, d.traffic)
+	t, err := newTable(s, d.traffic, old.limits)
 	if err != nil {
 		return fmt.Errorf("apply snapshot %d: %w", s.Version, errUnusable{err})
 	}
@@ -299,6 +300,14 @@ func (d *Door) controlHandler() http.Handler {
 		}
 		json.NewEncoder(w).Encode(d.report(false))
 	})
+	mux.HandleFunc("POST /purge", func(w http.ResponseWriter, r *http.Request) {
+		var p directory.Purge
+		if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&p); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		json.NewEncoder(w).Encode(directory.Purged{Count: d.cache.Purge(httpcache.Purge{URL: p.URL, Prefix: p.Prefix, Tag: p.Tag})})
+	})
 	mux.HandleFunc("GET /report", func(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(d.report(r.FormValue("routes") == "true"))
 	})
@@ -314,6 +323,8 @@ func (d *Door) report(routes bool) directory.Report {
 		}
 	}
 	d.mu.Unlock()
+	st := d.cache.Stats()
+	r.Cache = directory.CacheCount{Hits: st.Hits, Stale: st.Stale, Misses: st.Misses, Revalidated: st.Revalidated, Collapsed: st.Collapsed, Uncacheable: st.Uncacheable, Entries: st.Entries, Memory: st.MemoryBytes, Disk: st.DiskBytes}
 	if routes {
 		r.Routes = d.traffic.routes()
 	}
@@ -326,6 +337,7 @@ type routed struct {
 	site *site
 	host string
 	to   *destination // nil: no route
+	rule *httpcache.Rule
 }
 
 type routedKey struct{}
@@ -351,16 +363,25 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		page{http.StatusNotFound, "nothing is served for " + host, known(t), ""}.show(w, r)
 		return
 	}
-	if r.ContentLength > maxBody {
-		page{http.StatusRequestEntityTooLarge, "the request is too large", fmt.Sprintf("at most %d bytes are taken", maxBody), ""}.show(w, r)
+	most := int64(maxBody)
+	if l, _, ok := s.limits.Find(r.Method, host, r.URL.Path); ok {
+		leave, pass := l.admit(w, r)
+		if !pass {
+			return
+		}
+		defer leave()
+		most = cmp.Or(l.body, most)
+	}
+	if r.ContentLength > most {
+		page{http.StatusRequestEntityTooLarge, "the request is too large", fmt.Sprintf("at most %d bytes are taken", most), ""}.show(w, r)
 		return
 	}
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		r.Body = http.MaxBytesReader(w, r.Body, most)
 	}
-	q := &routed{site: s, host: host}
+	q := &routed{site: s, host: host, rule: &uncached}
 	if to, _, ok := s.routes.Find(r.Method, host, r.URL.Path); ok {
-		q.to = to
+		q.to, q.rule = to, s.ruleFor(to, r.Method, host, r.URL.Path)
 		begun := time.Now()
 		rec := &recorder{ResponseWriter: w}
 		defer func() { to.count.add(rec.status, time.Since(begun)) }()
@@ -374,11 +395,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 var uncached = httpcache.Rule{Off: true}
 
 func ruleOf(r *http.Request) *httpcache.Rule {
-	q := r.Context().Value(routedKey{}).(*routed)
-	if q.to == nil {
-		return &uncached
-	}
-	return &q.to.rule
+	return r.Context().Value(routedKey{}).(*routed).rule
 }
 
 // answer is what the cache asks when it cannot answer itself.

@@ -275,7 +275,9 @@ func TestARequestWaitsForATask(t *testing.T) {
 		_, b := h.ask(t, "POST", "/api/", "x")
 		done <- b
 	}()
-	eventually(t, "the request is held", func() bool { return h.door.current.Load().services[serviceKey{"shop", "production", "api"}].Held() == 1 })
+	eventually(t, "the request is held", func() bool {
+		return h.door.current.Load().services[serviceKey{"shop", "production", "api"}].Held() == 1
+	})
 	h.publish(t, ep)
 	if b := <-done; b != "here" {
 		t.Fatal(b)
@@ -623,6 +625,60 @@ func TestPrivateAddressLeadsToTheService(t *testing.T) {
 	}
 }
 
+// A rule's cache answers once for all, a purge makes it ask again, and nothing overrides private.
+func TestRoutesAreCachedByRule(t *testing.T) {
+	h := open(t)
+	h.route(t, "shop", func(a *tenfold.App) {
+		a.Rules = map[tenfold.Route]tenfold.Rule{
+			"/api/tags":  {Cache: &tenfold.Caching{Default: time.Hour, Tags: []string{"tags"}, NoQuery: true}},
+			"/api/none":  {Cache: &tenfold.Caching{Off: true}},
+			"/api/mine":  {Cache: &tenfold.Caching{Default: time.Hour, Min: time.Hour}},
+			"/api/three": {Limit: &tenfold.Limiting{Rate: 3, Per: time.Hour, By: "client"}},
+		}
+	})
+	var asked atomic.Int64
+	ep, _ := task(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/none":
+			w.Header().Set("Cache-Control", "max-age=60")
+		case "/api/mine":
+			w.Header().Set("Cache-Control", "private")
+		}
+		fmt.Fprint(w, asked.Add(1))
+	})
+	h.publish(t, ep)
+	ask := func(path string) string {
+		res, b := h.ask(t, "GET", path, "")
+		return fmt.Sprint(res.StatusCode, " ", b)
+	}
+	first := ask("/api/tags?x=1")
+	eventually(t, "an answer from the cache", func() bool { return ask("/api/tags?x=2") == first })
+	if res, _ := h.ask(t, "GET", "/api/tags", ""); !strings.Contains(res.Header.Get("Cache-Status"), "hit") {
+		t.Errorf("Cache-Status: %q", res.Header.Get("Cache-Status"))
+	}
+	if n, err := h.Purge(t.Context(), directory.Purge{Tag: "tags"}); err != nil || n < 1 {
+		t.Errorf("purged %d, %v", n, err)
+	}
+	if again := ask("/api/tags"); again == first {
+		t.Error("served after the purge")
+	}
+	for _, path := range []string{"/api/none", "/api/mine"} {
+		if a, b := ask(path), ask(path); a == b {
+			t.Errorf("%s was kept: %s", path, a)
+		}
+	}
+	for range 3 {
+		ask("/api/three")
+	}
+	if res, _ := h.ask(t, "GET", "/api/three", ""); res.StatusCode != 429 || res.Header.Get("Retry-After") == "" {
+		t.Errorf("the fourth request: %d, Retry-After %q", res.StatusCode, res.Header.Get("Retry-After"))
+	}
+	r, err := h.Report(t.Context(), true)
+	if err != nil || r.Cache.Hits < 2 {
+		t.Errorf("report: %+v, %v", r.Cache, err)
+	}
+}
+
 func FuzzSnapshot(f *testing.F) {
 	f.Add([]byte(`{"version":1,"sites":[{"app":"a","env":"production","hosts":["a.localhost"],"default":true,"routes":[{"pattern":"/*","service":"s"}],"rules":[{"pattern":"/x/*","redirectTo":"/y/*","status":301}],"services":[{"name":"s"}]}]}`), "a.localhost", "/x/1")
 	f.Fuzz(func(t *testing.T, b []byte, host, path string) {
@@ -630,7 +686,7 @@ func FuzzSnapshot(f *testing.F) {
 		if json.Unmarshal(b, &s) != nil {
 			return
 		}
-		table, err := newTable(s, newTraffic())
+		table, err := newTable(s, newTraffic(), nil)
 		if err != nil {
 			return
 		}

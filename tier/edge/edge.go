@@ -176,6 +176,14 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 		if v.Redirect != nil {
 			r.RedirectTo, r.Status = v.Redirect.To, v.Redirect.Status
 		}
+		if v.Cache != nil {
+			c := directory.Caching(*v.Cache)
+			r.Cache = &c
+		}
+		if v.Limit != nil {
+			l := directory.Limiting(*v.Limit)
+			r.Limit = &l
+		}
 		s.Rules = append(s.Rules, r)
 	}
 	f, err := tenfold.FingerprintOf(s, needs)
@@ -429,6 +437,29 @@ func (e *Edge) put(ctx context.Context, s directory.Snapshot) error {
 		return fmt.Errorf("door answers %s: %s", res.Status, bytes.TrimSpace(b))
 	}
 	return nil
+}
+
+// Purge has the door forget stored responses and returns how many there were. When it returns, none of
+// them is served any more.
+func (e *Edge) Purge(ctx context.Context, p directory.Purge) (int, error) {
+	body, err := json.Marshal(p)
+	if err != nil {
+		return 0, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://door/purge", bytes.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	res, err := e.client.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("ask the door: %w", err)
+	}
+	defer res.Body.Close()
+	var out directory.Purged
+	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
+		return 0, fmt.Errorf("ask the door: %w", err)
+	}
+	return out.Count, nil
 }
 
 // Report asks the door for its traffic.

@@ -37,11 +37,16 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 	if !ok {
 		return nil
 	}
+	if s.limited {
+		if _, _, limited := s.limits.Find(r.Method, host, path); limited {
+			return nil // hits count too
+		}
+	}
 	scheme := "http"
 	if r.Secure {
 		scheme = "https"
 	}
-	l := httpcache.Lookup{Method: r.Method, Scheme: scheme, Host: r.Host, Target: r.Target, Plain: true, Rule: &to.rule, Fields: r}
+	l := httpcache.Lookup{Method: r.Method, Scheme: scheme, Host: r.Host, Target: r.Target, Plain: true, Rule: s.ruleFor(to, r.Method, host, path), Fields: r}
 	st := h.d.cache.Hit(&l)
 	if st == nil {
 		return nil

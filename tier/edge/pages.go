@@ -84,7 +84,7 @@ func (p page) show(w http.ResponseWriter, r *http.Request) {
 	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Request-Id", id)
-	if p.status == http.StatusServiceUnavailable {
+	if p.status == http.StatusServiceUnavailable && h.Get("Retry-After") == "" {
 		h.Set("Retry-After", "2")
 	}
 	if !strings.Contains(r.Header.Get("Accept"), "text/html") {

@@ -19,6 +19,7 @@ type table struct {
 	redirect map[string]string // host -> canonical host
 	fallback *site             // for localhost
 	console  map[string]bool
+	limits   limiters
 	services map[serviceKey]*upstream.Service // set before the table comes into use
 }
 
@@ -26,6 +27,18 @@ type site struct {
 	directory.Site
 	routes httproute.Table[*destination]
 	rules  httproute.Table[directory.Rule]
+	// What rules say of the cache and of limits, where they say anything: most sites do not.
+	caching httproute.Table[*httpcache.Rule]
+	limits  httproute.Table[*limiter]
+	limited bool
+}
+
+// ruleFor is the cache's rule for a request to a destination.
+func (s *site) ruleFor(to *destination, method, host, path string) *httpcache.Rule {
+	if rule, _, ok := s.caching.Find(method, host, path); ok {
+		return rule
+	}
+	return &to.rule
 }
 
 // destination is a route made ready: where it leads, how it is cached, what went along it.
@@ -36,8 +49,8 @@ type destination struct {
 }
 
 // newTable builds a table. Counts of routes are kept across tables.
-func newTable(s directory.Snapshot, counts *traffic) (*table, error) {
-	t := &table{snapshot: s, hosts: map[string]*site{}, redirect: map[string]string{}, console: map[string]bool{}}
+func newTable(s directory.Snapshot, counts *traffic, before limiters) (*table, error) {
+	t := &table{snapshot: s, hosts: map[string]*site{}, redirect: map[string]string{}, console: map[string]bool{}, limits: limiters{}}
 	for _, h := range s.ConsoleHosts {
 		t.console[h] = true
 	}
@@ -51,7 +64,7 @@ func newTable(s directory.Snapshot, counts *traffic) (*table, error) {
 			}
 		}
 		for _, r := range x.Rules {
-			if err := st.rules.Add(r.Pattern, r); err != nil {
+			if err := st.addRule(r, mark, t.limits, before); err != nil {
 				return nil, err
 			}
 		}
@@ -66,6 +79,33 @@ func newTable(s directory.Snapshot, counts *traffic) (*table, error) {
 		}
 	}
 	return t, nil
+}
+
+func (s *site) addRule(r directory.Rule, mark string, limits, before limiters) error {
+	if err := s.rules.Add(r.Pattern, r); err != nil {
+		return err
+	}
+	if c := r.Cache; c != nil {
+		rule := &httpcache.Rule{
+			Route: s.App + "/" + s.Env + " " + r.Pattern, Release: mark, Off: c.Off,
+			FreshDefault: c.Default, FreshMin: c.Min, FreshMax: c.Max, StaleRevalidate: c.StaleRevalidate, StaleError: c.StaleError,
+			Headers: c.Headers, Cookies: c.Cookies, Tags: c.Tags, OverridePrivate: c.OverridePrivate, OverrideNoStore: c.OverrideNoStore,
+		}
+		switch {
+		case c.NoQuery:
+			rule.Query = httpcache.QueryNone
+		case len(c.Query) > 0:
+			rule.Query, rule.Params = httpcache.QueryOnly, c.Query
+		}
+		if err := s.caching.Add(r.Pattern, rule); err != nil {
+			return err
+		}
+	}
+	if r.Limit != nil {
+		s.limited = true
+		return s.limits.Add(r.Pattern, limits.of(before, s.App, s.Env, r))
+	}
+	return nil
 }
 
 // edition changes with a site's routes and rules, so that nothing is answered from the cache in a way

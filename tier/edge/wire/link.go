@@ -137,6 +137,9 @@ func (l *link) end(linger bool) {
 	})
 }
 
+// lingerMost is how many bytes are read of what a client still sends.
+const lingerMost = 32 << 20
+
 func (l *link) linger() {
 	l.body.Store(nil)
 	l.enter(phaseLinger, time.Now())
@@ -148,9 +151,13 @@ func (l *link) linger() {
 		return
 	}
 	l.raw.SetReadDeadline(time.Now().Add(time.Second))
-	buf := make([]byte, 2048)
-	for range 256 {
-		if _, err := l.raw.Read(buf); err != nil {
+	// A client that sends a large body reads its answer only when it has sent it, or cannot.
+	buf := getBuffer(frameBuffer)
+	defer buf.free()
+	room := buf.b[:cap(buf.b)]
+	for n := 0; n < lingerMost; {
+		m, err := l.raw.Read(room)
+		if n += m; err != nil {
 			return
 		}
 	}

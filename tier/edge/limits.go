@@ -1,0 +1,76 @@
+package edge
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"tenfold/internal/directory"
+	"tenfold/tier/edge/limit"
+)
+
+// limiter is what a rule's limit has counted so far.
+type limiter struct {
+	rates     *limit.Rates       // nil: none
+	under     *limit.Concurrency // nil: none
+	everybody bool               // one rate for all clients
+	body      int64              // bytes; 0: the door's own limit
+	per       string             // for the page
+}
+
+// limiters are kept across tables as long as their rule stays the same: a deploy forgives nobody.
+type limiters map[string]*limiter
+
+// of gives the limiter of a rule: that of the table before while the rule does not change.
+func (m limiters) of(before limiters, app, env string, r directory.Rule) *limiter {
+	spec, _ := json.Marshal(r.Limit)
+	key := app + "/" + env + " " + r.Pattern + " " + string(spec)
+	if l, ok := before[key]; ok {
+		m[key] = l
+		return l
+	}
+	l := &limiter{everybody: r.Limit.By == "route", body: r.Limit.Body}
+	if r.Limit.Rate > 0 {
+		l.rates = limit.NewRates(limit.Rate{Requests: r.Limit.Rate, Per: r.Limit.Per, Burst: r.Limit.Burst})
+		l.per = strconv.Itoa(r.Limit.Rate) + " requests per " + r.Limit.Per.String()
+	}
+	if r.Limit.Concurrency > 0 {
+		l.under = limit.NewConcurrency(limit.Load{Most: r.Limit.Concurrency})
+	}
+	m[key] = l
+	return l
+}
+
+// admit lets a request pass, or answers it. leave is to be called when it is over.
+func (l *limiter) admit(w http.ResponseWriter, r *http.Request) (leave func(), pass bool) {
+	if l.rates != nil {
+		key := ""
+		if !l.everybody {
+			key = limit.ClientKey(r.RemoteAddr)
+		}
+		if a := l.rates.Take(key); !a.OK {
+			retryAfter(w, a.Retry)
+			page{http.StatusTooManyRequests, "too many requests", "at most " + l.per, "edge.routes.*.limit.rate sets it"}.show(w, r)
+			return nil, false
+		}
+	}
+	if l.under == nil {
+		return func() {}, true
+	}
+	begun := time.Now()
+	if err := l.under.Acquire(r.Context()); err != nil {
+		var d *limit.Denied
+		if errors.As(err, &d) {
+			retryAfter(w, d.RetryAfter)
+			page{d.Status, "too many requests at once", d.Reason, "edge.routes.*.limit.concurrency sets it"}.show(w, r)
+		}
+		return nil, false
+	}
+	return func() { l.under.Release(time.Since(begun), false) }, true
+}
+
+func retryAfter(w http.ResponseWriter, d time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(max(1, int((d+time.Second-1)/time.Second))))
+}
