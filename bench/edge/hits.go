@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+)
+
+// objects that lie in each store while hits are measured.
+const objects = 100_000
+
+// hits measures answers from the store, with that many objects in it.
+func (b *bench) hits() error {
+	ours, cache, static, haproxy := b.house.side(), b.nginx.side("nginx", "cache"), b.nginx.side("nginx", "static"), b.proxy.side("haproxy", "cache")
+	if err := b.fill(ours, cache, haproxy); err != nil {
+		return err
+	}
+	small, err := b.contest(func(s side) (load, error) { return wrk(b.ctx, s.base+"/h/1k", b.each) }, ours, cache, haproxy)
+	if err != nil {
+		return err
+	}
+	b.faster("hit, 1 KiB, to nginx", small, cache.name, 1.25)
+	b.faster("hit, 1 KiB, to HAProxy", small, haproxy.name, 1)
+	large, err := b.contest(func(s side) (load, error) { return wrk(b.ctx, s.base+"/h/64k", b.each) }, ours, static)
+	if err != nil {
+		return err
+	}
+	b.cheaper("hit, 64 KiB, to nginx static", large, static.name, 1.3)
+	return b.tail("hit, 1 KiB", "/h/1k", small, cache, 1)
+}
+
+// fill has each side store the objects, and says where a second request is not answered from the store.
+func (b *bench) fill(sides ...side) error {
+	for _, s := range sides {
+		if s.base == "" {
+			continue
+		}
+		host := strings.TrimPrefix(s.base, "http://")
+		var wg sync.WaitGroup
+		const workers = 8
+		errs := make([]error, workers)
+		for w := range workers {
+			wg.Go(func() { errs[w] = ask(host, w*objects/workers, (w+1)*objects/workers) })
+		}
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return fmt.Errorf("fill %s: %w", s.name, err)
+		}
+		for _, path := range []string{"/h/1k", "/h/64k"} {
+			for range 2 {
+				res, err := http.Get(s.base + path)
+				if err != nil {
+					return err
+				}
+				res.Body.Close()
+			}
+		}
+		before, err := b.originTime()
+		if err != nil {
+			return err
+		}
+		if err := ask(host, 0, 2000); err != nil {
+			return err
+		}
+		after, err := b.originTime()
+		if err != nil {
+			return err
+		}
+		// 2000 answers cost the origin 20 ms or more; what is stored costs it nothing.
+		if after-before > 0.015 {
+			b.note(s.name, "answers are not from its store")
+		}
+	}
+	return nil
+}
+
+// originTime is the CPU time of the task behind all sides.
+func (b *bench) originTime() (float64, error) {
+	pids, _, err := b.house.tasks("bytes")
+	if err != nil {
+		return 0, err
+	}
+	return cpu(pids)
+}
+
+// ask gets objects one after the other over one connection.
+func ask(host string, from, to int) error {
+	conn, err := net.Dial("tcp", host)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	r := bufio.NewReaderSize(conn, 8<<10)
+	for n := from; n < to; n++ {
+		if _, err := fmt.Fprintf(conn, "GET /o/%d HTTP/1.1\r\nHost: %s\r\n\r\n", n, host); err != nil {
+			return err
+		}
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			return err
+		}
+		if res.StatusCode != http.StatusOK || res.ContentLength != small {
+			return fmt.Errorf("object %d: %s, %d bytes", n, res.Status, res.ContentLength)
+		}
+		if _, err := r.Discard(small); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"tenfold/internal/measure"
+)
+
+// house is Tenfold, running the app of app.go in a data directory of its own.
+type house struct {
+	bin   string
+	data  string
+	app   string // the project's folder
+	place string // what tasks leave
+	base  string // "http://127.0.0.1:port" of the door
+	door  int    // its process
+}
+
+// openHouse starts the house on the load's processor and moves the door to its own. With one
+// processor to begin with, every Go runtime in it works with one thread, tasks included.
+func openHouse(dir, bin string) (*house, error) {
+	bin, err := filepath.Abs(bin)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(bin); err != nil {
+		return nil, fmt.Errorf("find the program to measure: %w: run make build first", err)
+	}
+	h := &house{bin: bin, data: filepath.Join(dir, "data"), app: filepath.Join(dir, "app"), place: filepath.Join(dir, "place")}
+	if err := h.project(); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("taskset", "-c", strconv.Itoa(loadCPU), bin, "--data", h.data, "up", "--detach", "--listen", "127.0.0.1:0", h.app)
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start the app: %w: %s", err, out), h.close())
+	}
+	if err := h.find(); err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	return h, nil
+}
+
+// project writes the app: this program as its tasks, a page as its frontend.
+func (h *house) project() error {
+	self, err := executable()
+	if err != nil {
+		return err
+	}
+	program, err := os.ReadFile(self)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.MkdirAll(h.app, 0o755), os.MkdirAll(h.place, 0o777),
+		os.WriteFile(filepath.Join(h.app, "bench"), program, 0o755),
+		os.WriteFile(filepath.Join(h.app, "tenfold.yaml"), fmt.Appendf(nil, manifest, h.place), 0o644),
+		writeRelease(filepath.Join(h.app, "web"), 0),
+	)
+}
+
+// find learns where the door listens and which process it is, and puts that on its processor.
+func (h *house) find() error {
+	st, err := h.status()
+	if err != nil {
+		return err
+	}
+	if len(st.URLs) == 0 {
+		return errors.New("the app has no address")
+	}
+	u, err := url.Parse(st.URLs[0])
+	if err != nil {
+		return err
+	}
+	h.base = "http://127.0.0.1:" + u.Port()
+	doors := h.processes("door")
+	if len(doors) != 1 {
+		return fmt.Errorf("found %d processes of the door", len(doors))
+	}
+	h.door = doors[0]
+	favour(h.door)
+	return pin(h.door, serverCPU)
+}
+
+// processes are the house's own of a mode.
+func (h *house) processes(mode string) []int {
+	return measure.Processes(func(args []string) bool {
+		return len(args) > 2 && args[0] == h.bin && args[1] == "house" && args[2] == mode && slices.Contains(args, h.data)
+	})
+}
+
+// tenfold runs a command of the program on the app.
+func (h *house) tenfold(args ...string) ([]byte, error) {
+	cmd := exec.Command(h.bin, append([]string{"--data", h.data, "--app", "bench"}, args...)...)
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("tenfold %s: %w: %s", strings.Join(args, " "), err, exit.Stderr)
+	}
+	return out, err
+}
+
+type status struct {
+	State string   `json:"state"`
+	URLs  []string `json:"urls"`
+	Tasks []struct {
+		Service string `json:"service"`
+		State   string `json:"state"`
+		PID     int    `json:"pid"`
+		Port    int    `json:"port"`
+	} `json:"tasks"`
+}
+
+func (h *house) status() (status, error) {
+	var st status
+	out, err := h.tenfold("--json", "status")
+	if err != nil {
+		return st, err
+	}
+	return st, json.Unmarshal(out, &st)
+}
+
+// tasks gives the processes and addresses of a service's serving tasks.
+func (h *house) tasks(service string) (pids []int, addrs []string, err error) {
+	st, err := h.status()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, t := range st.Tasks {
+		if t.Service == service && t.State == "serving" {
+			pids, addrs = append(pids, t.PID), append(addrs, "127.0.0.1:"+strconv.Itoa(t.Port))
+		}
+	}
+	return pids, addrs, nil
+}
+
+// settled waits until the app is healthy and the service has that many serving tasks.
+func (h *house) settled(service string, tasks int) error {
+	for begun := time.Now(); time.Since(begun) < 60*time.Second; time.Sleep(50 * time.Millisecond) {
+		st, err := h.status()
+		if err != nil {
+			continue // the daemon may be starting again
+		}
+		n := 0
+		for _, t := range st.Tasks {
+			if t.Service == service && t.State == "serving" {
+				n++
+			}
+		}
+		if n == tasks && st.State == "healthy" {
+			return nil
+		}
+	}
+	return fmt.Errorf("service %s does not get its %d tasks", service, tasks)
+}
+
+// tls is the door's address for TLS, "" where this version offers none.
+func (h *house) tls() string { return "" }
+
+func (h *house) side() side {
+	return side{name: "tenfold", base: h.base, tls: h.tls(), pids: func() []int { return []int{h.door} }}
+}
+
+func (h *house) close() error {
+	if _, err := os.Stat(h.data); err != nil {
+		return nil
+	}
+	_, err := h.tenfold("down", "--house")
+	if err != nil && len(h.processes("warden")) == 0 {
+		return nil // the house was gone before the answer was
+	}
+	return err
+}

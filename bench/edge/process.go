@@ -1,0 +1,145 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Processors: the server's, and that of the load and the tasks.
+const (
+	serverCPU = 0
+	loadCPU   = 1
+)
+
+// ticksPerSecond is USER_HZ, 100 on every Linux that Go runs on.
+const ticksPerSecond = 100
+
+// packages say what to install for a tool.
+var packages = map[string]string{"wrk": "wrk", "h2load": "nghttp2-client", "taskset": "util-linux", "nginx": "nginx", "haproxy": "haproxy"}
+
+// tools says what is missing, all at once.
+func tools(names ...string) error {
+	var missing []string
+	for _, n := range names {
+		if _, err := exec.LookPath(n); err != nil {
+			missing = append(missing, packages[n])
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("not installed: apt-get install %s", strings.Join(missing, " "))
+}
+
+// pin puts every thread of a process on one processor. Threads made later inherit it.
+func pin(pid, cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	// Twice: a thread that is made during the first pass inherits the old set.
+	for range 2 {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*", pid))
+		if len(threads) == 0 {
+			return fmt.Errorf("pin process %d: it is gone", pid)
+		}
+		for _, t := range threads {
+			tid, _ := strconv.Atoi(filepath.Base(t))
+			if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("pin process %d: %w", pid, err)
+			}
+		}
+	}
+	return nil
+}
+
+// favour asks the scheduler to prefer the session of a process to the machine's other work. Only root
+// may, and nothing depends on it: without it the figures are noisier.
+func favour(pid int) {
+	os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte("-15"), 0)
+}
+
+// cpu is the time that the threads of some processes have run, in seconds.
+func cpu(pids []int) (float64, error) {
+	var ticks int64
+	for _, pid := range pids {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return 0, fmt.Errorf("read time of process %d: %w", pid, err)
+		}
+		n, err := statTicks(string(b))
+		if err != nil {
+			return 0, fmt.Errorf("read time of process %d: %w", pid, err)
+		}
+		ticks += n
+	}
+	return float64(ticks) / ticksPerSecond, nil
+}
+
+// statTicks sums utime and stime of /proc/pid/stat. The name in brackets may hold spaces and brackets.
+func statTicks(stat string) (int64, error) {
+	end := strings.LastIndexByte(stat, ')')
+	fields := strings.Fields(stat[end+1:])
+	if end < 0 || len(fields) < 13 {
+		return 0, fmt.Errorf("unknown form %q", stat)
+	}
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	system, err2 := strconv.ParseInt(fields[12], 10, 64)
+	return user + system, errors.Join(err, err2)
+}
+
+// tree is a process and its descendants.
+func tree(pid int) []int {
+	out := []int{pid}
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	for _, f := range strings.Fields(string(b)) {
+		if child, err := strconv.Atoi(f); err == nil {
+			out = append(out, tree(child)...)
+		}
+	}
+	return out
+}
+
+// end stops a process that this program started, politely and then not.
+func end(cmd *exec.Cmd, polite syscall.Signal) error {
+	cmd.Process.Signal(polite)
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(10 * time.Second):
+		cmd.Process.Kill()
+		<-done
+		return fmt.Errorf("%s had to be killed", cmd.Path)
+	}
+}
+
+// openFiles lets this program, and what it starts, hold as many files as it may: the number.
+func openFiles() (int, error) {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 0, fmt.Errorf("read the limit of open files: %w", err)
+	}
+	if more := (unix.Rlimit{Cur: 200_000, Max: 200_000}); l.Max < more.Max && unix.Setrlimit(unix.RLIMIT_NOFILE, &more) == nil {
+		return int(more.Cur), nil
+	}
+	l.Cur = l.Max // set, not only found so: otherwise Go gives children the limit it began with
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 0, fmt.Errorf("raise the limit of open files: %w", err)
+	}
+	return int(l.Cur), nil
+}
+
+// measureOpen counts the files that a process has open.
+func measureOpen(pid int) int {
+	fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	return len(fds)
+}
