@@ -6,7 +6,7 @@ PREFIX ?= /usr/local
 GO ?= go
 LDFLAGS = -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test unit lint scenarios bench install package clean
+.PHONY: build demo test unit lint scenarios conformance bench install package clean
 
 build: bin/tenfold
 
@@ -40,6 +40,10 @@ lint:
 scenarios: build
 	@scripts/need scenarios
 	$(GO) test -tags scenario -count 1 -timeout 30m -v ./test/
+
+## conformance: third-party suites that stand beside the checkout or are installed; says what it skips
+conformance:
+	$(GO) test -tags conformance -count 1 -timeout 15m -v -run 'Conformance|H2spec' ./tier/edge/httpcache ./tier/edge/wire
 
 ## bench B=<area>: us and the peers in the same run, a line per figure
 bench: build

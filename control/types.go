@@ -176,6 +176,7 @@ type Task struct {
 type Traffic struct {
 	Requests uint64  `json:"requests"`
 	Errors   uint64  `json:"errors"`
+	Hits     uint64  `json:"hits"` // answered from the front door's HTTP cache
 	Rate     float64 `json:"rate"`  // requests per second, over the last 10 s
 	P95      float64 `json:"p95ms"` // milliseconds, upper bound of its bucket
 }

@@ -282,6 +282,7 @@ func (h *house) traffic(ctx context.Context, e control.Env) control.Traffic {
 		if c.App != string(e.App) || c.Env != string(e.Env) {
 			continue
 		}
+		out.Hits += c.Hits
 		for i, n := range c.Class {
 			out.Requests += n
 			if i == 0 || i == 5 {
@@ -369,6 +370,11 @@ func (h *house) Metrics(ctx context.Context, w io.Writer) error {
 			fmt.Fprintf(&b, "http_server_responses_total{%s,http_route=%s,status_class=\"%s\"} %d\n", label2(c.App, c.Env), quote(c.Pattern), class, n)
 		}
 	}
+	b.WriteString("# TYPE http_cache_hits_total counter\n")
+	for _, c := range r.Routes {
+		fmt.Fprintf(&b, "http_cache_hits_total{%s,http_route=%s} %d\n", label2(c.App, c.Env), quote(c.Pattern), c.Hits)
+	}
+	fmt.Fprintf(&b, "# TYPE http_cache_entries gauge\nhttp_cache_entries %d\n# TYPE http_cache_size_bytes gauge\nhttp_cache_size_bytes{tier=\"memory\"} %d\nhttp_cache_size_bytes{tier=\"disk\"} %d\n", r.Cache.Entries, r.Cache.Memory, r.Cache.Disk)
 	tasks, err := h.compute.Tasks(ctx)
 	if err != nil {
 		return err

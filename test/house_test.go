@@ -49,6 +49,11 @@ func newHouse(t *testing.T) *house {
 	h := &house{t: t, dir: dir, bin: bin}
 	t.Cleanup(func() {
 		if t.Failed() {
+			for pid, cmd := range h.mine() {
+				if info, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil && strings.Contains(cmd, "house ") {
+					t.Logf("since %s: %s", info.ModTime().UTC().Format("15:04:05.000"), cmd) // a process that was started anew
+				}
+			}
 			for _, name := range []string{"daemon", "door"} {
 				b, _ := os.ReadFile(filepath.Join(dir, "log", name+".log"))
 				lines := strings.Split(string(b), "\n")
@@ -245,6 +250,7 @@ func (l *load) one(c *http.Client, addr, host string, n int) {
 	}
 	req, _ := http.NewRequest(method, "http://"+addr+"/echo", strings.NewReader(body))
 	req.Host = host
+	sent := time.Now()
 	res, err := c.Do(req)
 	why := ""
 	if err != nil {
@@ -272,7 +278,7 @@ func (l *load) one(c *http.Client, addr, host string, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.first) < 5 {
-		l.first = append(l.first, method+": "+why)
+		l.first = append(l.first, fmt.Sprintf("%s %s after %s: %s", time.Now().UTC().Format("15:04:05.000"), method, time.Since(sent).Round(time.Millisecond), why))
 	}
 }
 

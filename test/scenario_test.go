@@ -5,6 +5,7 @@ package test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -222,6 +223,47 @@ func TestUpgradeHandsOver(t *testing.T) {
 	}
 	if out, status := h.deploy(dir, "2", "    uses: [db]\ndatabases: [db]\n"); status != 0 {
 		t.Errorf("deploy after the upgrades: exit %d\n%s", status, out)
+	}
+}
+
+// The HTTP cache, from the manifest to the command line.
+func TestCacheRulesAndPurge(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	rules := "edge:\n  routes:\n    /echo: {cache: {fresh: 1h, tags: [echo]}}\n    /slow: {limit: {rate: 2/h}}\n"
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", rules)})
+	h.up(dir)
+	kept := func() bool {
+		req, _ := http.NewRequest("GET", "http://"+h.addr+"/echo", nil)
+		req.Host = "echo.localhost"
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return strings.Contains(res.Header.Get("Cache-Status"), "hit")
+	}
+	eventually(t, "an answer from the cache", 10*time.Second, kept)
+	for _, args := range [][]string{{"edge", "purge", "--tag", "echo"}, {"edge", "purge", "/echo"}, {"edge", "purge", "/ec*"}} {
+		eventually(t, "an answer from the cache", 10*time.Second, kept)
+		if out := h.must(dir, args...); !strings.Contains(out, "1 purged") {
+			t.Errorf("%v: %s", args, out)
+		}
+		if kept() {
+			t.Errorf("%v: served on", args)
+		}
+	}
+	for range 2 {
+		h.get("echo.localhost", "/slow")
+	}
+	if code, body := h.get("echo.localhost", "/slow"); code != 429 {
+		t.Errorf("the third in an hour: %d %s", code, body)
+	}
+	if out := h.must(dir, "status"); !strings.Contains(out, "cache hits") {
+		t.Errorf("status: %s", out)
+	}
+	if out := h.must(dir, "metrics"); !strings.Contains(out, "http_cache_hits_total{") {
+		t.Errorf("metrics: %s", out)
 	}
 }
 

@@ -51,7 +51,11 @@ func (c *cli) statusCommand() *cobra.Command {
 			if t.Requests > 0 {
 				share = 100 * float64(t.Errors) / float64(t.Requests)
 			}
-			fmt.Fprintf(c.out, "%s  %.1f req/s  p95 %.0fms  errors %.2f%%\n", st.URLs[0], t.Rate, t.P95, share)
+			hits := ""
+			if t.Hits > 0 {
+				hits = fmt.Sprintf("  cache hits %.0f%%", 100*float64(t.Hits)/float64(t.Requests))
+			}
+			fmt.Fprintf(c.out, "%s  %.1f req/s  p95 %.0fms  errors %.2f%%%s\n", st.URLs[0], t.Rate, t.P95, share, hits)
 		}
 		fmt.Fprintln(c.out)
 		rows := [][]string{{"NAME", "KIND", "STATE", "NOW", "NOTE"}}

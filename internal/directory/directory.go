@@ -147,6 +147,7 @@ type RouteCount struct {
 	Env     string        `json:"env"`
 	Pattern string        `json:"pattern"`
 	Class   [6]uint64     `json:"class"` // by status class; index 0: no answer
+	Hits    uint64        `json:"hits"`  // answered from the HTTP cache
 	Sum     time.Duration `json:"sum"`
 	Buckets []uint64      `json:"buckets"` // one more than Bounds: the last is everything above
 }

@@ -384,7 +384,12 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		q.to, q.rule = to, s.ruleFor(to, r.Method, host, r.URL.Path)
 		begun := time.Now()
 		rec := &recorder{ResponseWriter: w}
-		defer func() { to.count.add(rec.status, time.Since(begun)) }()
+		defer func() {
+			to.count.add(rec.status, time.Since(begun))
+			if strings.Contains(w.Header().Get("Cache-Status"), "tenfold; hit") {
+				to.count.hits.Add(1)
+			}
+		}()
 		w = rec
 	}
 	trace(r.Header)

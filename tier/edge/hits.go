@@ -60,6 +60,7 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 // served counts what Hit answered.
 func served(_ *wire.Request, h *wire.Hit, _ int64, took time.Duration) {
 	if c, ok := h.Tag.(*routeCount); ok {
+		c.hits.Add(1)
 		c.add(h.Status, took)
 	}
 }

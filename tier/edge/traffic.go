@@ -18,6 +18,7 @@ type routeKey struct{ app, env, pattern string }
 
 type routeCount struct {
 	class   [6]atomic.Uint64
+	hits    atomic.Uint64
 	sum     atomic.Int64
 	buckets []atomic.Uint64
 }
@@ -45,7 +46,7 @@ func (t *traffic) routes() []directory.RouteCount {
 	var out []directory.RouteCount
 	t.m.Range(func(k, v any) bool {
 		key, c := k.(routeKey), v.(*routeCount)
-		r := directory.RouteCount{App: key.app, Env: key.env, Pattern: key.pattern, Sum: time.Duration(c.sum.Load())}
+		r := directory.RouteCount{App: key.app, Env: key.env, Pattern: key.pattern, Hits: c.hits.Load(), Sum: time.Duration(c.sum.Load())}
 		for i := range c.class {
 			r.Class[i] = c.class[i].Load()
 		}
