@@ -56,7 +56,9 @@ func (k *Keyring) open() *acme {
 		c := certmagic.New(a.cache, certmagic.Config{
 			Storage: &certmagic.FileStorage{Path: k.cfg.Dir},
 			OnEvent: a.event,
-			Logger:  log,
+			// One event is for each handshake, and dear to make.
+			ShouldEmitFunc: func(event string) bool { return event != "tls_get_certificate" },
+			Logger:         log,
 		})
 		template := certmagic.ACMEIssuer{
 			CA: k.cfg.CA, Email: k.cfg.Email, TrustedRoots: k.cfg.CARoots, Agreed: true, Logger: log,
@@ -178,11 +180,15 @@ func (a *acme) keep(ctx context.Context, hosts []string) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for h := range a.tries { // those without a DNS provider are in no keeping
+		if !want[h] {
+			delete(a.tries, h)
+		}
+	}
 	for h, cancel := range a.keeping {
 		if !want[h] {
 			cancel()
 			delete(a.keeping, h)
-			delete(a.tries, h)
 			a.cache.RemoveManaged([]certmagic.SubjectIssuer{{Subject: h}})
 		}
 	}
@@ -192,7 +198,9 @@ func (a *acme) keep(ctx context.Context, hosts []string) {
 		}
 		c := a.configOf(h)
 		if c == nil {
-			a.tries[h] = try{failed: 1, since: time.Now(), err: errNoDNS}
+			if a.tries[h].failed == 0 {
+				a.tries[h] = try{failed: 1, since: time.Now(), err: errNoDNS}
+			}
 			continue
 		}
 		ctx, cancel := context.WithCancel(ctx)
@@ -233,7 +241,9 @@ func (a *acme) settle(host string, err error) {
 	a.asked(host)
 	t := a.tries[host]
 	t.going = false
-	if err != nil && t.failed == 0 {
+	if err == nil {
+		t = try{} // had it failed here, another process with the same folder has mended it
+	} else if t.failed == 0 {
 		t = try{failed: 1, since: time.Now(), err: err}
 	}
 	a.tries[host] = t

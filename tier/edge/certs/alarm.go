@@ -64,6 +64,9 @@ func (k *Keyring) status(a *acme, host string) CertStatus {
 		return s
 	}
 	t := a.tryOf(host)
+	if t.failed == 0 && host[0] != '*' {
+		t = a.tryOf(wildcard(host)) // which covers host, if it is asked for
+	}
 	s := CertStatus{Host: host, LastError: t.err, Failed: t.failed, FailedSince: t.since}
 	if c := a.find(host); c != nil {
 		s.NotAfter = c.Leaf.NotAfter

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -33,26 +34,45 @@ func (k *Keyring) TLSConfig() *tls.Config {
 		CipherSuites:     suites12,
 		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384},
 		NextProtos:       []string{"h2", "http/1.1", acmeTLS},
-		GetCertificate:   k.certificate,
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			c, err := k.certificate(hello)
+			if errors.Is(err, errUnserved) {
+				return nil, nil // which crypto/tls answers with the alert unrecognized_name
+			}
+			return c, err
+		},
 	}
+	type asking struct {
+		cas  *x509.CertPool
+		conf *tls.Config
+	}
+	var made sync.Map // of asking, by host
 	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		cas := k.clientCAs(hello.ServerName)
-		if cas == nil {
+		host := normal(hello.ServerName)
+		cas := k.clientCAs(host)
+		if cas == nil || isChallenge(hello) { // an authority has no certificate to show
 			return nil, nil
+		}
+		if a, ok := made.Load(host); ok && a.(asking).cas == cas {
+			return a.(asking).conf, nil
 		}
 		c := base.Clone()
 		c.GetConfigForClient = nil
-		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmeTLS {
-			return c, nil // the authority has no certificate to show
-		}
 		c.ClientAuth = tls.VerifyClientCertIfGiven
 		c.ClientCAs = cas
 		// A ticket would carry what was verified against one host's authorities to another host, and
 		// would keep a browser that showed no certificate once from being asked again.
 		c.SessionTicketsDisabled = true
+		made.Store(host, asking{cas, c})
 		return c, nil
 	}
 	return base
+}
+
+var errUnserved = errors.New("not a host of this door")
+
+func isChallenge(hello *tls.ClientHelloInfo) bool {
+	return len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmeTLS
 }
 
 // clientCAs are those of host, or nil.
@@ -71,7 +91,7 @@ func (k *Keyring) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 	a := k.acme
 	k.mu.Unlock()
 	name := normal(hello.ServerName)
-	if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmeTLS {
+	if isChallenge(hello) {
 		if a == nil {
 			return nil, errors.New("no challenge is under way")
 		}
@@ -81,17 +101,14 @@ func (k *Keyring) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 		name = k.unnamed(hello)
 	}
 	if !wellFormed(name) {
-		return nil, errors.New("the client names no host that could have a certificate")
+		return nil, errUnserved
 	}
 	if c := a.find(name); c != nil {
-		// Certmagic's choice among several, should there be: what the client supports, what has not expired.
-		named := *hello
-		named.ServerName = name
-		return a.magic.GetCertificate(&named)
+		return &c.Certificate, nil
 	}
 	if !Public(name) {
 		if !k.local.may(name) && !k.serves(name) {
-			return nil, fmt.Errorf("host %s is not served", name)
+			return nil, errUnserved
 		}
 		return k.local.leaf(name, time.Now())
 	}
@@ -141,7 +158,7 @@ func (k *Keyring) first(ctx context.Context, host string) (*tls.Certificate, err
 		a, served, arrived := k.acme, k.servesLocked(host), k.arrived
 		k.mu.Unlock()
 		if !served {
-			return nil, fmt.Errorf("host %s is not served", host)
+			return nil, errUnserved
 		}
 		if c := a.find(host); c != nil {
 			return &c.Certificate, nil

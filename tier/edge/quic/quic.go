@@ -35,7 +35,7 @@ type Config struct {
 
 	MaxHeader   int           // bytes of a request's fields; 32 KiB. Beyond: 431
 	MaxConns    int           // connections; 10,000. Beyond: refused
-	MaxStreams  int           // concurrent requests of a connection; 250
+	MaxStreams  int           // concurrent requests of a connection; 100
 	IdleTimeout time.Duration // silence after which a connection is forgotten; 60 s
 	// Handshakes is how many connections may be in their handshake before further clients have to
 	// prove their address first (Retry, RFC 9000 §8.1.2); 256.
@@ -78,7 +78,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	orDefault(&cfg.MaxHeader, 32<<10)
 	orDefault(&cfg.MaxConns, 10_000)
-	orDefault(&cfg.MaxStreams, 250)
+	orDefault(&cfg.MaxStreams, 100)
 	orDefault(&cfg.IdleTimeout, 60*time.Second)
 	orDefault(&cfg.Handshakes, 256)
 	if cfg.TokenKey == ([32]byte{}) {
