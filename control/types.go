@@ -83,6 +83,8 @@ type House struct {
 	Listen  []string  `json:"listen"` // addresses of the front door
 	Console string    `json:"console,omitempty"`
 	Apps    []Summary `json:"apps"`
+	// Root is the certificate, in PEM, of the authority that signs local names; empty without TLS.
+	Root string `json:"root,omitempty"`
 }
 
 // Summary is one line on an environment.
@@ -176,7 +178,7 @@ type Task struct {
 type Traffic struct {
 	Requests uint64  `json:"requests"`
 	Errors   uint64  `json:"errors"`
-	Hits     uint64  `json:"hits"` // answered from the front door's HTTP cache
+	Hits     uint64  `json:"hits"`  // answered from the front door's HTTP cache
 	Rate     float64 `json:"rate"`  // requests per second, over the last 10 s
 	P95      float64 `json:"p95ms"` // milliseconds, upper bound of its bucket
 }

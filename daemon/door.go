@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"tenfold/tier/edge"
@@ -18,7 +19,11 @@ func RunDoor(ctx context.Context, data string) error {
 	if err != nil {
 		return err
 	}
-	var listeners []net.Listener
+	settings, err := LoadSettings(l)
+	if err != nil {
+		return err
+	}
+	var plain, secure []net.Listener
 	if names := os.Getenv("LISTEN_FDNAMES"); names != "" {
 		for i, name := range strings.Split(names, ":") {
 			f := os.NewFile(uintptr(3+i), name)
@@ -27,13 +32,18 @@ func RunDoor(ctx context.Context, data string) error {
 				return fmt.Errorf("take over listener %s: %w", name, err)
 			}
 			f.Close()
-			listeners = append(listeners, nl)
+			if name == doorTLS {
+				secure = append(secure, nl)
+			} else {
+				plain = append(plain, nl)
+			}
 		}
 	}
 	if err := os.MkdirAll(l.Tier("edge"), 0o700); err != nil {
 		return fmt.Errorf("start door: %w", err)
 	}
-	d, err := edge.NewDoor(edge.DoorConfig{Dir: l.Tier("edge"), Control: l.Socket("door"), Listeners: listeners, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	d, err := edge.NewDoor(edge.DoorConfig{Dir: l.Tier("edge"), Control: l.Socket("door"), Listeners: plain, TLSListeners: secure,
+		Certificates: filepath.Join(l.Tier("edge"), "certs"), ACME: settings.ACME, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		return err
 	}

@@ -124,14 +124,20 @@ func (h *house) urls(app tenfold.App) []string {
 		suffix = ""
 	}
 	var out []string
+	scheme, at := "http://", suffix
+	if _, secure, err := net.SplitHostPort(h.settings.TLS); err == nil {
+		if scheme, at = "https://", ":"+secure; secure == "443" {
+			at = ""
+		}
+	}
 	for _, d := range app.Domains {
-		out = append(out, "http://"+d+suffix)
+		out = append(out, scheme+d+at)
 	}
 	host := string(app.Name) + ".localhost"
 	if app.Env != "production" {
 		host = strings.ReplaceAll(string(app.Env), "/", "-") + "." + host
 	}
-	return append(out, "http://"+host+suffix)
+	return append(out, scheme+host+at)
 }
 
 // url is what a process of the app is told as APP_URL.

@@ -50,11 +50,19 @@ func Run(ctx context.Context, data, version string) error {
 	if err != nil {
 		return fmt.Errorf("start daemon: %w", err)
 	}
-	bound, err := k.Listen(ctx, "door", "tcp", settings.Listen)
+	bound, err := k.Listen(ctx, doorPlain, "tcp", settings.Listen)
 	if err != nil {
 		return fmt.Errorf("open the front door on %s: %w", settings.Listen, err)
 	}
-	if err := startDoor(ctx, k, l, binary, version); err != nil {
+	names := []string{doorPlain}
+	if settings.TLS != "" {
+		secure, err := k.Listen(ctx, doorTLS, "tcp", settings.TLS)
+		if err != nil {
+			return fmt.Errorf("open the front door for TLS on %s: %w", settings.TLS, err)
+		}
+		settings.TLS, names = secure, append(names, doorTLS)
+	}
+	if err := startDoor(ctx, k, l, binary, version, names); err != nil {
 		return err
 	}
 	h, err := newHouse(ctx, l, settings, version, k, bound)
@@ -79,15 +87,21 @@ func Run(ctx context.Context, data, version string) error {
 	return run.All(ctx, stopGrace, services...)
 }
 
+// The keeper's names for the door's listeners.
+const (
+	doorPlain = "door"
+	doorTLS   = "door-tls"
+)
+
 // doorPrefix begins the unit ids of doors: one a version, the last started serving.
 const doorPrefix = "house/door/"
 
 // startDoor makes sure that a door of this version runs. One of another version goes on beside it,
 // on the same listener, until oldDoors ends it.
-func startDoor(ctx context.Context, k *keeper.Client, l Layout, binary, version string) error {
+func startDoor(ctx context.Context, k *keeper.Client, l Layout, binary, version string, listeners []string) error {
 	_, err := k.Start(ctx, keeper.Unit{
 		ID: doorPrefix + version, Argv: Command(binary, ModeDoor, l.Dir), Env: os.Environ(), Dir: "/",
-		Listeners: []string{"door"}, Restart: keeper.RestartAlways, Log: l.Log("door"), OOMScore: -500, StopGrace: 35 * time.Second,
+		Listeners: listeners, Restart: keeper.RestartAlways, Log: l.Log("door"), OOMScore: -500, StopGrace: 35 * time.Second,
 	})
 	if err != nil {
 		return fmt.Errorf("start door: %w", err)

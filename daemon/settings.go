@@ -17,6 +17,10 @@ const DefaultListen = "127.0.0.1:8080"
 type Settings struct {
 	// Listen is the front door's address.
 	Listen string `json:"listen"`
+	// TLS is the front door's address for TLS; empty: none. ACME is the directory of the authority that
+	// certifies public names; empty: Let's Encrypt.
+	TLS  string `json:"tls,omitempty"`
+	ACME string `json:"acme,omitempty"`
 	// Control is a TCP address for the control API, behind the token; empty: unix socket only.
 	Control string `json:"control,omitempty"`
 }

@@ -4,7 +4,10 @@ package test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -265,6 +268,49 @@ func TestCacheRulesAndPurge(t *testing.T) {
 	if out := h.must(dir, "metrics"); !strings.Contains(out, "http_cache_hits_total{") {
 		t.Errorf("metrics: %s", out)
 	}
+}
+
+// TLS with the house's own authority: both protocols, the cache behind them, and a hand-over.
+func TestTLSForLocalNames(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "edge: {routes: {/echo: {cache: 1h}}}\n")})
+	h.must(dir, "up", "--detach", "--listen", "127.0.0.1:0", "--tls", "127.0.0.1:0")
+	info, err := h.client().House(t.Context())
+	if err != nil || len(info.Listen) != 2 {
+		t.Fatalf("%+v, %v", info, err)
+	}
+	h.addr = info.Listen[0]
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(info.Root)) {
+		t.Fatalf("no root: %q", info.Root)
+	}
+	_, port, _ := net.SplitHostPort(info.Listen[1])
+	ask := func(h2 bool) (*http.Response, error) {
+		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: h2, DisableKeepAlives: true}
+		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", info.Listen[1])
+		}
+		res, err := (&http.Client{Transport: tr}).Get("https://echo.localhost:" + port + "/echo")
+		if err == nil {
+			res.Body.Close()
+		}
+		return res, err
+	}
+	for _, h2 := range []bool{false, true} {
+		eventually(t, "a hit over TLS", 10*time.Second, func() bool {
+			res, err := ask(h2)
+			if err != nil || res.StatusCode != 200 || (res.ProtoMajor == 2) != h2 {
+				t.Fatalf("h2 %t: %+v, %v", h2, res, err)
+			}
+			return strings.Contains(res.Header.Get("Cache-Status"), "hit")
+		})
+	}
+	if out := h.must(dir, "status"); !strings.Contains(out, "https://echo.localhost:"+port) {
+		t.Errorf("status does not name the address: %s", out)
+	}
+	h.kill("house door")
+	eventually(t, "TLS after the door was killed", 10*time.Second, func() bool { res, err := ask(true); return err == nil && res.StatusCode == 200 })
 }
 
 func TestDataOutlivesManifests(t *testing.T) {

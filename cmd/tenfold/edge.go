@@ -6,12 +6,49 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tenfold"
 	"tenfold/control"
+	"tenfold/daemon"
 )
 
 func (c *cli) edgeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "edge", Short: "The front door: what its cache holds of an app", Args: cobra.NoArgs}
 	cmd.AddCommand(c.purgeCommand())
+	return cmd
+}
+
+func (c *cli) trustCommand() *cobra.Command {
+	var remove bool
+	cmd := &cobra.Command{Use: "trust", Short: "Have this machine trust the certificates of *.localhost and LAN names", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		api := c.client()
+		defer api.Close()
+		h, err := api.House(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if h.Root == "" {
+			return tenfold.Errorf(tenfold.CodeConflict, "the house does not speak TLS").WithHint("start it with an address for it: tenfold up --tls 127.0.0.1:8443")
+		}
+		outcomes, err := daemon.Trust(cmd.Context(), []byte(h.Root), remove)
+		if err != nil {
+			return err
+		}
+		if c.json {
+			return c.encode(outcomes)
+		}
+		for _, o := range outcomes {
+			mark := "✗"
+			if o.Done {
+				mark = "✓"
+			}
+			fmt.Fprintf(c.out, "%s %s: %s\n", mark, o.Store, o.Text)
+			for _, line := range o.Commands {
+				fmt.Fprintf(c.out, "    %s\n", line)
+			}
+		}
+		return nil
+	}}
+	cmd.Flags().BoolVar(&remove, "remove", false, "trust it no more")
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,17 +25,18 @@ import (
 )
 
 func (c *cli) upCommand() *cobra.Command {
-	var listen, controlAddr, file string
+	var listen, secure, controlAddr, file string
 	var detach bool
 	cmd := &cobra.Command{
 		Use:   "up [DIR]",
 		Short: "Run the app of a folder: start the house if there is none, deploy, follow; Ctrl-C stops the app and keeps its data",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.up(cmd.Context(), dirOf(args), file, daemon.Settings{Listen: listen, Control: controlAddr}, detach)
+			return c.up(cmd.Context(), dirOf(args), file, daemon.Settings{Listen: listen, TLS: secure, Control: controlAddr}, detach)
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "address of the front door (default "+daemon.DefaultListen+")")
+	cmd.Flags().StringVar(&secure, "tls", "", "address for TLS: certificates by ACME for public names, of an own authority for others (see tenfold trust)")
 	cmd.Flags().StringVar(&controlAddr, "control", "", "TCP address for the control API, behind the token of the data directory")
 	cmd.Flags().StringVarP(&file, "file", "f", "", "manifest, instead of tenfold.yaml")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "return when the app serves, and leave it running")
@@ -143,6 +145,10 @@ func (c *cli) house(ctx context.Context, want daemon.Settings) (*control.Client,
 			return nil, false, tenfold.Errorf(tenfold.CodeConflict, "the house of %s listens on %s already", h.Data, strings.Join(h.Listen, ", ")).
 				WithHint("leave --listen out, use another --data, or end it first: tenfold down --house")
 		}
+		if want.TLS != "" && !slices.Contains(h.Listen, want.TLS) {
+			return nil, false, tenfold.Errorf(tenfold.CodeConflict, "the house of %s runs already, without TLS on %s", h.Data, want.TLS).
+				WithHint("end it first: tenfold down --house")
+		}
 		return api, false, nil
 	}
 	if os.Getenv("TENFOLD_HOST") != "" {
@@ -156,6 +162,9 @@ func (c *cli) house(ctx context.Context, want daemon.Settings) (*control.Client,
 	}
 	if want.Listen != "" {
 		s.Listen = want.Listen
+	}
+	if want.TLS != "" {
+		s.TLS = want.TLS
 	}
 	if want.Control != "" {
 		s.Control = want.Control

@@ -107,6 +107,19 @@ type Report struct {
 	Endpoints map[string]Count `json:"endpoints"`
 	Routes    []RouteCount     `json:"routes,omitempty"`
 	Cache     CacheCount       `json:"cache"`
+	// Root is the certificate, in PEM, of the authority that signs local names; empty without TLS.
+	Root         string        `json:"root,omitempty"`
+	Certificates []Certificate `json:"certificates,omitempty"`
+}
+
+// Certificate is how a host's certificate stands.
+type Certificate struct {
+	Host     string    `json:"host"`
+	Issuer   string    `json:"issuer,omitempty"` // empty while there is none
+	Local    bool      `json:"local,omitempty"`  // signed by the house's own authority, when it is asked for
+	NotAfter time.Time `json:"notAfter,omitzero"`
+	Renewal  time.Time `json:"renewal,omitzero"`
+	Error    string    `json:"error,omitempty"` // why the last attempt to get or renew it failed
 }
 
 // CacheCount is what the HTTP cache did since the door started, and what it holds.

@@ -26,6 +26,7 @@ import (
 
 	"tenfold/internal/atomicfile"
 	"tenfold/internal/directory"
+	"tenfold/tier/edge/certs"
 	"tenfold/tier/edge/httpcache"
 	"tenfold/tier/edge/upstream"
 	"tenfold/tier/edge/wire"
@@ -48,7 +49,12 @@ type DoorConfig struct {
 	Dir       string // of the tier: the snapshot lies there
 	Control   string // unix socket, mode 0600
 	Listeners []net.Listener
-	Log       *slog.Logger
+	// TLSListeners speak TLS. Public names get certificates of ACME (the directory's URL; empty: Let's
+	// Encrypt), local ones of an authority of this house; both lie in the folder Certificates.
+	TLSListeners []net.Listener
+	Certificates string
+	ACME         string
+	Log          *slog.Logger
 }
 
 // Door is the serving half of the tier: a process of its own that routes by the last snapshot,
@@ -63,6 +69,9 @@ type Door struct {
 	console *httputil.ReverseProxy
 	traffic *traffic
 	serving *wire.Server
+	keys    *certs.Keyring // nil without TLS
+	// standard says that the listeners are on 80 and 443, which a browser tries by itself.
+	standard bool
 
 	mu         sync.Mutex
 	services   services
@@ -85,12 +94,20 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 		cfg: cfg, statics: newStatics(), traffic: newTraffic(), private: map[string]*privateListener{},
 		services: services{ways: map[serviceKey]*upstream.Service{}, ends: map[serviceKey]context.CancelFunc{}},
 	}
-	var err error
+	err := d.openKeys()
+	if err != nil {
+		return nil, err
+	}
+	d.standard = port(cfg.Listeners) == 80 && port(cfg.TLSListeners) == 443
+	wired := wire.Config{Handler: d, Hits: hits{d}, Served: served, MaxHeader: maxHeader, Log: cfg.Log}
+	if d.keys != nil {
+		wired.TLS = d.keys.TLSConfig()
+	}
 	if d.cache, err = httpcache.New(httpcache.Config{Dir: filepath.Join(cfg.Dir, "cache"), Log: cfg.Log}); err != nil {
 		return nil, err
 	}
 	d.cached = d.cache.Handler(ruleOf, http.HandlerFunc(d.answer))
-	if d.serving, err = wire.New(wire.Config{Handler: d, Hits: hits{d}, Served: served, MaxHeader: maxHeader, Log: cfg.Log}); err != nil {
+	if d.serving, err = wire.New(wired); err != nil {
 		return nil, err
 	}
 	var s directory.Snapshot
@@ -102,7 +119,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
 	t.services = d.update(s)
-	d.current.Store(t)
+	d.use(t)
 	d.console = &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.Host = p.In.Host
@@ -139,9 +156,17 @@ func (d *Door) apply(s directory.Snapshot) error {
 		return err
 	}
 	t.services = d.update(s)
-	d.current.Store(t)
+	d.use(t)
 	d.listenPrivately(t)
 	return nil
+}
+
+// use makes a table the one in use.
+func (d *Door) use(t *table) {
+	d.current.Store(t)
+	if d.keys != nil {
+		d.keys.SetHosts(hostsOf(t))
+	}
 }
 
 // errUnusable is a snapshot with a route that cannot be parsed.
@@ -174,6 +199,16 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 	d.background.Go(func() { d.runCache(ctx, life) })
 	for _, l := range d.cfg.Listeners {
 		wg.Go(func() { d.serving.Serve(l) })
+	}
+	if d.keys != nil {
+		d.background.Go(func() {
+			if err := d.keys.Run(life, func() {}); err != nil {
+				d.cfg.Log.Error("keep certificates", "err", err)
+			}
+		})
+	}
+	for _, l := range d.cfg.TLSListeners {
+		wg.Go(func() { d.serving.ServeTLS(l) })
 	}
 	ready()
 	<-ctx.Done()
@@ -325,6 +360,9 @@ func (d *Door) report(routes bool) directory.Report {
 	d.mu.Unlock()
 	st := d.cache.Stats()
 	r.Cache = directory.CacheCount{Hits: st.Hits, Stale: st.Stale, Misses: st.Misses, Revalidated: st.Revalidated, Collapsed: st.Collapsed, Uncacheable: st.Uncacheable, Entries: st.Entries, Memory: st.MemoryBytes, Disk: st.DiskBytes}
+	if r.Certificates = d.certificates(); d.keys != nil {
+		r.Root = string(d.keys.Root())
+	}
 	if routes {
 		r.Routes = d.traffic.routes()
 	}
@@ -346,6 +384,9 @@ type routedKey struct{}
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := d.current.Load()
 	host := hostOf(r)
+	if d.transport(w, r, host) {
+		return
+	}
 	if t.console[host] {
 		d.console.ServeHTTP(w, r)
 		return

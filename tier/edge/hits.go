@@ -20,6 +20,9 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 	if t.console[host] {
 		return nil
 	}
+	if h.d.keys != nil && (r.TLS == nil && h.d.secured(host) || r.TLS != nil && h.d.keys.Misdirected(r.TLS, r.Host)) {
+		return nil
+	}
 	s := t.find(host)
 	if s == nil {
 		return nil

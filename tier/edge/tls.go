@@ -1,0 +1,104 @@
+package edge
+
+import (
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"tenfold/internal/directory"
+	"tenfold/tier/edge/certs"
+)
+
+// challengePath is where authorities look for the answers of HTTP-01 (RFC 8555 §8.3).
+const challengePath = "/.well-known/acme-challenge/"
+
+// port of a listener, 0 when it has none.
+func port(ls []net.Listener) int {
+	for _, l := range ls {
+		if a, ok := l.Addr().(*net.TCPAddr); ok {
+			return a.Port
+		}
+	}
+	return 0
+}
+
+// openKeys makes the ring of certificates when there is a listener for TLS.
+func (d *Door) openKeys() error {
+	if len(d.cfg.TLSListeners) == 0 {
+		return nil
+	}
+	cfg := certs.Config{Dir: d.cfg.Certificates, CA: d.cfg.ACME, TLSPort: port(d.cfg.TLSListeners), Log: d.cfg.Log}
+	if port(d.cfg.Listeners) == 80 {
+		cfg.HTTPPort = 80
+	}
+	cfg.Alarm = func(a certs.Alarm) {
+		d.cfg.Log.Warn(a.Title, "host", a.Host, "cause", a.Cause, "hint", a.Hint, "cleared", a.Cleared)
+	}
+	var err error
+	d.keys, err = certs.New(cfg)
+	return err
+}
+
+// hostsOf are the names that need certificates.
+func hostsOf(t *table) []string {
+	var out []string
+	for h := range t.hosts {
+		out = append(out, h)
+	}
+	for h := range t.redirect {
+		out = append(out, h)
+	}
+	for h := range t.console {
+		out = append(out, h)
+	}
+	slices.Sort(out)
+	return append(out, "localhost")
+}
+
+// secured says that a host is answered over TLS alone: a public name, where both usual ports are ours.
+func (d *Door) secured(host string) bool {
+	return d.keys != nil && d.standard && certs.Public(host)
+}
+
+// transport answers what concerns the connection rather than the app: challenges, requests that
+// came to the wrong connection, and those that have to come over TLS.
+func (d *Door) transport(w http.ResponseWriter, r *http.Request, host string) (done bool) {
+	if d.keys == nil {
+		return false
+	}
+	if r.TLS != nil {
+		if d.keys.Misdirected(r.TLS, r.Host) {
+			page{http.StatusMisdirectedRequest, "this connection is not for " + host, "its certificate is another host's", ""}.show(w, r)
+			return true
+		}
+		return false
+	}
+	if strings.HasPrefix(r.URL.Path, challengePath) {
+		answered := true
+		d.keys.HTTPHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { answered = false })).ServeHTTP(w, r)
+		return answered
+	}
+	if d.secured(host) {
+		w.Header().Set("Location", "https://"+host+r.URL.RequestURI())
+		w.WriteHeader(http.StatusPermanentRedirect)
+		return true
+	}
+	return false
+}
+
+// certificates tells how those of the hosts stand.
+func (d *Door) certificates() []directory.Certificate {
+	if d.keys == nil {
+		return nil
+	}
+	var out []directory.Certificate
+	for _, s := range d.keys.Status() {
+		c := directory.Certificate{Host: s.Host, Issuer: s.Issuer, Local: s.Local, NotAfter: s.NotAfter, Renewal: s.Renewal}
+		if s.LastError != nil {
+			c.Error = s.LastError.Error()
+		}
+		out = append(out, c)
+	}
+	return out
+}
