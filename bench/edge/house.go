@@ -61,9 +61,13 @@ func (h *house) project() error {
 	if err != nil {
 		return err
 	}
+	// A folder for each service: a deploy of one then leaves the others' tasks alone.
+	for _, service := range []string{"bytes", "drill", "roll", "four"} {
+		folder := filepath.Join(h.app, service)
+		err = errors.Join(err, os.MkdirAll(folder, 0o755), os.WriteFile(filepath.Join(folder, "bench"), program, 0o755))
+	}
 	return errors.Join(
-		os.MkdirAll(h.app, 0o755), os.MkdirAll(h.place, 0o777),
-		os.WriteFile(filepath.Join(h.app, "bench"), program, 0o755),
+		err, os.MkdirAll(h.place, 0o777),
 		os.WriteFile(filepath.Join(h.app, "tenfold.yaml"), fmt.Appendf(nil, manifest, h.place), 0o644),
 		writeRelease(filepath.Join(h.app, "web"), 0),
 	)

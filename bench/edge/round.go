@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"tenfold/internal/measure"
@@ -85,6 +86,14 @@ func each(takes []take, f func(take) float64) []float64 {
 		out[i] = f(t)
 	}
 	return out
+}
+
+// worst is for what must hold in every round: a median would hide the one that broke it.
+func worst(values []float64) []float64 {
+	if len(values) == 0 {
+		return nil
+	}
+	return []float64{slices.Max(values)}
 }
 
 func rate(t take) float64   { return t.rate }

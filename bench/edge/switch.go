@@ -2,16 +2,17 @@ package main
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
-
-	"math/rand/v2"
 
 	"tenfold/internal/measure"
 )
@@ -49,16 +50,9 @@ func (b *bench) switches() error {
 				return err
 			}
 		}
-		for n := range b.rounds {
-			begun := time.Now()
-			// Back by one, then back to where it was: the one before the current is the other one.
-			if _, err := b.house.tenfold("rollback", "--frontend", "web"); err != nil {
-				return err
-			}
-			rollback = append(rollback, float64(time.Since(begun).Milliseconds()))
-			_ = n
-		}
-		return nil
+		var err error
+		rollback, err = b.rollbacks(c)
+		return err
 	})
 	if err != nil {
 		return err
@@ -85,7 +79,7 @@ func (b *bench) switches() error {
 	for _, f := range []measure.Figure{
 		{Name: "50 switches: mixed or bad answers", Ours: []float64{float64(len(seen.mixed))}, Asked: measure.AtMost(0)},
 		{Name: fmt.Sprintf("assets of %d pages no longer whole", len(seen.first)), Ours: []float64{lost}, Asked: measure.AtMost(0)},
-		{Name: "old pages after the first new one", Unit: "ms", Ours: overlap, Asked: measure.AtMost(50)},
+		{Name: "old pages after the first new one, at most", Unit: "ms", Ours: worst(overlap), Asked: measure.AtMost(50)},
 		{Name: "rollback", Unit: "ms", Ours: rollback, Asked: measure.AtMost(1000)},
 	} {
 		b.report.Add(f)
@@ -99,7 +93,46 @@ func (b *bench) release(n int) error {
 		return err
 	}
 	_, err := b.house.tenfold("deploy", b.house.app)
+	if err != nil && b.ctx.Err() == nil {
+		b.note(fmt.Sprintf("deploy of release %d", n), fmt.Sprintf("is tried again: %v", err))
+		if err := b.house.settled("roll", 2); err != nil {
+			return err
+		}
+		_, err = b.house.tenfold("deploy", b.house.app)
+	}
 	return err
+}
+
+// rollbacks goes back to the release before the last, and forth, and so on: ms from the command until a
+// page of the other release comes.
+func (b *bench) rollbacks(c *http.Client) (ms []float64, err error) {
+	out, err := b.house.tenfold("--json", "releases", "web")
+	if err != nil {
+		return nil, err
+	}
+	type kept struct {
+		ID      string    `json:"id"`
+		Created time.Time `json:"created"`
+	}
+	var all []kept
+	if err := json.Unmarshal(out, &all); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(x, y kept) int { return y.Created.Compare(x.Created) })
+	if len(all) < 2 {
+		return nil, fmt.Errorf("only %d releases are kept", len(all))
+	}
+	for n := range b.rounds {
+		begun := time.Now()
+		if _, err := b.house.tenfold("rollback", "--frontend", "web", all[1-n%2].ID); err != nil {
+			return nil, err
+		}
+		if err := b.served(c, switchCount-1+n%2); err != nil {
+			return nil, err
+		}
+		ms = append(ms, float64(time.Since(begun).Microseconds())/1000)
+	}
+	return ms, nil
 }
 
 // served waits until a page of release n comes.
@@ -187,7 +220,7 @@ func (b *bench) cutOff(c *http.Client) error {
 		return nil
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	broken, failed := 0.0, 0
+	broken := 0.0
 	before := ""
 	for n := range b.kills {
 		number := 1000 + n
@@ -203,9 +236,7 @@ func (b *bench) cutOff(c *http.Client) error {
 		for _, pid := range b.house.processes("daemon") {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
-		if err := <-done; err != nil {
-			failed++
-		}
+		<-done // it may have been told of its end or not: what is served decides
 		seen := &pages{first: map[string]time.Time{}, last: map[string]time.Time{}, assets: map[string]string{}}
 		a := get(b.ctx, c, b.house.base+"/")
 		fresh := seen.page(a.body, time.Now())
@@ -232,6 +263,6 @@ func (b *bench) cutOff(c *http.Client) error {
 			before = string(m[1])
 		}
 	}
-	b.report.Add(measure.Figure{Name: fmt.Sprintf("%d deploys cut off (%d unanswered): not whole", b.kills, failed), Ours: []float64{broken}, Asked: measure.AtMost(0)})
+	b.report.Add(measure.Figure{Name: fmt.Sprintf("%d deploys cut off by kill -9: not whole", b.kills), Ours: []float64{broken}, Asked: measure.AtMost(0)})
 	return nil
 }
