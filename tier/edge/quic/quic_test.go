@@ -195,6 +195,115 @@ func TestAnAnswerCutShortNeverLooksWhole(t *testing.T) {
 	}
 }
 
+func TestNothingIsGuessedOfAnAnswer(t *testing.T) {
+	d := start(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/typed" {
+			w.Header().Set("Content-Type", "text/x")
+		}
+		io.WriteString(w, "<html>")
+	})
+	c := d.client(t)
+	for path, want := range map[string]string{"/": "[]", "/typed": "[text/x]"} {
+		r, err := c.Get(d.url(path))
+		read(t, r, err)
+		if got := fmt.Sprint(r.Header["Content-Type"]); got != want {
+			t.Errorf("%s: Content-Type %s", path, got)
+		}
+	}
+}
+
+// WebSocket over one stream, as the door's HTTP/2 has it: both directions at once.
+func TestExtendedConnect(t *testing.T) {
+	d := start(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Method, " ", r.Proto, " ", r.Header[":protocol"], " ", r.URL.Path, " ", r.Host, "\n")
+		w.(http.Flusher).Flush()
+		b := make([]byte, 4)
+		for {
+			n, err := r.Body.Read(b)
+			if err != nil {
+				return
+			}
+			w.Write(bytes.ToUpper(b[:n]))
+			w.(http.Flusher).Flush()
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	tr := &quic.Transport{Conn: socket(t)}
+	defer tr.Close()
+	to, _ := net.ResolveUDPAddr("udp", d.addr)
+	conn, err := tr.Dial(ctx, to, d.clientTLS(), &quic.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := (&http3.Transport{}).NewClientConn(conn)
+	open := func(proto string) *http3.RequestStream {
+		str, err := h.OpenRequestStream(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, _ := http.NewRequestWithContext(ctx, http.MethodConnect, "https://shop.localhost/chat", nil)
+		if req.Proto = proto; proto == "" {
+			req.URL.Scheme, req.URL.Path = "", ""
+		}
+		if err := str.SendRequestHeader(req); err != nil {
+			t.Fatal(err)
+		}
+		return str
+	}
+	str := open("websocket")
+	if r, err := str.ReadResponse(); err != nil || r.StatusCode != 200 {
+		t.Fatalf("%v, %v", r, err)
+	}
+	want := "CONNECT HTTP/3.0 [websocket] /chat shop.localhost\n"
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(str, got); err != nil || string(got) != want {
+		t.Fatalf("%q, %v", got, err)
+	}
+	for range 3 {
+		io.WriteString(str, "ping")
+		if _, err := io.ReadFull(str, got[:4]); err != nil || string(got[:4]) != "PING" {
+			t.Fatalf("%q, %v", got[:4], err)
+		}
+	}
+	str.Close()
+	if b, err := io.ReadAll(str); err != nil || len(b) != 0 {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// A certificate that is asked for per host, as package certs asks.
+func TestClientCertificates(t *testing.T) {
+	card, staff := certificate(t)
+	cert, pool := certificate(t)
+	conf := &tls.Config{Certificates: []tls.Certificate{cert}}
+	conf.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		c := conf.Clone()
+		c.ClientAuth, c.ClientCAs, c.SessionTicketsDisabled = tls.VerifyClientCertIfGiven, staff, true
+		return c, nil
+	}
+	s, err := New(Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, len(r.TLS.VerifiedChains), r.TLS.NegotiatedProtocol)
+	}), TLS: conf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := socket(t)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(p) }()
+	for _, certs := range [][]tls.Certificate{nil, {card}} {
+		tr := &http3.Transport{TLSClientConfig: &tls.Config{ServerName: "localhost", RootCAs: pool, Certificates: certs}}
+		r, err := (&http.Client{Transport: tr}).Get("https://" + p.LocalAddr().String())
+		if _, body := read(t, r, err); body != fmt.Sprint(len(certs), "h3") {
+			t.Errorf("%d certificates: %s", len(certs), body)
+		}
+		tr.Close()
+	}
+	if err := errors.Join(s.Close(), <-served); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	d := start(t, Config{MaxHeader: 4 << 10, MaxConns: 2}, func(w http.ResponseWriter, r *http.Request) {})
 	req, _ := http.NewRequest("GET", d.url("/"), nil)

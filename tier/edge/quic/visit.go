@@ -3,11 +3,9 @@ package quic
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -81,14 +79,33 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	v.active.Add(1)
 	defer v.active.Add(-1)
-	rc := http.NewResponseController(w)
 	if !v.fresh(w, r) {
 		return
 	}
-	if err := settleBody(r, rc); err != nil {
+	if r.Method == http.MethodConnect {
+		s.connect(w, r)
+		return
+	}
+	out := &patientWriter{ResponseWriter: w, rc: http.NewResponseController(w)}
+	if err := out.takeBody(r); err != nil {
 		panic(http.ErrAbortHandler) // the request is not whole, and its stream is reset
 	}
-	s.cfg.Handler.ServeHTTP(&patientWriter{w, rc}, r)
+	s.cfg.Handler.ServeHTTP(out, r)
+	out.extend() // for what is left in quic-go's buffer
+}
+
+// connect passes on an extended CONNECT (RFC 9220: WebSocket over one stream) as the door's HTTP/2
+// does: the protocol is in Header[":protocol"], a name that no client can send. Both directions live
+// as long as the handler lets them.
+func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
+	if r.Proto == "HTTP/3.0" {
+		w.WriteHeader(http.StatusNotImplemented) // a plain CONNECT asks for a tunnel
+		return
+	}
+	r.Header[":protocol"] = []string{r.Proto}
+	r.Proto = "HTTP/3.0"
+	w.Header()["Content-Type"] = nil
+	s.cfg.Handler.ServeHTTP(w, r)
 }
 
 // fresh sees to requests that came with a 0-RTT packet, which somebody may be replaying. Safe ones
@@ -119,67 +136,3 @@ func (v *visit) fresh(w http.ResponseWriter, r *http.Request) bool {
 func safe(method string) bool {
 	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
 }
-
-// settleBody finds out whether a request of unknown length has a body at all, where it usually has
-// none: quic-go does not say, and a backend must not be sent an empty body in chunks with every GET.
-// The end of such a stream comes with its fields, so there is nothing to wait for.
-func settleBody(r *http.Request, rc *http.ResponseController) error {
-	body := &patientBody{ReadCloser: r.Body, rc: rc}
-	r.Body = body
-	switch {
-	case r.ContentLength == 0:
-		r.Body = http.NoBody
-	case r.ContentLength < 0 && (safe(r.Method) || r.Method == http.MethodDelete):
-		n, err := body.Read(body.first[:])
-		switch {
-		case n == 1:
-			body.held = true
-		case err == io.EOF:
-			r.Body, r.ContentLength = http.NoBody, 0
-		default:
-			return err
-		}
-	}
-	return nil
-}
-
-// patience is how long a read of a body, or a write of an answer, may make no progress.
-const patience = 30 * time.Second
-
-// patientBody gives up on a client that stops sending in mid-body.
-type patientBody struct {
-	io.ReadCloser
-	rc    *http.ResponseController
-	first [1]byte
-	held  bool // first was read ahead
-}
-
-func (b *patientBody) Read(p []byte) (int, error) {
-	if b.held && len(p) > 0 {
-		p[0], b.held = b.first[0], false
-		return 1, nil
-	}
-	b.rc.SetReadDeadline(time.Now().Add(patience))
-	return b.ReadCloser.Read(p)
-}
-
-// patientWriter gives up on a client that stops taking an answer.
-type patientWriter struct {
-	http.ResponseWriter
-	rc *http.ResponseController
-}
-
-func (w *patientWriter) Write(p []byte) (int, error) {
-	w.rc.SetWriteDeadline(time.Now().Add(patience))
-	return w.ResponseWriter.Write(p)
-}
-
-func (w *patientWriter) FlushError() error {
-	w.rc.SetWriteDeadline(time.Now().Add(patience))
-	return w.rc.Flush()
-}
-
-func (w *patientWriter) Flush() { w.FlushError() }
-
-// Unwrap is for http.ResponseController.
-func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
