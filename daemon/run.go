@@ -74,12 +74,16 @@ func Run(ctx context.Context, data, version string) error {
 	for _, t := range h.tiers {
 		services = append(services, t)
 	}
-	services = append(services, loop{h}, oldDoors{k, version}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: console.Handler(h)})
+	token, err := loadToken(l)
+	if err != nil {
+		return err
+	}
+	git, err := h.newGit(l, token)
+	if err != nil {
+		return err
+	}
+	services = append(services, loop{h}, oldDoors{k, version}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(git, console.Handler(h))})
 	if settings.Control != "" {
-		token, err := loadToken(l)
-		if err != nil {
-			return err
-		}
 		services = append(services, server{name: "control over TCP", network: "tcp", addr: settings.Control, handler: control.RequireToken(token, control.Handler(h, false))})
 	}
 	// Last, so that whoever reaches it finds everything in place.

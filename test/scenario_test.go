@@ -313,6 +313,64 @@ func TestTLSForLocalNames(t *testing.T) {
 	eventually(t, "TLS after the door was killed", 10*time.Second, func() bool { res, err := ask(true); return err == nil && res.StatusCode == 200 })
 }
 
+// A push is a deploy; one whose test fails is refused with the test's output, and what ran serves on.
+func TestGitPushDeploys(t *testing.T) {
+	h := newHouse(t)
+	h.must("", "up", "--detach", "--listen", h.listen(), write(t, t.TempDir(), map[string]string{"index.html": "the house needs an app", "tenfold.yaml": "app: first\nfrontends: {web: {path: ., build: false}}\n"}))
+	info, err := h.client().House(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.addr = info.Listen[0]
+	dir := t.TempDir()
+	git := func(args ...string) (string, error) {
+		cmd := exec.Command("git", args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com", "GIT_TERMINAL_PROMPT=0")
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	push := func(page, test string) (string, error) {
+		write(t, dir, map[string]string{"index.html": page, "tenfold.yaml": "frontends:\n  web: {path: ., test: '" + test + "', build: {command: mkdir -p out && cp index.html out/, output: out}}\n"})
+		if out, err := git("add", "-A"); err != nil {
+			t.Fatal(out)
+		}
+		if out, err := git("commit", "-qm", page); err != nil {
+			t.Fatal(out)
+		}
+		return git("push", "tenfold", "HEAD:main")
+	}
+	if out, err := git("init", "-q", "-b", "main"); err != nil {
+		t.Fatal(out)
+	}
+	remote := strings.Fields(h.must("", "git", "remote", "pages"))
+	if out, err := git("remote", "add", "tenfold", remote[len(remote)-1]); err != nil {
+		t.Fatal(out)
+	}
+	out, err := push("one", "true")
+	if err != nil || !strings.Contains(out, "pages is up") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if code, body := h.get("pages.localhost", "/"); code != 200 || body != "one" {
+		t.Errorf("%d %s", code, body)
+	}
+	if out, err := push("two", "echo expected more of this; false"); err == nil || !strings.Contains(out, "expected more of this") {
+		t.Errorf("a push with a failing test: %v\n%s", err, out)
+	}
+	if code, body := h.get("pages.localhost", "/"); code != 200 || body != "one" {
+		t.Errorf("after the refused push: %d %s", code, body)
+	}
+	if out, err := push("three", "true"); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if code, body := h.get("pages.localhost", "/"); code != 200 || body != "three" {
+		t.Errorf("%d %s", code, body)
+	}
+	if out, err := git("push", strings.Replace(remote[len(remote)-1], "git:", "git:x", 1), "HEAD:main"); err == nil {
+		t.Errorf("pushed with a wrong token: %s", out)
+	}
+}
+
 func TestDataOutlivesManifests(t *testing.T) {
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
