@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -50,14 +52,8 @@ func (b *bench) fill(sides ...side) error {
 		if err := errors.Join(errs...); err != nil {
 			return fmt.Errorf("fill %s: %w", s.name, err)
 		}
-		for _, path := range []string{"/h/1k", "/h/64k"} {
-			for range 2 {
-				res, err := http.Get(s.base + path)
-				if err != nil {
-					return err
-				}
-				res.Body.Close()
-			}
+		if err := b.warm(s.base); err != nil {
+			return err
 		}
 		before, err := b.originTime()
 		if err != nil {
@@ -78,6 +74,24 @@ func (b *bench) fill(sides ...side) error {
 	return nil
 }
 
+// warm has what is measured stored below an address. Some stores keep an answer from its second
+// request on.
+func (b *bench) warm(bases ...string) error {
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	defer c.CloseIdleConnections()
+	for _, base := range bases {
+		for _, path := range []string{"/h/1k", "/h/64k", "/h/1k", "/h/64k"} {
+			if base == "" {
+				continue
+			}
+			if what := get(b.ctx, c, base+path).bad(); what != "" {
+				return fmt.Errorf("warm %s: %s", base+path, what)
+			}
+		}
+	}
+	return nil
+}
+
 // originTime is the CPU time of the task behind all sides.
 func (b *bench) originTime() (float64, error) {
 	pids, _, err := b.house.tasks("bytes")
@@ -87,7 +101,7 @@ func (b *bench) originTime() (float64, error) {
 	return cpu(pids)
 }
 
-// ask gets objects one after the other over one connection.
+// ask gets objects over one connection, some at a time: one by one, most of the time went to waking up.
 func ask(host string, from, to int) error {
 	conn, err := net.Dial("tcp", host)
 	if err != nil {
@@ -95,19 +109,27 @@ func ask(host string, from, to int) error {
 	}
 	defer conn.Close()
 	r := bufio.NewReaderSize(conn, 8<<10)
-	for n := from; n < to; n++ {
-		if _, err := fmt.Fprintf(conn, "GET /o/%d HTTP/1.1\r\nHost: %s\r\n\r\n", n, host); err != nil {
+	const batch = 20
+	for n := from; n < to; n += batch {
+		last := min(n+batch, to)
+		var asked bytes.Buffer
+		for i := n; i < last; i++ {
+			fmt.Fprintf(&asked, "GET /o/%d HTTP/1.1\r\nHost: %s\r\n\r\n", i, host)
+		}
+		if _, err := conn.Write(asked.Bytes()); err != nil {
 			return err
 		}
-		res, err := http.ReadResponse(r, nil)
-		if err != nil {
-			return err
-		}
-		if res.StatusCode != http.StatusOK || res.ContentLength != small {
-			return fmt.Errorf("object %d: %s, %d bytes", n, res.Status, res.ContentLength)
-		}
-		if _, err := r.Discard(small); err != nil {
-			return err
+		for i := n; i < last; i++ {
+			res, err := http.ReadResponse(r, nil)
+			if err != nil {
+				return err
+			}
+			if res.StatusCode != http.StatusOK || res.ContentLength != small {
+				return fmt.Errorf("object %d: %s, %d bytes", i, res.Status, res.ContentLength)
+			}
+			if _, err := r.Discard(small); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,8 +22,13 @@ type house struct {
 	app   string // the project's folder
 	place string // what tasks leave
 	base  string // "http://127.0.0.1:port" of the door
+	tls   string // "https://localhost:port"; "" where this version offers no TLS
 	door  int    // its process
 }
+
+// tlsHost is what clients that speak TLS ask for: wrk takes the server's name from the URL, so it has to
+// be one that resolves; the house certifies it and the app, the only one, answers for it.
+const tlsHost = "localhost"
 
 // openHouse starts the house on the load's processor and moves the door to its own. With one
 // processor to begin with, every Go runtime in it works with one thread, tasks included.
@@ -40,7 +44,17 @@ func openHouse(dir, bin string) (*house, error) {
 	if err := h.project(); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("taskset", "-c", strconv.Itoa(loadCPU), bin, "--data", h.data, "up", "--detach", "--listen", "127.0.0.1:0", h.app)
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"-c", strconv.Itoa(loadCPU), bin, "--data", h.data, "up", "--detach", "--listen", ports[0], h.app}
+	h.base = "http://" + ports[0]
+	if help, err := exec.Command(bin, "up", "--help").Output(); err == nil && strings.Contains(string(help), "--tls") {
+		args = append(args, "--tls", ports[1])
+		h.tls = "https://" + tlsHost + strings.TrimPrefix(ports[1], "127.0.0.1")
+	}
+	cmd := exec.Command("taskset", args...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start the app: %w: %s", err, out), h.close())
@@ -73,20 +87,8 @@ func (h *house) project() error {
 	)
 }
 
-// find learns where the door listens and which process it is, and puts that on its processor.
+// find learns which process the door is, and puts it on its processor.
 func (h *house) find() error {
-	st, err := h.status()
-	if err != nil {
-		return err
-	}
-	if len(st.URLs) == 0 {
-		return errors.New("the app has no address")
-	}
-	u, err := url.Parse(st.URLs[0])
-	if err != nil {
-		return err
-	}
-	h.base = "http://127.0.0.1:" + u.Port()
 	doors := h.processes("door")
 	if len(doors) != 1 {
 		return fmt.Errorf("found %d processes of the door", len(doors))
@@ -115,8 +117,7 @@ func (h *house) tenfold(args ...string) ([]byte, error) {
 }
 
 type status struct {
-	State string   `json:"state"`
-	URLs  []string `json:"urls"`
+	State string `json:"state"`
 	Tasks []struct {
 		Service string `json:"service"`
 		State   string `json:"state"`
@@ -168,11 +169,8 @@ func (h *house) settled(service string, tasks int) error {
 	return fmt.Errorf("service %s does not get its %d tasks", service, tasks)
 }
 
-// tls is the door's address for TLS, "" where this version offers none.
-func (h *house) tls() string { return "" }
-
 func (h *house) side() side {
-	return side{name: "tenfold", base: h.base, tls: h.tls(), pids: func() []int { return []int{h.door} }}
+	return side{name: "tenfold", base: h.base, tls: h.tls, pids: func() []int { return []int{h.door} }}
 }
 
 func (h *house) close() error {

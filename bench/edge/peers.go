@@ -58,17 +58,13 @@ func (b *bench) openPeers() error {
 
 func openPeer(dir, name string, config func(string, map[string]string) string, args []string) (*peer, error) {
 	p := &peer{ports: map[string]string{}}
-	var held []net.Listener // all at once, so that none is given twice
-	for _, k := range []string{"cache", "proxy", "static", "four", "tls cache", "tls static"} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		held = append(held, l)
-		p.ports[k] = l.Addr().String()
+	configs := []string{"cache", "proxy", "static", "four", "tls cache", "tls static"}
+	addrs, err := freePorts(len(configs))
+	if err != nil {
+		return nil, err
 	}
-	for _, l := range held {
-		l.Close()
+	for i, k := range configs {
+		p.ports[k] = addrs[i]
 	}
 	file := filepath.Join(dir, name+".conf")
 	if err := os.WriteFile(file, []byte(config(dir, p.ports)), 0o644); err != nil {
@@ -95,6 +91,19 @@ func openPeer(dir, name string, config func(string, map[string]string) string, a
 	return nil, fmt.Errorf("it does not listen: %s", said)
 }
 
+// freePorts gives loopback addresses that nobody listens on: all at once, so that none comes twice.
+func freePorts(n int) (addrs []string, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		addrs = append(addrs, l.Addr().String())
+	}
+	return addrs, nil
+}
+
 // side is the peer in one of its configurations; without the peer it has no address.
 func (p *peer) side(name, config string) side {
 	s := side{name: name + " " + config, pids: func() []int { return tree(p.cmd.Process.Pid) }}
@@ -104,7 +113,7 @@ func (p *peer) side(name, config string) side {
 	s.base = "http://" + p.ports[config]
 	if at, ok := p.ports["tls "+config]; ok {
 		_, port, _ := net.SplitHostPort(at)
-		s.tls = "https://localhost:" + port
+		s.tls = "https://" + tlsHost + ":" + port
 	}
 	return s
 }

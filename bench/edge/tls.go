@@ -7,7 +7,7 @@ import (
 // tls measures what encryption adds. Where this version of Tenfold offers no TLS it says so and
 // measures what it can of it without: idle connections and the file limit.
 func (b *bench) tls() error {
-	if b.house.tls() == "" {
+	if b.house.tls == "" {
 		b.note("TLS: hits, handshakes, idle memory", "not offered by this version")
 	} else if err := b.encrypted(); err != nil {
 		return err
@@ -18,6 +18,9 @@ func (b *bench) tls() error {
 // encrypted compares stored hits and full handshakes.
 func (b *bench) encrypted() error {
 	ours, nginx, static, haproxy := b.house.side(), b.nginx.side("nginx", "cache"), b.nginx.side("nginx", "static"), b.proxy.side("haproxy", "cache")
+	if err := b.warm(ours.tls, nginx.tls, haproxy.tls); err != nil {
+		return err
+	}
 	takes, err := b.contest(func(s side) (load, error) { return wrk(b.ctx, s.tls+"/h/1k", b.each) }, ours, static)
 	if err != nil {
 		return err
