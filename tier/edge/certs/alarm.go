@@ -196,7 +196,7 @@ func hintOf(host string, err error) string {
 		case "connection", "tls":
 			return fmt.Sprintf("ports 80 and 443 of the address that %s has in the DNS must reach this machine from the internet: see firewall and port forwarding", host)
 		case "unauthorized", "incorrectResponse":
-			return fmt.Sprintf("something else answers at %s: its DNS records must name this machine, and no other, in A and AAAA alike", host)
+			return fmt.Sprintf("the authority did not find this machine at %s: its A and AAAA records must name this machine and no other, and ports 80 and 443 must reach it through firewalls", host)
 		case "caa":
 			return fmt.Sprintf("a CAA record of %s or a parent forbids this authority: add one for it, or remove the record", host)
 		case "rateLimited":

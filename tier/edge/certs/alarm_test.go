@@ -78,7 +78,7 @@ func TestARenewalThatNobodyTriesIsAFault(t *testing.T) {
 
 func TestHints(t *testing.T) {
 	for typ, want := range map[string]string{
-		"dns": "A or AAAA", "connection": "firewall", "unauthorized": "something else answers", "caa": "CAA",
+		"dns": "A or AAAA", "connection": "firewall", "unauthorized": "did not find", "caa": "CAA",
 		"rateLimited": "wait", "rejectedIdentifier": "another name", "serverInternal": "tried again",
 	} {
 		if h := hintOf("x.com", rfc8555.Problem{Type: rfc8555.ProblemTypeNamespace + typ}); !strings.Contains(h, want) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -21,23 +22,25 @@ func testLog(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
-// runKeyring runs k until the test ends, and waits for Run's return.
-func runKeyring(t *testing.T, k *Keyring) {
+// runKeyring runs k until the test ends or stop is called, and waits for Run's return.
+func runKeyring(t *testing.T, k *Keyring) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	up, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- k.Run(ctx, func() { close(up) }) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("run: %v", err)
 		}
 	})
+	t.Cleanup(stop)
 	select {
 	case <-up:
 	case <-time.After(10 * time.Second):
 		t.Fatal("not ready")
 	}
+	return stop
 }
 
 func dial(t *testing.T, port int, conf *tls.Config) *tls.Conn {

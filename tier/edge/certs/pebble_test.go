@@ -216,7 +216,7 @@ func TestPebble(t *testing.T) {
 			serveDoor(t, k, httpPort, tlsPort)
 			k.SetHosts([]string{c.host, "shop.localhost"})
 			start := time.Now()
-			runKeyring(t, k)
+			stop := runKeyring(t, k)
 			host := strings.Replace(c.host, "*", "a", 1)
 			// The first visitor's handshake waits for the certificate.
 			roots := p.issued(t)
@@ -226,6 +226,7 @@ func TestPebble(t *testing.T) {
 			if took > 10*time.Second {
 				t.Errorf("the certificate took %v", took)
 			}
+			first := conn.ConnectionState().PeerCertificates[0]
 			conn.Close()
 			st := k.Status()
 			if len(st) != 2 || st[0].LastError != nil && st[1].LastError != nil || !strings.Contains(st[0].Issuer+st[1].Issuer, "Pebble") {
@@ -233,6 +234,18 @@ func TestPebble(t *testing.T) {
 			}
 			for _, s := range st {
 				t.Logf("%s by %s until %s, renewal %s", s.Host, s.Issuer, s.NotAfter, s.Renewal)
+			}
+			// After a restart it is served from disk, before anybody is asked.
+			stop()
+			again, err := New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again.SetHosts([]string{c.host})
+			runKeyring(t, again)
+			leaf, err := again.certificate(&tls.ClientHelloInfo{ServerName: host})
+			if err != nil || leaf.Leaf.SerialNumber.Cmp(first.SerialNumber) != 0 {
+				t.Errorf("after a restart: %v", err)
 			}
 		})
 	}
@@ -277,5 +290,29 @@ func TestPebbleRenewsWhileServing(t *testing.T) {
 	t.Logf("%d handshakes, %d certificates, no failure", n.Load(), count.Load())
 	if count.Load() < 3 {
 		t.Errorf("%d certificates seen in 60 s, want 3", count.Load())
+	}
+}
+
+// Nothing answers on the port of the challenge: the alarm says so.
+func TestPebbleFailureSaysWhy(t *testing.T) {
+	names := startNameServer(t, "tenfold-shop.com.")
+	nowhere, tlsPort := freePort(t), freePort(t)
+	p := startPebble(t, names.addr, nowhere, nowhere, time.Hour)
+	alarms := make(chan Alarm, 10)
+	k, err := New(Config{Dir: t.TempDir(), CA: p.directory, CARoots: p.roots, ListenHost: "127.0.0.1", TLSPort: tlsPort, Log: testLog(t), Alarm: func(a Alarm) { alarms <- a }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveDoor(t, k, 0, tlsPort)
+	k.SetHosts([]string{"shop.tenfold-shop.com"})
+	runKeyring(t, k)
+	select {
+	case a := <-alarms:
+		t.Logf("%s: %s; %s", a.Title, a.Cause, a.Hint)
+		if a.Code != "certificate-missing" || !strings.Contains(a.Cause, "connect") || !strings.Contains(a.Hint, "firewall") {
+			t.Errorf("alarm: %+v", a)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("no alarm")
 	}
 }
