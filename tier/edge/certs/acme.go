@@ -44,8 +44,10 @@ func (k *Keyring) open() *acme {
 	log := zapTo(k.cfg.Log)
 	a.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(c certmagic.Certificate) (*certmagic.Config, error) {
-			if len(c.Names) > 0 && strings.HasPrefix(c.Names[0], "*.") && a.dns != nil {
-				return a.dns, nil
+			if len(c.Names) > 0 {
+				if conf := a.configOf(c.Names[0]); conf != nil {
+					return conf, nil
+				}
 			}
 			return a.magic, nil
 		},
@@ -153,8 +155,10 @@ func (a *acme) event(_ context.Context, event string, data map[string]any) error
 	return nil
 }
 
+// configOf is how host can be proven; nil: in no way. Without a port that an authority could ask,
+// DNS-01 is used for all names.
 func (a *acme) configOf(host string) *certmagic.Config {
-	if strings.HasPrefix(host, "*.") {
+	if strings.HasPrefix(host, "*.") || a.k.cfg.HTTPPort == 0 && a.k.cfg.TLSPort == 0 {
 		return a.dns
 	}
 	return a.magic
@@ -199,7 +203,11 @@ func (a *acme) keep(ctx context.Context, hosts []string) {
 		c := a.configOf(h)
 		if c == nil {
 			if a.tries[h].failed == 0 {
-				a.tries[h] = try{failed: 1, since: time.Now(), err: errNoDNS}
+				err := errNoChallenge
+				if strings.HasPrefix(h, "*.") {
+					err = errNoDNS
+				}
+				a.tries[h] = try{failed: 1, since: time.Now(), err: err}
 			}
 			continue
 		}
@@ -212,7 +220,10 @@ func (a *acme) keep(ctx context.Context, hosts []string) {
 	}
 }
 
-var errNoDNS = errors.New("a wildcard needs the DNS-01 challenge, and no DNS provider is configured")
+var (
+	errNoDNS       = errors.New("a wildcard needs the DNS-01 challenge, and no DNS provider is configured")
+	errNoChallenge = errors.New("an authority asks at ports 80 and 443, of which none is served here, and no DNS provider is configured")
+)
 
 // obtain ends when host's certificate is in the cache and not due, from where certmagic renews it.
 // Certmagic retries for 30 days; then obtain begins anew.

@@ -189,6 +189,8 @@ func hintOf(host string, err error) string {
 		return "rename the host to one below .localhost, .local, .internal, .lan or .home.arpa, or to a public name"
 	case errors.Is(err, errNoDNS):
 		return "name a provider in edge.tls.dns, or list the hosts without a wildcard"
+	case errors.Is(err, errNoChallenge):
+		return "listen on ports 80 and 443, or name a provider in edge.tls.dns"
 	case errors.As(err, &p):
 		switch strings.TrimPrefix(p.Type, rfc8555.ProblemTypeNamespace) {
 		case "dns":

@@ -39,12 +39,13 @@ type Config struct {
 	// CARoots are trusted when speaking to CA; nil: the system's.
 	CARoots *x509.CertPool
 	// HTTPPort and TLSPort are the ports of this machine on which HTTPHandler and TLSConfig are
-	// served, reached from outside as 80 and 443. 0: that kind of challenge is not used.
+	// served, reached from outside as 80 and 443. 0: that kind of challenge is not used. With both 0
+	// and no DNS nothing can be proven, so nobody is asked.
 	HTTPPort, TLSPort int
 	// ListenHost is the address those ports are bound to; empty: all.
 	ListenHost string
-	// DNS solves DNS-01, for wildcard names only, which no other challenge can prove. nil: wildcard
-	// names get no certificate, which Status says.
+	// DNS solves DNS-01, for wildcard names, which no other challenge can prove, and for all names if
+	// neither port is given. nil: wildcard names get no certificate, which Status says.
 	DNS DNSProvider
 	// Resolvers are asked whether a record of DNS-01 is there, as host:port; none: the system's.
 	Resolvers []string

@@ -345,6 +345,30 @@ func TestAnAuthorityOutOfReachRaisesOneAlarm(t *testing.T) {
 	}
 }
 
+func TestNobodyIsAskedWhatNobodyCouldProve(t *testing.T) {
+	asked := make(chan string, 10)
+	ca := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked <- r.URL.Path }))
+	defer ca.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Certificate())
+	alarms := make(chan Alarm, 10)
+	k := newKeyring(t, Config{CA: ca.URL, CARoots: roots, Alarm: func(a Alarm) { alarms <- a }})
+	k.SetHosts([]string{"shop.tenfold-shop.com", "nas.local"})
+	stop := runKeyring(t, k)
+	select {
+	case a := <-alarms:
+		if a.Host != "shop.tenfold-shop.com" || !strings.Contains(a.Hint, "edge.tls.dns") {
+			t.Errorf("alarm: %+v", a)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("no alarm")
+	}
+	stop()
+	if len(asked) != 0 {
+		t.Errorf("the authority was asked: %s", <-asked)
+	}
+}
+
 func TestHTTPHandlerLeavesOthersAlone(t *testing.T) {
 	k := newKeyring(t, Config{HTTPPort: 1})
 	h := k.HTTPHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(308) }))
