@@ -71,7 +71,7 @@ func transform(data []byte, width, quality int, format string, mostPixels int) (
 		return nil, "", err
 	}
 	src, err := decode(k, data)
-	if err != nil {
+	if err != nil || src.Bounds().Empty() { // a GIF may have a frame of no pixels
 		return nil, "", errPicture
 	}
 	turn := 1
