@@ -279,6 +279,7 @@ func TestMisdirected(t *testing.T) {
 		want           bool
 	}{
 		{"shop.localhost", "shop.localhost:8443", false}, {"shop.localhost", "SHOP.localhost.", false}, {"shop.localhost", "other.localhost", true},
+		{"shop.localhost", "shop.localhost.evil.com", true}, {"shop.localhost", "shop.localhostx", true}, {"shop.localhost", "", true}, {"shop.localhost", "shop.localhost", false},
 		{"", "127.0.0.1:8443", false}, {"", "admin.localhost", true}, {"shop.localhost", "admin.localhost", true}, {"admin.localhost", "admin.localhost", false},
 	} {
 		if k.Misdirected(&tls.ConnectionState{ServerName: c.sni}, c.authority) != c.want {

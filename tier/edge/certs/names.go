@@ -33,8 +33,10 @@ func belowLocal(host string) bool {
 
 // normal is a host as it is compared: without port, brackets and final dot, lower case.
 func normal(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+	if strings.IndexByte(host, ':') >= 0 {
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	return strings.ToLower(strings.TrimSuffix(strings.TrimSpace(host), "."))

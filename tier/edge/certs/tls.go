@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -188,6 +189,9 @@ func (k *Keyring) first(ctx context.Context, host string) (*tls.Certificate, err
 func (k *Keyring) Misdirected(state *tls.ConnectionState, authority string) bool {
 	if state == nil {
 		return false
+	}
+	if rest, ok := strings.CutPrefix(authority, state.ServerName); ok && state.ServerName != "" && (rest == "" || rest[0] == ':') {
+		return false // as nearly always
 	}
 	host, sni := normal(authority), normal(state.ServerName)
 	if host == sni {

@@ -38,7 +38,7 @@ type Config struct {
 	MaxStreams  int           // concurrent requests of a connection; 100
 	IdleTimeout time.Duration // silence after which a connection is forgotten; 60 s
 	// Handshakes is how many connections may be in their handshake before further clients have to
-	// prove their address first (Retry, RFC 9000 §8.1.2); 256.
+	// prove their address first (Retry, RFC 9000 §8.1.2); 256. Negative: all have to.
 	Handshakes int
 	// TokenKey keeps address tokens and stateless resets good across restarts and between doors of
 	// one address; zero: one is made up.
@@ -98,11 +98,17 @@ func New(cfg Config) (*Server, error) {
 		Allow0RTT:                      !cfg.NoEarly,
 	}
 	s.tls = http3.ConfigureTLSConfig(onlyTLS13(cfg.TLS))
+	std := &http.Server{Handler: cfg.Handler}
 	s.inner = &http3.Server{
 		Handler:        http.HandlerFunc(s.serve),
 		MaxHeaderBytes: cfg.MaxHeader,
 		IdleTimeout:    cfg.IdleTimeout,
 		Logger:         cfg.Log,
+		// Handlers of net/http ask whether it is there, ReverseProxy for one, before they cut short an
+		// answer that their backend has cut short.
+		ConnContext: func(ctx context.Context, _ *quic.Conn) context.Context {
+			return context.WithValue(ctx, http.ServerContextKey, std)
+		},
 	}
 	return s, nil
 }

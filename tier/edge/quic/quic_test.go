@@ -16,6 +16,9 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -192,6 +195,27 @@ func TestAnAnswerCutShortNeverLooksWhole(t *testing.T) {
 	defer r.Body.Close()
 	if _, err := io.ReadAll(r.Body); err == nil {
 		t.Error("the body ends as if it were whole")
+	}
+}
+
+func TestABackendThatDiesInMidBodyIsSeen(t *testing.T) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, strings.Repeat("x", 10_000))
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}))
+	defer backend.Close()
+	to, _ := url.Parse(backend.URL)
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	proxy.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	d := start(t, Config{}, proxy.ServeHTTP)
+	r, err := d.client(t).Get(d.url("/"))
+	if err != nil {
+		return
+	}
+	defer r.Body.Close()
+	if b, err := io.ReadAll(r.Body); err == nil {
+		t.Errorf("%d bytes end as if they were all", len(b))
 	}
 }
 
