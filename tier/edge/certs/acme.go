@@ -120,7 +120,7 @@ func (a *acme) asked(host string) {
 }
 
 // event hears of attempts and arrivals. Attempts end with cert_obtained or cert_failed.
-func (a *acme) event(_ context.Context, event string, data map[string]any) error {
+func (a *acme) event(ctx context.Context, event string, data map[string]any) error {
 	host, _ := data["identifier"].(string)
 	a.mu.Lock()
 	t := a.tries[host]
@@ -134,6 +134,10 @@ func (a *acme) event(_ context.Context, event string, data map[string]any) error
 	case "cert_failed":
 		a.asked(host)
 		err, _ := data["error"].(error)
+		if ctx.Err() != nil || errors.Is(err, context.Canceled) { // the host or the door is going: no failure
+			a.mu.Unlock()
+			return nil
+		}
 		t = try{failed: t.failed + 1, since: t.since, err: err}
 		if t.failed == 1 {
 			t.since = time.Now()

@@ -65,6 +65,8 @@ type Keyring struct {
 	faults *faults
 	wake   chan struct{} // hosts have changed; room for one
 
+	judging sync.Mutex // so that an older look at things never comes after a newer one
+
 	mu      sync.Mutex
 	hosts   []string // as SetHosts said, normalised, sorted
 	clients map[string]*x509.CertPool
@@ -197,6 +199,8 @@ func (k *Keyring) public() []string {
 
 // judge looks for faults.
 func (k *Keyring) judge(now time.Time) {
+	k.judging.Lock()
+	defer k.judging.Unlock()
 	k.mu.Lock()
 	hosts, a := k.hosts, k.acme
 	k.mu.Unlock()

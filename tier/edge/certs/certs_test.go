@@ -370,6 +370,39 @@ func TestNobodyIsAskedWhatNobodyCouldProve(t *testing.T) {
 	}
 }
 
+// An attempt that is broken off by the end of the door is no fault of a certificate.
+func TestStoppingInAnAttemptRaisesNoAlarm(t *testing.T) {
+	asked := make(chan struct{}, 10)
+	ca := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-r.Context().Done()
+	}))
+	defer ca.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Certificate())
+	alarms := make(chan Alarm, 10)
+	k := newKeyring(t, Config{CA: ca.URL, CARoots: roots, TLSPort: 1, Alarm: func(a Alarm) { alarms <- a }})
+	k.SetHosts([]string{"shop.tenfold-shop.com"})
+	stop := runKeyring(t, k)
+	<-asked
+	// Meanwhile a handshake waits, and ends with its client.
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { _, err := k.first(ctx, "shop.tenfold-shop.com"); ended <- err }()
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("a certificate from nowhere")
+	}
+	start := time.Now()
+	stop()
+	if d := time.Since(start); d > 4*time.Second {
+		t.Errorf("stopping took %v", d)
+	}
+	if len(alarms) != 0 {
+		t.Errorf("alarm: %+v", <-alarms)
+	}
+}
+
 func TestHTTPHandlerLeavesOthersAlone(t *testing.T) {
 	k := newKeyring(t, Config{HTTPPort: 1})
 	h := k.HTTPHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(308) }))

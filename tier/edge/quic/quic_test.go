@@ -19,6 +19,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -643,6 +644,40 @@ func TestAddressesAreProvenWhenHandshakesPileUp(t *testing.T) {
 	r, err := d.client(t).Get(d.url("/"))
 	read(t, r, err)
 	eventually(t, "no handshake is counted any more", func() bool { return d.shaking.Load() == 0 })
+}
+
+func TestCloseLeavesNoGoroutine(t *testing.T) {
+	before := runtime.NumGoroutine()
+	cert, pool := certificate(t)
+	s, err := New(Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-r.Context().Done()
+		}
+	}), TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := socket(t)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(p) }()
+	tr := &http3.Transport{TLSClientConfig: &tls.Config{ServerName: "localhost", RootCAs: pool}}
+	c := &http.Client{Transport: tr}
+	r, err := c.Get("https://" + p.LocalAddr().String() + "/")
+	read(t, r, err)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if r, err := c.Get("https://" + p.LocalAddr().String() + "/slow"); err == nil {
+			r.Body.Close()
+		}
+	}()
+	eventually(t, "the slow request is there", func() bool { return (&door{Server: s}).waiting() == 1 })
+	if err := errors.Join(s.Close(), <-served); err != nil {
+		t.Fatal(err)
+	}
+	<-gone
+	tr.Close()
+	eventually(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
 }
 
 func TestConfigIsChecked(t *testing.T) {
