@@ -110,6 +110,15 @@ func idOf(files map[string]File) string {
 
 // store puts every file's content among the blobs and lists it in r.
 func (s Site) store(ctx context.Context, from string, r *Release) error {
+	return walk(ctx, from, func(path, name string) (err error) {
+		r.Files[name], err = s.blob(path, name)
+		return err
+	})
+}
+
+// walk visits every file below from that belongs to a release: path is where its content lies, name its
+// slash path in the release.
+func walk(ctx context.Context, from string, file func(path, name string) error) error {
 	base, err := filepath.EvalSymlinks(from)
 	if err != nil {
 		return err
@@ -146,7 +155,7 @@ func (s Site) store(ctx context.Context, from string, r *Release) error {
 			case info.IsDir():
 				err = visit(real, rel, depth+1)
 			case info.Mode().IsRegular():
-				r.Files[rel], err = s.blob(real, rel)
+				err = file(real, rel)
 			default:
 				err = fmt.Errorf("%s is neither a file nor a folder", rel)
 			}

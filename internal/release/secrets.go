@@ -3,6 +3,7 @@ package release
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -10,12 +11,12 @@ import (
 	"fmt"
 	"html"
 	"io"
-	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/andybalholm/brotli"
 )
 
 // ShortestSecret is the length in bytes below which FindSecrets does not look for a value: shorter
@@ -40,33 +41,26 @@ type form struct {
 	text     []byte
 }
 
-// FindSecrets looks for secrets' values (name to value) in all regular files below dir, and in the
-// names of those files: as they are, in base64 (either alphabet, at any offset of a longer text),
-// URL-encoded, in hexadecimal, and escaped for JSON or HTML; also within files compressed with gzip.
-// A value in one file is reported once, in order of file and name. Values shorter than ShortestSecret
-// are not looked for. What a bundler computes from a value (a part of it, a hash) is not found.
-func FindSecrets(dir string, values map[string]string) ([]Leak, error) {
+// FindSecrets looks for secrets' values (name to value) in all files below dir that Add would release,
+// and in the names of those files: as they are, in base64 (either alphabet, at any offset of a longer
+// text), URL-encoded, in hexadecimal, and escaped for JSON or HTML; also within files compressed with
+// gzip or, by the suffix .br, Brotli. A value in one file is reported once, in order of file and name.
+// Values shorter than ShortestSecret are not looked for. What a bundler computes from a value (a part
+// of it, a hash) is not found.
+func FindSecrets(ctx context.Context, dir string, values map[string]string) ([]Leak, error) {
 	forms := formsOf(values)
 	if len(forms) == 0 {
 		return nil, nil
 	}
 	var leaks []Leak
-	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		rel, err := filepath.Rel(dir, p)
-		if err != nil {
-			return err
-		}
-		rel = filepath.ToSlash(rel)
+	err := walk(ctx, dir, func(path, name string) error {
 		found := map[string]string{}
-		match(forms, []byte(rel), found)
-		if err := searchFile(p, forms, found); err != nil {
-			return fmt.Errorf("search %s: %w", rel, err)
+		match(forms, []byte(name), found)
+		if err := searchFile(path, name, forms, found); err != nil {
+			return fmt.Errorf("search %s: %w", name, err)
 		}
-		for name, as := range found {
-			leaks = append(leaks, Leak{Name: name, File: rel, As: as})
+		for secret, as := range found {
+			leaks = append(leaks, Leak{Name: secret, File: name, As: as})
 		}
 		return nil
 	})
@@ -155,7 +149,7 @@ func match(forms []form, in []byte, found map[string]string) {
 // mostUnpacked bounds, in bytes, what is read out of one compressed file.
 const mostUnpacked = 256 << 20
 
-func searchFile(path string, forms []form, found map[string]string) error {
+func searchFile(path, name string, forms []form, found map[string]string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -167,12 +161,14 @@ func searchFile(path string, forms []form, found map[string]string) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	z, err := gzip.NewReader(f)
-	if err != nil {
+	var unpacked io.Reader
+	if strings.HasSuffix(name, ".br") {
+		unpacked = brotli.NewReader(f)
+	} else if unpacked, err = gzip.NewReader(f); err != nil {
 		return nil // not gzip
 	}
-	// A file that only looks like gzip, or is cut short, was searched as it is: no reason to fail.
-	_ = search(io.LimitReader(z, mostUnpacked), forms, found)
+	// A file that only looks compressed, or is cut short, was searched as it is: no reason to fail.
+	_ = search(io.LimitReader(unpacked, mostUnpacked), forms, found)
 	return nil
 }
 
