@@ -286,42 +286,6 @@ func (s *Server) tip(ctx context.Context, repo, ref string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// export writes the files of a commit to dir/files. An index of its own and checkout-index are used,
-// not git archive: that leaves out what .gitattributes says, and rewrites files. Links that lead out of
-// the project are left out, and the pusher is told.
-func (s *Server) export(ctx context.Context, repo string, env []string, commit, dir string, out io.Writer) error {
-	files := filepath.Join(dir, "files")
-	if err := os.Mkdir(files, 0o700); err != nil {
-		return fmt.Errorf("export files: %w", err)
-	}
-	for _, args := range [][]string{
-		{"read-tree", commit + "^{tree}"},
-		{"checkout-index", "--all", "--force", "--quiet", "--prefix=" + files + "/"},
-	} {
-		c := s.git(ctx, repo, args...)
-		c.Env = append(append(c.Env, env...), "GIT_DIR="+repo, "GIT_WORK_TREE="+dir, "GIT_INDEX_FILE="+filepath.Join(dir, "index"))
-		if said, err := c.CombinedOutput(); err != nil {
-			return fmt.Errorf("export files: git %s: %w: %s", args[0], err, firstLine(said))
-		}
-	}
-	return filepath.WalkDir(files, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Type()&fs.ModeSymlink == 0 {
-			return err
-		}
-		to, err := os.Readlink(path)
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(files, filepath.Join(filepath.Dir(path), to))
-		if !filepath.IsAbs(to) && err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
-			return nil
-		}
-		name, _ := filepath.Rel(files, path)
-		fmt.Fprintf(out, "warning: %s is a link that leads out of the project; it is left out\n", name)
-		return os.Remove(path)
-	})
-}
-
 // removeAll removes a folder whatever the callback did to its modes.
 func removeAll(dir string) {
 	if os.RemoveAll(dir) == nil {
