@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 )
 
 // objects that lie in each store while hits are measured.
@@ -41,7 +42,7 @@ func (b *bench) fill(sides ...side) error {
 		if s.base == "" {
 			continue
 		}
-		host := strings.TrimPrefix(s.base, "http://")
+		host, begun := strings.TrimPrefix(s.base, "http://"), time.Now()
 		var wg sync.WaitGroup
 		const workers = 8
 		errs := make([]error, workers)
@@ -55,6 +56,7 @@ func (b *bench) fill(sides ...side) error {
 		if err := b.warm(s.base); err != nil {
 			return err
 		}
+		b.note(s.name, fmt.Sprintf("stored %d objects in %.1f s", objects, time.Since(begun).Seconds()))
 		before, err := b.originTime()
 		if err != nil {
 			return err
