@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func (b *bench) fill(sides ...side) error {
 		const workers = 8
 		errs := make([]error, workers)
 		for w := range workers {
-			wg.Go(func() { errs[w] = ask(host, w*objects/workers, (w+1)*objects/workers) })
+			wg.Go(func() { errs[w] = b.ask(host, w*objects/workers, (w+1)*objects/workers) })
 		}
 		wg.Wait()
 		if err := errors.Join(errs...); err != nil {
@@ -61,7 +62,7 @@ func (b *bench) fill(sides ...side) error {
 		if err != nil {
 			return err
 		}
-		if err := ask(host, 0, 2000); err != nil {
+		if err := b.ask(host, 0, 2000); err != nil {
 			return err
 		}
 		after, err := b.originTime()
@@ -104,12 +105,13 @@ func (b *bench) originTime() (float64, error) {
 }
 
 // ask gets objects over one connection, some at a time: one by one, most of the time went to waking up.
-func ask(host string, from, to int) error {
+func (b *bench) ask(host string, from, to int) error {
 	conn, err := net.Dial("tcp", host)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	defer context.AfterFunc(b.ctx, func() { conn.Close() })()
 	r := bufio.NewReaderSize(conn, 8<<10)
 	const batch = 20
 	for n := from; n < to; n += batch {
