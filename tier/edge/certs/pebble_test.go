@@ -184,7 +184,7 @@ func serveDoor(t *testing.T, k *Keyring, httpPort, tlsPort int) {
 	})
 }
 
-func TestPebble(t *testing.T) {
+func TestConformancePebble(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		http, tls bool
@@ -251,7 +251,7 @@ func TestPebble(t *testing.T) {
 	}
 }
 
-func TestPebbleRenewsWhileServing(t *testing.T) {
+func TestConformancePebbleRenewsWhileServing(t *testing.T) {
 	names := startNameServer(t, "tenfold-shop.com.")
 	httpPort, tlsPort := freePort(t), freePort(t)
 	p := startPebble(t, names.addr, httpPort, tlsPort, 20*time.Second)
@@ -294,7 +294,7 @@ func TestPebbleRenewsWhileServing(t *testing.T) {
 }
 
 // Nothing answers on the port of the challenge: the alarm says so.
-func TestPebbleFailureSaysWhy(t *testing.T) {
+func TestConformancePebbleFailureSaysWhy(t *testing.T) {
 	names := startNameServer(t, "tenfold-shop.com.")
 	nowhere, tlsPort := freePort(t), freePort(t)
 	p := startPebble(t, names.addr, nowhere, nowhere, time.Hour)
