@@ -22,6 +22,8 @@ type App struct {
 	Secrets   map[Name]Secret   `json:"secrets,omitempty"`
 	// Rules are edge.routes, by route as written.
 	Rules map[Route]Rule `json:"rules,omitempty"`
+	// Log is the front door's access log.
+	Log AccessLog `json:"log,omitzero"`
 }
 
 // ID makes the identity of one of the app's things.
@@ -233,6 +235,15 @@ func (r Route) Split() (method, host, path string) {
 		return method, s[:i], s[i:]
 	}
 	return method, s, "/*"
+}
+
+// AccessLog says what the front door notes of requests. The zero value: all of them, for 14 days,
+// nothing of persons.
+type AccessLog struct {
+	Off      bool          `json:"off,omitempty"`
+	Keep     time.Duration `json:"keep,omitempty"`     // 0: 14 days
+	Sample   float64       `json:"sample,omitempty"`   // share of requests, (0, 1]; 0: all
+	Personal bool          `json:"personal,omitempty"` // clients' addresses and queries too
 }
 
 // Rule is what edge.routes says of a route.

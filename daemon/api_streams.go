@@ -17,6 +17,7 @@ import (
 	"tenfold/internal/directory"
 	"tenfold/internal/tasklog"
 	"tenfold/tier/compute"
+	"tenfold/tier/edge"
 )
 
 func now() time.Time { return time.Now() }
@@ -64,6 +65,9 @@ func (h *house) logFiles(ctx context.Context, q control.LogQuery) (map[string]st
 	}
 	for n := range app.Caches {
 		add(n, []string{h.cache.LogPath(app.ID(tenfold.KindCache, n))})
+	}
+	if !found && q.Name == "edge" { // unless something of the app is called so
+		add("edge", []string{edge.LogPath(h.layout.Tier("edge"), string(e.App), string(e.Env))})
 	}
 	if !found {
 		return nil, tenfold.Errorf(tenfold.CodeNotFound, "%s has no %s", q.App, q.Name).WithHint("list what there is: tenfold status --app %s", q.App)

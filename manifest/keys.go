@@ -15,6 +15,7 @@ const (
 	fDuration form = "duration"
 	fSize     form = "size"
 	fRate     form = "rate"
+	fShare    form = "share"
 	fStatus   form = "status range"
 	fCommand  form = "command"
 	fRoutes   form = "routes" // a route or a list
@@ -106,8 +107,13 @@ func thingKeys() []key {
 		}},
 		{name: "edge", form: fMap, doc: "The front door.", keys: keys([]key{
 			{name: "routes", form: fURLs, doc: "What happens to requests by their URL.", keys: ruleKeys()},
+			{name: "log", form: fMap, main: "keep", off: true, deflt: "all requests", doc: "The access log, read by tenfold logs edge; false: none.", keys: []key{
+				{name: "keep", form: fDuration, deflt: "14d", doc: "How long old files stay."},
+				{name: "sample", form: fShare, deflt: "100%", doc: "Which share of requests is noted."},
+				{name: "personal", form: fBool, deflt: "false", doc: "Clients' addresses and queries too."},
+			}},
 		}, later("TLS settings", "tls"), later("trusted proxies", "trust"), later("viewer countries", "geo"),
-			later("access logs", "log"), later("custom error pages", "errors"), later("an HTTP cache", "store"))},
+			later("custom error pages", "errors"), later("an HTTP cache", "store"))},
 	},
 		later("certificates and alarms", "contact"), later("alarms", "alarms"), later("functions", "functions"), later("tables", "tables"),
 		later("time series", "series"), later("queues", "queues"), later("event buses", "events"), later("buckets", "buckets"))

@@ -12,6 +12,7 @@ func (b *builder) rules() {
 	if edge == nil || edge.off {
 		return
 	}
+	b.accessLog(edge)
 	routes, ok := value(edge, "routes")
 	if !ok {
 		return
@@ -46,6 +47,24 @@ func (b *builder) rules() {
 			b.app.Rules = map[tenfold.Route]tenfold.Rule{}
 		}
 		b.app.Rules[tenfold.Route(name)] = rule
+	}
+}
+
+func (b *builder) accessLog(edge *tree) {
+	f := edge.get("log")
+	if f == nil {
+		return
+	}
+	if f.off {
+		b.app.Log.Off = true
+		return
+	}
+	b.app.Log.Keep = b.duration(f, "keep", 0)
+	if s, ok := value(f, "sample"); ok {
+		b.app.Log.Sample, _ = readShare(b.reporter, s.node, s.path)
+	}
+	if p, ok := value(f, "personal"); ok {
+		b.app.Log.Personal = p.node.Value == "true"
 	}
 }
 

@@ -80,6 +80,8 @@ func schemaOf(k key) object {
 		kinds = append(kinds, object{"type": "number"})
 	case fDuration:
 		kinds = append(kinds, object{"type": "string", "pattern": `^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$`})
+	case fShare:
+		kinds = append(kinds, object{"type": "string", "pattern": `^[0-9]+(\.[0-9]+)?%$`})
 	case fRate:
 		kinds = append(kinds, object{"type": "string", "pattern": `^[0-9]+/[smh]$`})
 	case fSize:

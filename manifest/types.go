@@ -113,6 +113,21 @@ func parseRange(s string) (low, high string, ok bool) {
 	return m[1], m[2], true
 }
 
+// readShare reads "5%": above 0, at most 1.
+func readShare(r *reporter, n *yaml.Node, path string) (float64, bool) {
+	number, percent := strings.CutSuffix(n.Value, "%")
+	f, err := strconv.ParseFloat(number, 64)
+	switch {
+	case err == nil && !percent:
+		r.at(n, "did you mean "+cut(number, 20)+"%?", "%s: %s has no %%", path, cut(n.Value, 40))
+	case err != nil || f <= 0 || f > 100 || len(number) > 12:
+		r.at(n, "write a share above 0 and up to 100%", "%s: %q is not a share", path, cut(n.Value, 40))
+	default:
+		return f / 100, true
+	}
+	return 0, false
+}
+
 // readRate reads "50/s": so many in a second, minute or hour.
 func readRate(r *reporter, n *yaml.Node, path string) (count int, per time.Duration) {
 	number, unit, _ := strings.Cut(n.Value, "/")

@@ -265,6 +265,10 @@ func TestCacheRulesAndPurge(t *testing.T) {
 	if out := h.must(dir, "status"); !strings.Contains(out, "cache hits") {
 		t.Errorf("status: %s", out)
 	}
+	eventually(t, "the access log", 5*time.Second, func() bool {
+		out := h.must(dir, "logs", "edge")
+		return strings.Contains(out, `"path":"/echo"`) && strings.Contains(out, `"cache":"hit"`) && strings.Contains(out, `"status":429`)
+	})
 	if out := h.must(dir, "metrics"); !strings.Contains(out, "http_cache_hits_total{") {
 		t.Errorf("metrics: %s", out)
 	}

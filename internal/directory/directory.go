@@ -26,6 +26,7 @@ type Site struct {
 	Default  bool      `json:"default,omitempty"`
 	Routes   []Route   `json:"routes"`
 	Rules    []Rule    `json:"rules,omitempty"`
+	Log      *Logging  `json:"log,omitempty"` // nil: all requests, for 14 days, nothing of persons
 	Services []Service `json:"services,omitempty"`
 	// Frontends maps a name to its release.Site folder.
 	Frontends map[string]Frontend `json:"frontends,omitempty"`
@@ -46,6 +47,14 @@ type Rule struct {
 	Headers    map[string]string `json:"headers,omitempty"` // "" removes
 	Cache      *Caching          `json:"cache,omitempty"`
 	Limit      *Limiting         `json:"limit,omitempty"`
+}
+
+// Logging is what the access log notes; see tenfold.AccessLog.
+type Logging struct {
+	Off      bool          `json:"off,omitempty"`
+	Keep     time.Duration `json:"keep,omitempty"`
+	Sample   float64       `json:"sample"` // (0, 1]
+	Personal bool          `json:"personal,omitempty"`
 }
 
 // Caching is what a route says of the HTTP cache; see tenfold.Caching, whose fields these are.

@@ -68,6 +68,7 @@ type Door struct {
 	cached  http.Handler // answer, behind the cache
 	console *httputil.ReverseProxy
 	traffic *traffic
+	logs    *accessLogs
 	serving *wire.Server
 	keys    *certs.Keyring // nil without TLS
 	// standard says that the listeners are on 80 and 443, which a browser tries by itself.
@@ -91,7 +92,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 		cfg.Log = slog.Default()
 	}
 	d := &Door{
-		cfg: cfg, statics: newStatics(), traffic: newTraffic(), private: map[string]*privateListener{},
+		cfg: cfg, statics: newStatics(), traffic: newTraffic(), logs: &accessLogs{dir: cfg.Dir, m: map[string]*accessLog{}}, private: map[string]*privateListener{},
 		services: services{ways: map[serviceKey]*upstream.Service{}, ends: map[serviceKey]context.CancelFunc{}},
 	}
 	err := d.openKeys()
@@ -114,7 +115,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 	if err := atomicfile.ReadJSON(filepath.Join(cfg.Dir, snapshotFile), &s); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
-	t, err := newTable(s, d.traffic, nil)
+	t, err := newTable(s, d.traffic, nil, d.logs)
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
@@ -148,7 +149,7 @@ func (d *Door) apply(s directory.Snapshot) error {
 	if s.Version < old.snapshot.Version {
 		return fmt.Errorf("apply snapshot %d: %d is in use", s.Version, old.snapshot.Version)
 	}
-	t, err := newTable(s, d.traffic, old.limits)
+	t, err := newTable(s, d.traffic, old.limits, d.logs)
 	if err != nil {
 		return fmt.Errorf("apply snapshot %d: %w", s.Version, errUnusable{err})
 	}
@@ -197,6 +198,11 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 	d.listenPrivately(d.current.Load())
 	d.mu.Unlock()
 	d.background.Go(func() { d.runCache(ctx, life) })
+	d.background.Go(func() {
+		if err := d.logs.run(life); err != nil {
+			d.cfg.Log.Error("write access log", "err", err)
+		}
+	})
 	for _, l := range d.cfg.Listeners {
 		wg.Go(func() { d.serving.Serve(l) })
 	}
@@ -404,6 +410,24 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		page{http.StatusNotFound, "nothing is served for " + host, known(t), ""}.show(w, r)
 		return
 	}
+	q := &routed{site: s, host: host, rule: &uncached}
+	if to, _, ok := s.routes.Find(r.Method, host, r.URL.Path); ok {
+		q.to, q.rule = to, s.ruleFor(to, r.Method, host, r.URL.Path)
+		begun := time.Now()
+		rec := &recorder{ResponseWriter: w}
+		defer func() {
+			a := access{
+				method: r.Method, host: r.Host, target: r.URL.RequestURI(), route: to.Pattern, remote: r.RemoteAddr, status: rec.status, bytes: rec.bytes,
+				took: time.Since(begun), protocol: r.ProtoMajor, secure: r.TLS != nil, hit: strings.Contains(rec.Header().Get("Cache-Status"), "tenfold; hit"),
+			}
+			to.count.add(a.status, a.took)
+			if a.hit {
+				to.count.hits.Add(1)
+			}
+			to.log.add(&a)
+		}()
+		w = rec
+	}
 	most := int64(maxBody)
 	if l, _, ok := s.limits.Find(r.Method, host, r.URL.Path); ok {
 		leave, pass := l.admit(w, r)
@@ -419,19 +443,6 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = http.MaxBytesReader(w, r.Body, most)
-	}
-	q := &routed{site: s, host: host, rule: &uncached}
-	if to, _, ok := s.routes.Find(r.Method, host, r.URL.Path); ok {
-		q.to, q.rule = to, s.ruleFor(to, r.Method, host, r.URL.Path)
-		begun := time.Now()
-		rec := &recorder{ResponseWriter: w}
-		defer func() {
-			to.count.add(rec.status, time.Since(begun))
-			if strings.Contains(w.Header().Get("Cache-Status"), "tenfold; hit") {
-				to.count.hits.Add(1)
-			}
-		}()
-		w = rec
 	}
 	trace(r.Header)
 	d.cached.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), routedKey{}, q)))

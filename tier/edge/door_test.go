@@ -686,7 +686,7 @@ func FuzzSnapshot(f *testing.F) {
 		if json.Unmarshal(b, &s) != nil {
 			return
 		}
-		table, err := newTable(s, newTraffic(), nil)
+		table, err := newTable(s, newTraffic(), nil, &accessLogs{dir: t.TempDir(), m: map[string]*accessLog{}})
 		if err != nil {
 			return
 		}

@@ -8,6 +8,7 @@ package edge
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -58,12 +59,13 @@ type Edge struct {
 var _ tenfold.Tier = (*Edge)(nil)
 
 type spec struct {
-	Hosts     []string          `json:"hosts"`
-	Redirect  map[string]string `json:"redirect,omitempty"`
-	Routes    []directory.Route `json:"routes"`
-	Rules     []directory.Rule  `json:"rules,omitempty"`
-	Frontends map[string]string `json:"frontends,omitempty"` // name -> fallback
-	Services  map[string]limits `json:"services,omitempty"`
+	Hosts     []string           `json:"hosts"`
+	Redirect  map[string]string  `json:"redirect,omitempty"`
+	Routes    []directory.Route  `json:"routes"`
+	Rules     []directory.Rule   `json:"rules,omitempty"`
+	Frontends map[string]string  `json:"frontends,omitempty"` // name -> fallback
+	Services  map[string]limits  `json:"services,omitempty"`
+	Log       *directory.Logging `json:"log,omitempty"`
 }
 
 // limits bound what the door waits for, by service.
@@ -169,6 +171,9 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 		for _, r := range v.Routes {
 			s.Routes = append(s.Routes, directory.Route{Pattern: string(r), Frontend: string(name)})
 		}
+	}
+	if l := app.Log; l != (tenfold.AccessLog{}) {
+		s.Log = &directory.Logging{Off: l.Off, Keep: l.Keep, Sample: cmp.Or(l.Sample, 1), Personal: l.Personal}
 	}
 	for _, route := range slices.Sorted(maps.Keys(app.Rules)) {
 		v := app.Rules[route]
@@ -354,7 +359,7 @@ func (e *Edge) snapshot() directory.Snapshot {
 		if r.Live == nil {
 			continue
 		}
-		x.Hosts, x.Redirect, x.Routes, x.Rules, x.Default = r.Live.Hosts, r.Live.Redirect, r.Live.Routes, r.Live.Rules, r.Default
+		x.Hosts, x.Redirect, x.Routes, x.Rules, x.Default, x.Log = r.Live.Hosts, r.Live.Redirect, r.Live.Routes, r.Live.Rules, r.Default, r.Live.Log
 		for name, fallback := range r.Live.Frontends {
 			id := tenfold.ID{App: r.ID.App, Env: r.ID.Env, Kind: tenfold.KindFrontend, Name: tenfold.Name(name)}
 			x.Frontends[name] = directory.Frontend{Dir: e.cfg.SiteDir(id), Fallback: fallback}

@@ -56,16 +56,26 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 	}
 	return &wire.Hit{
 		Status: st.Status, Head1: st.Head1, Block2: st.Block2, Body: st.Body,
-		Born: st.Born.Unix() - int64(st.InitialAge/time.Second), Dated: true, Tag: to.count,
+		Born: st.Born.Unix() - int64(st.InitialAge/time.Second), Dated: true, Tag: to,
 	}
 }
 
 // served counts what Hit answered.
-func served(_ *wire.Request, h *wire.Hit, _ int64, took time.Duration) {
-	if c, ok := h.Tag.(*routeCount); ok {
-		c.hits.Add(1)
-		c.add(h.Status, took)
+func served(r *wire.Request, h *wire.Hit, bytes int64, took time.Duration) {
+	to, ok := h.Tag.(*destination)
+	if !ok {
+		return
 	}
+	to.count.hits.Add(1)
+	to.count.add(h.Status, took)
+	if to.log == nil {
+		return
+	}
+	a := access{method: r.Method, host: r.Host, target: r.Target, route: to.Pattern, status: h.Status, bytes: bytes, took: took, protocol: r.Major, secure: r.Secure, hit: true}
+	if to.log.personal {
+		a.remote = r.Remote.String()
+	}
+	to.log.add(&a)
 }
 
 // bareHost is a Host field without its port, in lower case; most need no copy.

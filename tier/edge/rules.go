@@ -93,6 +93,7 @@ func (h *headerWriter) Write(b []byte) (int, error) {
 type recorder struct {
 	http.ResponseWriter
 	status int
+	bytes  int64 // of the body
 }
 
 // Unwrap lets http.ResponseController reach what is below.
@@ -112,7 +113,9 @@ func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
-	return io.Copy(r.ResponseWriter, src)
+	n, err := io.Copy(r.ResponseWriter, src)
+	r.bytes += n
+	return n, err
 }
 
 // WriteHeader notes the final status.
@@ -128,5 +131,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
-	return r.ResponseWriter.Write(b)
+	n, err := r.ResponseWriter.Write(b)
+	r.bytes += int64(n)
+	return n, err
 }

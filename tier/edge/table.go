@@ -2,6 +2,7 @@ package edge
 
 import (
 	"encoding/json"
+	"fmt"
 	"hash/fnv"
 	"strconv"
 	"strings"
@@ -46,10 +47,11 @@ type destination struct {
 	directory.Route
 	rule  httpcache.Rule
 	count *routeCount
+	log   *accessLog // nil: none
 }
 
 // newTable builds a table. Counts of routes are kept across tables.
-func newTable(s directory.Snapshot, counts *traffic, before limiters) (*table, error) {
+func newTable(s directory.Snapshot, counts *traffic, before limiters, logs *accessLogs) (*table, error) {
 	t := &table{snapshot: s, hosts: map[string]*site{}, redirect: map[string]string{}, console: map[string]bool{}, limits: limiters{}}
 	for _, h := range s.ConsoleHosts {
 		t.console[h] = true
@@ -57,8 +59,12 @@ func newTable(s directory.Snapshot, counts *traffic, before limiters) (*table, e
 	for _, x := range s.Sites {
 		st := &site{Site: x}
 		mark := edition(x)
+		log, err := logs.of(x)
+		if err != nil {
+			return nil, fmt.Errorf("open access log: %w", err)
+		}
 		for _, r := range x.Routes {
-			to := &destination{Route: r, rule: httpcache.Rule{Route: x.App + "/" + x.Env + " " + r.Pattern, Release: mark}, count: counts.of(x.App, x.Env, r.Pattern)}
+			to := &destination{Route: r, rule: httpcache.Rule{Route: x.App + "/" + x.Env + " " + r.Pattern, Release: mark}, count: counts.of(x.App, x.Env, r.Pattern), log: log}
 			if err := st.routes.Add(r.Pattern, to); err != nil {
 				return nil, err
 			}

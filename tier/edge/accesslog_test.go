@@ -1,0 +1,68 @@
+package edge
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tenfold"
+	"tenfold/internal/directory"
+	"tenfold/internal/tasklog"
+)
+
+func FuzzAccessLine(f *testing.F) {
+	f.Add("GET", "shop.example.com", "/a?b=\"c\"\\", "/*", true)
+	f.Add("GET", "x", "/\x00\xff\u2028", "/*", false)
+	f.Fuzz(func(t *testing.T, method, host, target, route string, personal bool) {
+		dir := t.TempDir()
+		logs := &accessLogs{dir: dir, m: map[string]*accessLog{}}
+		l, err := logs.of(directory.Site{App: "a", Env: "p", Log: &directory.Logging{Sample: 1, Personal: personal}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.add(&access{method: method, host: host, target: target, route: route, status: 200, took: time.Millisecond, remote: "192.0.2.1"})
+		if err := l.w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		lines, err := tasklog.Read(LogPath(dir, "a", "p"), tasklog.Options{})
+		if err != nil || len(lines) == 0 {
+			t.Fatal(lines, err)
+		}
+		text := ""
+		for _, line := range lines {
+			text += line.Text
+		}
+		var got map[string]any
+		if err := json.Unmarshal([]byte(text), &got); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		if _, ok := got["client"]; ok != personal {
+			t.Errorf("client is there: %t", ok)
+		}
+		if p, _ := got["path"].(string); !personal && strings.Contains(p, "?") {
+			t.Errorf("path %q has its query", p)
+		}
+	})
+}
+
+func TestRequestsAreLogged(t *testing.T) {
+	h := open(t)
+	h.route(t, "shop", func(a *tenfold.App) { a.Log = tenfold.AccessLog{Sample: 1, Personal: true} })
+	h.ask(t, "GET", "/api/none?secret=1", "")
+	h.stop()
+	paths, _ := filepath.Glob(filepath.Join(h.door.cfg.Dir, "log", "*.log"))
+	if len(paths) != 1 {
+		t.Fatal(paths)
+	}
+	lines, err := tasklog.Read(paths[0], tasklog.Options{})
+	if err != nil || len(lines) != 1 {
+		t.Fatal(lines, err)
+	}
+	for _, want := range []string{`"path":"/api/none?secret=1"`, `"status":503`, `"route":"/api/*"`, `"client":"127.0.0.1`} {
+		if !strings.Contains(lines[0].Text, want) {
+			t.Errorf("no %s in %s", want, lines[0].Text)
+		}
+	}
+}
