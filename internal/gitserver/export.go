@@ -58,20 +58,44 @@ func (s *Server) export(ctx context.Context, repo string, env []string, commit, 
 	})
 }
 
-// measure refuses a commit with too many files or bytes, before one is written.
+// measure refuses a commit with too many files or bytes, before one is written. They are counted first:
+// to tell a file's size git opens it.
 func (s *Server) measure(ctx context.Context, repo string, env []string, commit string) error {
+	var n, size int64
+	err := s.list(ctx, repo, env, []string{"ls-tree", "-r", "-z", commit}, func(string) bool {
+		n++
+		return n <= mostFiles
+	})
+	if err == nil && n <= mostFiles {
+		err = s.list(ctx, repo, env, []string{"ls-tree", "-r", "-l", "-z", commit}, func(entry string) bool {
+			// <mode> <type> <object> <size><tab><path>; a submodule's size is "-".
+			if f := strings.Fields(entry); len(f) > 3 {
+				b, _ := strconv.ParseInt(f[3], 10, 64)
+				size += b
+			}
+			return size <= mostBytes
+		})
+	}
+	if err == nil && (n > mostFiles || size > mostBytes) {
+		err = fmt.Errorf("more than %d files or %d GiB", mostFiles, mostBytes>>30)
+	}
+	return err
+}
+
+// list calls each with the entries that a git command prints, separated by zeros, until it returns false.
+func (s *Server) list(ctx context.Context, repo string, env, args []string, each func(string) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c := s.git(ctx, repo, "ls-tree", "-r", "-l", "-z", commit)
+	c := s.git(ctx, repo, args...)
 	c.Env = append(c.Env, env...)
-	list, err := c.StdoutPipe()
+	out, err := c.StdoutPipe()
 	if err != nil {
 		return err
 	}
 	if err := c.Start(); err != nil {
 		return err
 	}
-	scan := bufio.NewScanner(list)
+	scan := bufio.NewScanner(out)
 	scan.Buffer(nil, 1<<20)
 	scan.Split(func(b []byte, end bool) (int, []byte, error) {
 		if i := bytes.IndexByte(b, 0); i >= 0 {
@@ -82,28 +106,20 @@ func (s *Server) measure(ctx context.Context, repo string, env []string, commit 
 		}
 		return 0, nil, nil
 	})
-	var n, size int64
-	for scan.Scan() {
-		n++
-		// <mode> <type> <object> <size><tab><path>; a submodule's size is "-".
-		if f := strings.Fields(scan.Text()); len(f) > 3 {
-			b, _ := strconv.ParseInt(f[3], 10, 64)
-			size += b
-		}
-		if n > mostFiles || size > mostBytes {
-			cancel()
-			_ = c.Wait()
-			return fmt.Errorf("more than %d files or %d GiB", mostFiles, mostBytes>>30)
-		}
+	enough := false
+	for !enough && scan.Scan() {
+		enough = !each(scan.Text())
 	}
-	if scan.Err() != nil {
+	if enough || scan.Err() != nil {
 		cancel()
 	}
 	err = c.Wait()
-	if scan.Err() != nil {
-		err = scan.Err()
-	}
-	if err != nil {
+	switch {
+	case enough:
+		return nil
+	case scan.Err() != nil:
+		return fmt.Errorf("list files: %w", scan.Err())
+	case err != nil:
 		return fmt.Errorf("list files: %w", err)
 	}
 	return nil

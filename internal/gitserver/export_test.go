@@ -96,7 +96,7 @@ func TestLargePushIsSentInPieces(t *testing.T) {
 	w := newWorld(t, nil)
 	var noise strings.Builder
 	x := uint64(1)
-	for noise.Len() < 5<<20 {
+	for noise.Len() < 2<<20 {
 		x = x*6364136223846793005 + 1442695040888963407
 		fmt.Fprintf(&noise, "%x", x>>16)
 	}
