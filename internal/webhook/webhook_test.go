@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -18,8 +19,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"bufio"
 )
 
 const secret = "It's a Secret to Everybody"
@@ -170,6 +169,39 @@ func TestMalformedIsRefused(t *testing.T) {
 		h := http.Header{"X-Github-Event": {"push"}, "X-Hub-Signature-256": {"SIGNATURE"}}
 		if _, err := receiver(t, Config{}).Receive(signed(h, body)); !errors.Is(err, ErrMalformed) || StatusOf(err) != 400 {
 			t.Errorf("%s: %v", swap[1], err)
+		}
+	}
+}
+
+func TestRemovedBranchesAndTags(t *testing.T) {
+	const zeros = "0000000000000000000000000000000000000000"
+	for name, c := range map[string]struct {
+		old, new string
+		want     Event
+	}{
+		"github-push": {`"after":"0d1a26e67d8f5eaf1f6ba5c57fc3c7d91ac0fd1c","created":false,"deleted":false`, `"after":"` + zeros + `","created":false,"deleted":true`, Event{Kind: Push, Action: Deleted, Branch: "feature/cart"}},
+		"gitlab-push": {`"after":"da1560886d4f094c3e6c9ef40349f7d38b5d27d7"`, `"after":"` + zeros + `"`, Event{Kind: Push, Action: Deleted, Branch: "master"}},
+		"gitea-push":  {"refs/heads/develop", "refs/tags/v1", Event{Kind: Other}},
+	} {
+		req := recorded(t, name)
+		body := new(bytes.Buffer)
+		_, _ = body.ReadFrom(req.Body)
+		changed := strings.Replace(body.String(), c.old, c.new, 1)
+		if changed == body.String() {
+			t.Fatalf("%s: nothing to change", name)
+		}
+		for _, h := range []string{"X-Hub-Signature-256", "X-Gitea-Signature"} {
+			if req.Header.Get(h) != "" {
+				req.Header.Set(h, map[bool]string{true: "HEXSIGNATURE", false: "SIGNATURE"}[h == "X-Gitea-Signature"])
+			}
+		}
+		got, err := receiver(t, Config{}).Receive(signed(req.Header, changed))
+		if err != nil || len(got.Events) != 1 {
+			t.Errorf("%s: %+v, %v", name, got, err)
+			continue
+		}
+		if e := got.Events[0]; e.Kind != c.want.Kind || e.Action != c.want.Action || e.Branch != c.want.Branch || e.Commit != "" {
+			t.Errorf("%s: %+v", name, e)
 		}
 	}
 }
