@@ -158,11 +158,13 @@ func (s *Server) Serve(p net.PacketConn) error {
 		return fmt.Errorf("serve HTTP/3: %w", err)
 	}
 	err = s.inner.ServeListener(watched{l, s})
-	l.Close() // who comes now is refused, and falls back to TCP
 	if s.isLeaving() {
-		<-s.gone // the connections that are left need the socket
+		// The connections that are left need the socket. The listener stays too: who comes now is
+		// refused by admit, at once, and falls back to TCP; without it he would be left to wait.
+		<-s.gone
 		err = nil
 	}
+	l.Close()
 	t.Close()
 	if err != nil {
 		return fmt.Errorf("serve HTTP/3: %w", err)

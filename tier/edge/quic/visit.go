@@ -20,10 +20,16 @@ type visit struct {
 
 type visitKey struct{}
 
-var errFull = errors.New("there are as many connections as Config.MaxConns")
+var (
+	errFull    = errors.New("there are as many connections as Config.MaxConns")
+	errLeaving = errors.New("the server drains")
+)
 
 // admit is asked for each first packet. Its context ends with the connection.
 func (s *Server) admit(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
+	if s.isLeaving() {
+		return nil, errLeaving
+	}
 	if s.conns.Add(1) > int64(s.cfg.MaxConns) {
 		s.conns.Add(-1)
 		return nil, errFull
