@@ -27,8 +27,10 @@ var suites12 = []uint16{
 }
 
 // TLSConfig is the configuration of the door's TLS listeners, also for QUIC: TLS 1.2 and 1.3, h2
-// and http/1.1, challenges of TLS-ALPN-01, sessions resumed by tickets whose keys crypto/tls renews
-// each day. Make one and share it: each has ticket keys of its own.
+// and http/1.1, challenges of TLS-ALPN-01, sessions of TLS 1.3 resumed by tickets whose keys
+// crypto/tls renews each day. Clients that know TLS 1.2 only get no tickets: there, whoever finds a
+// ticket's key within the week that it is kept reads all that was sent in the sessions of that week.
+// Make one and share it: each has ticket keys of its own.
 func (k *Keyring) TLSConfig() *tls.Config {
 	base := &tls.Config{
 		MinVersion:       tls.VersionTLS12,
@@ -48,10 +50,15 @@ func (k *Keyring) TLSConfig() *tls.Config {
 		conf *tls.Config
 	}
 	var made sync.Map // of asking, by host
+	old := base.Clone()
+	old.SessionTicketsDisabled = true
 	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		host := normal(hello.ServerName)
 		cas := k.clientCAs(host)
 		if cas == nil || isChallenge(hello) { // an authority has no certificate to show
+			if !slices.Contains(hello.SupportedVersions, tls.VersionTLS13) {
+				return old, nil
+			}
 			return nil, nil
 		}
 		if a, ok := made.Load(host); ok && a.(asking).cas == cas {
