@@ -67,6 +67,9 @@ func (c *cli) up(ctx context.Context, dir, file string, want daemon.Settings, de
 		if detach {
 			return err
 		}
+		if ctx.Err() != nil { // the user's own doing needs no error
+			return cmp.Or[error](leave(), exitStatus(tenfold.CodeCanceled.ExitStatus()))
+		}
 		return errors.Join(err, leave())
 	}
 	if detach {
