@@ -54,9 +54,7 @@ func (a answer) bad() string {
 }
 
 // together sends n requests for a URL at once: the answers, and the time until the last.
-func together(ctx context.Context, n int, url func(i int) string) ([]answer, time.Duration) {
-	c := drillClient()
-	defer c.CloseIdleConnections()
+func together(ctx context.Context, c *http.Client, n int, url func(i int) string) ([]answer, time.Duration) {
 	out := make([]answer, n)
 	var wg sync.WaitGroup
 	begun := time.Now()

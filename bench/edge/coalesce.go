@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"strconv"
 	"sync"
 	"time"
@@ -14,19 +15,31 @@ import (
 // crowd is how many ask at once in the coalescing drill.
 const crowd = 200
 
+// rush is a crowd whose connections are open: opening 200 at once is not what the drill is about.
+type rush struct {
+	*bench
+	client *http.Client
+}
+
 // coalesce sends a crowd after what the store does not have, or has no longer fresh.
-func (b *bench) coalesce() error {
+func (bench *bench) coalesce() error {
+	b := rush{bench, drillClient()}
+	defer b.client.CloseIdleConnections()
+	answers, _ := together(b.ctx, b.client, crowd, func(i int) string { return b.house.base + "/count?of=" + strconv.Itoa(i) })
+	if what, n := firstBad(answers); n > 0 {
+		return fmt.Errorf("open %d connections: %s", crowd, what)
+	}
 	var wall, again, origins, swrOrigins, swrMax, cutBad, cutOrigins []float64
 	origin := float64(originTime.Milliseconds())
 	for round := range b.rounds {
 		id := strconv.Itoa(round)
-		took, n, err := b.rush(func(int) string { return "/stored/" + id })
+		took, n, err := b.send(func(int) string { return "/stored/" + id })
 		if err != nil {
 			return err
 		}
 		wall, origins = append(wall, took/origin), append(origins, float64(n))
 		// The route's very first miss has to find out that nothing can be stored.
-		if took, _, err = b.rush(func(int) string { return "/never/" + id }); err != nil {
+		if took, _, err = b.send(func(int) string { return "/never/" + id }); err != nil {
 			return err
 		}
 		if round == 0 {
@@ -34,7 +47,7 @@ func (b *bench) coalesce() error {
 		} else {
 			again = append(again, took/origin)
 		}
-		if took, _, err = b.rush(func(i int) string { return "/never/" + id + "/" + strconv.Itoa(i) }); err != nil {
+		if took, _, err = b.send(func(i int) string { return "/never/" + id + "/" + strconv.Itoa(i) }); err != nil {
 			return err
 		}
 		again = append(again, took/origin)
@@ -63,9 +76,9 @@ func (b *bench) coalesce() error {
 	return nil
 }
 
-// rush sends the crowd: milliseconds until the last answer, and the origin's requests for the first path.
-func (b *bench) rush(path func(i int) string) (ms float64, origins int, err error) {
-	answers, took := together(b.ctx, crowd, func(i int) string { return b.house.base + path(i) })
+// send sends the crowd: milliseconds until the last answer, and the origin's requests for the first path.
+func (b rush) send(path func(i int) string) (ms float64, origins int, err error) {
+	answers, took := together(b.ctx, b.client, crowd, func(i int) string { return b.house.base + path(i) })
 	if what, n := firstBad(answers); n > 0 {
 		return 0, 0, fmt.Errorf("%s: %d of %d answers are bad: %s", path(0), n, crowd, what)
 	}
@@ -74,8 +87,8 @@ func (b *bench) rush(path func(i int) string) (ms float64, origins int, err erro
 }
 
 // origins asks the task how often it was asked for a path.
-func (b *bench) origins(path string) (int, error) {
-	a := get(b.ctx, drillClient(), b.house.base+"/count?of="+path)
+func (b rush) origins(path string) (int, error) {
+	a := get(b.ctx, b.client, b.house.base+"/count?of="+path)
 	if what := a.bad(); what != "" {
 		return 0, fmt.Errorf("count the origin's requests: %s", what)
 	}
@@ -84,10 +97,8 @@ func (b *bench) origins(path string) (int, error) {
 
 // stale has an answer stored, waits until it is stale and sends the crowd: the origin's requests for
 // its revalidation, and the slowest answer in ms.
-func (b *bench) stale(path string) (origins int, slowest float64, err error) {
-	c := drillClient()
-	defer c.CloseIdleConnections()
-	if what := get(b.ctx, c, b.house.base+path).bad(); what != "" {
+func (b rush) stale(path string) (origins int, slowest float64, err error) {
+	if what := get(b.ctx, b.client, b.house.base+path).bad(); what != "" {
 		return 0, 0, fmt.Errorf("store %s: %s", path, what)
 	}
 	select {
@@ -99,7 +110,7 @@ func (b *bench) stale(path string) (origins int, slowest float64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	answers, _ := together(b.ctx, crowd, func(int) string { return b.house.base + path })
+	answers, _ := together(b.ctx, b.client, crowd, func(int) string { return b.house.base + path })
 	if what, n := firstBad(answers); n > 0 {
 		return 0, 0, fmt.Errorf("%s: %d answers are bad: %s", path, n, what)
 	}
@@ -112,21 +123,19 @@ func (b *bench) stale(path string) (origins int, slowest float64, err error) {
 
 // abort has the first client leave in the middle of the body while followers read it: how many of them,
 // and of those who ask later, did not get it whole, and the origin's requests.
-func (b *bench) abort(path string) (harmed, origins int, err error) {
+func (b rush) abort(path string) (harmed, origins int, err error) {
 	first, leave := context.WithTimeout(b.ctx, originTime/2)
 	defer leave()
-	c := drillClient()
-	defer c.CloseIdleConnections()
 	var wg sync.WaitGroup
-	wg.Go(func() { get(first, c, b.house.base+path) })
+	wg.Go(func() { get(first, b.client, b.house.base+path) })
 	select {
 	case <-time.After(originTime / 10):
 	case <-b.ctx.Done():
 		return 0, 0, b.ctx.Err()
 	}
-	answers, _ := together(b.ctx, 20, func(int) string { return b.house.base + path })
+	answers, _ := together(b.ctx, b.client, 20, func(int) string { return b.house.base + path })
 	wg.Wait()
-	answers = append(answers, get(b.ctx, c, b.house.base+path))
+	answers = append(answers, get(b.ctx, b.client, b.house.base+path))
 	whole := bytes.Repeat([]byte("y"), large)
 	for _, a := range answers {
 		if a.bad() != "" || !bytes.Equal(a.body, whole) {
