@@ -1,11 +1,9 @@
 package frontend
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,9 +14,6 @@ import (
 	"tenfold/internal/build"
 	"tenfold/internal/release"
 )
-
-// shortestSecret is the length below which a value is too common to be looked for in an output.
-const shortestSecret = 8
 
 // releaseOf finds the release that a build came to, if it still lies on disk.
 func (it *item) releaseOf(rec record, fingerprint string) (*release.Release, bool) {
@@ -144,7 +139,7 @@ func (it *item) make(ctx context.Context, s spec) (string, release.Release, erro
 	if err := checkOutput(res, s); err != nil {
 		return "", release.Release{}, err
 	}
-	if err := leak(res.Output, secrets, values); err != nil {
+	if err := leak(ctx, res.Output, secrets, values); err != nil {
 		return "", release.Release{}, err
 	}
 	r, err := it.f.site(it.id).Add(ctx, res.Output, release.Meta{Source: s.Source.Digest, Build: res.Key})
@@ -179,25 +174,19 @@ func checkOutput(res build.Result, s spec) error {
 	return tenfold.Errorf(tenfold.CodeFailed, "the build made no folder %s: there is %s", out, there).WithHint("name the folder that the build writes: build: {output: build}")
 }
 
-// leak looks for the value of a secret in the files that everybody may fetch.
-func leak(dir string, bindings []tenfold.Binding, values []string) error {
-	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		b, err := os.ReadFile(p)
-		if err != nil {
-			return err
-		}
-		for i, v := range values {
-			if len(v) >= shortestSecret && bytes.Contains(b, []byte(v)) {
-				rel, _ := filepath.Rel(dir, p)
-				return tenfold.Errorf(tenfold.CodeFailed, "the value of %s stands in %s, where every visitor could read it", bindings[i].Var, rel).
-					WithHint("keep %s out of the bundle; what may be public goes under env, not uses", bindings[i].Var)
-			}
-		}
-		return nil
-	})
+// leak fails when a secret of the build stands in what visitors would get, however it is written.
+func leak(ctx context.Context, dir string, bindings []tenfold.Binding, values []string) error {
+	secrets := map[string]string{}
+	for i, v := range values {
+		secrets[bindings[i].Var] = v
+	}
+	found, err := release.FindSecrets(ctx, dir, secrets)
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	l := found[0]
+	return tenfold.Errorf(tenfold.CodeFailed, "the value of %s stands in %s (%s), where every visitor could read it", l.Name, l.File, l.As).
+		WithHint("keep %s out of the bundle; what may be public goes under env, not uses", l.Name)
 }
 
 // failure is the reason and the hint that a failed build shows.
@@ -264,25 +253,13 @@ func (it *item) pursueSwitch() {
 	if current != "" && current != want {
 		it.emit(tenfold.SeverityInfo, 0, "release "+short(want)+" serves")
 	}
-	it.expire(site, want, rec.Goal.Spec.Keep)
+	it.expire(site, rec.Goal.Spec.Keep)
 }
 
 // expire removes releases that are too old to go back to.
-func (it *item) expire(site release.Site, current string, keep time.Duration) {
-	all, err := site.List()
-	if err != nil {
-		return
-	}
-	var old []string
-	for i, r := range all {
-		if i >= keptReleases && r.ID != current && time.Since(r.Created) > keep {
-			old = append(old, r.ID)
-		}
-	}
-	if len(old) > 0 {
-		if err := site.Remove(old...); err != nil {
-			it.emit(tenfold.SeverityWarning, 0, err.Error())
-		}
+func (it *item) expire(site release.Site, keep time.Duration) {
+	if _, err := site.Collect(time.Now(), release.Policy{Keep: keep, Newest: keptReleases}); err != nil {
+		it.emit(tenfold.SeverityWarning, 0, err.Error())
 	}
 }
 
