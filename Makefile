@@ -43,7 +43,7 @@ scenarios: build
 
 ## conformance: third-party suites that stand beside the checkout or are installed; says what it skips
 conformance:
-	$(GO) test -tags conformance -count 1 -timeout 15m -v -run 'Conformance|H2spec' ./tier/edge/httpcache ./tier/edge/wire
+	$(GO) test -tags conformance -count 1 -timeout 15m -v -run 'Conformance|H2spec' ./tier/edge/httpcache ./tier/edge/wire ./tier/edge/certs
 
 ## bench B=<area>: us and the peers in the same run, a line per figure
 bench: build

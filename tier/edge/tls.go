@@ -28,9 +28,13 @@ func (d *Door) openKeys() error {
 	if len(d.cfg.TLSListeners) == 0 {
 		return nil
 	}
-	cfg := certs.Config{Dir: d.cfg.Certificates, CA: d.cfg.ACME, TLSPort: port(d.cfg.TLSListeners), Log: d.cfg.Log}
-	if port(d.cfg.Listeners) == 80 {
-		cfg.HTTPPort = 80
+	cfg := certs.Config{Dir: d.cfg.Certificates, CA: d.cfg.ACME, Log: d.cfg.Log}
+	// An authority comes to the usual ports; with an authority of one's own they may be any.
+	if p := port(d.cfg.TLSListeners); p == 443 || d.cfg.ACME != "" {
+		cfg.TLSPort = p
+	}
+	if p := port(d.cfg.Listeners); p == 80 || d.cfg.ACME != "" {
+		cfg.HTTPPort = p
 	}
 	cfg.Alarm = func(a certs.Alarm) {
 		d.cfg.Log.Warn(a.Title, "host", a.Host, "cause", a.Cause, "hint", a.Hint, "cleared", a.Cleared)
