@@ -200,12 +200,12 @@ func (m *group) open() (*os.File, error) {
 }
 
 // join moves a process that has just begun into the group, with what it may have started already.
-func (m *group) join(id string, p *proc) error {
+func (m *group) join(house, id string, p *proc) error {
 	if m == nil || len(m.dirs) == 0 {
 		return nil
 	}
 	var failed error
-	early := family{}.look(id, p)
+	early := family{}.look(house, id, p)
 	for _, dir := range m.dirs {
 		if err := put(dir, "cgroup.procs", strconv.Itoa(p.pid)); err != nil && !errors.Is(err, syscall.ESRCH) {
 			failed = errors.Join(failed, err)

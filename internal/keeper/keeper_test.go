@@ -122,6 +122,22 @@ func TestStopEndsGrandchildrenOfOtherSessionsToo(t *testing.T) {
 	}
 }
 
+// Two houses on one machine have units of the same id: daemon and door at least.
+func TestHousesDoNotEndEachOthersUnits(t *testing.T) {
+	a, b := keepertest.Start(t), keepertest.Start(t)
+	file := filepath.Join(b.Dir, "pid")
+	start(t, a, sh("house/door", "exec sleep 1000"))
+	start(t, b, sh("house/door", "setsid sh -c 'echo $$ >"+file+"; exec sleep 1000' & exec sleep 1000"))
+	grandchild := readPID(t, file)
+	if err := a.Stop(t.Context(), "house/door"); err != nil {
+		t.Fatal(err)
+	}
+	all, err := b.List(t.Context(), "house/door")
+	if err != nil || len(all) != 1 || all[0].Phase != keeper.Running || !alive(grandchild) {
+		t.Fatalf("%+v, %v, grandchild lives: %t", all, err, alive(grandchild))
+	}
+}
+
 func TestRestartsWithBackoffOnceFenced(t *testing.T) {
 	h := keepertest.Start(t)
 	u := sh("a", "exit 1")

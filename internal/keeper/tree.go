@@ -66,20 +66,29 @@ func parseStat(pid int, b []byte) (process, bool) {
 	return process{pid, ppid, session, f[0][0], began}, true
 }
 
-// marked says whether a process was started with this line in its environment. Another user's
+// marked says whether a process was started with these lines in its environment. Another user's
 // environment cannot be read by one who is not root: then session and parents have to tell.
-func marked(pid int, line string) bool {
+func marked(pid int, lines ...string) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-	return err == nil && (bytes.HasPrefix(b, []byte(line+"\x00")) || bytes.Contains(b, []byte("\x00"+line+"\x00")))
+	if err != nil {
+		return false
+	}
+	for _, line := range lines {
+		if !bytes.HasPrefix(b, []byte(line+"\x00")) && !bytes.Contains(b, []byte("\x00"+line+"\x00")) {
+			return false
+		}
+	}
+	return true
 }
 
 // family is what was found of a unit's tree so far, by pid, with the beginning of each process.
 type family map[int]uint64
 
 // look finds the living processes of a unit: those in its cgroup, marked with its id, of its
-// session, found before, or below one of these. No single way is enough: a child can leave the
+// session, found before, or below one of these. Another house's unit of the same id has the same
+// mark for its unit, so that of the house has to be there too. No single way is enough: a child can leave the
 // session and clear its environment, an orphan has lost its parents, and a cgroup may not exist.
-func (known family) look(id string, p *proc) []int {
+func (known family) look(house, id string, p *proc) []int {
 	all := processes()
 	in := map[int]bool{}
 	for _, pid := range p.group.processes() {
@@ -87,7 +96,7 @@ func (known family) look(id string, p *proc) []int {
 	}
 	for _, q := range all {
 		began, seen := known[q.pid]
-		if seen && began == q.began || p.pid > 0 && q.session == p.pid || !in[q.pid] && marked(q.pid, markUnit+id) {
+		if seen && began == q.began || p.pid > 0 && q.session == p.pid || !in[q.pid] && marked(q.pid, markUnit+id, markHouse+house) {
 			in[q.pid] = true
 		}
 	}

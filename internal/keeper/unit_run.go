@@ -147,7 +147,7 @@ func (k *Keeper) launch(h *held, p *proc) error {
 	}
 	k.update(h, func(s *Status) {
 		s.Phase, s.PID, s.Started = Running, p.pid, time.Now()
-		if err := group.join(h.unit.ID, p); err != nil && (h.unit.Memory > 0 || h.unit.CPU > 0) {
+		if err := group.join(k.house, h.unit.ID, p); err != nil && (h.unit.Memory > 0 || h.unit.CPU > 0) {
 			s.Unenforced = err.Error()
 		}
 	})
@@ -189,7 +189,7 @@ func (k *Keeper) follow(h *held, p *proc) Exit {
 func (k *Keeper) end(h *held, p *proc, known family) syscall.WaitStatus {
 	// Looked at before its parents die: a child with a session and an environment of its own is
 	// found by nothing else afterwards.
-	tree := known.look(h.unit.ID, p)
+	tree := known.look(k.house, h.unit.ID, p)
 	k.mu.Lock()
 	first := p.told.IsZero() // not told before a re-exec
 	if first {
@@ -208,7 +208,7 @@ func (k *Keeper) end(h *held, p *proc, known family) syscall.WaitStatus {
 		return ws
 	case <-time.After(left):
 	}
-	kill(known.look(h.unit.ID, p), syscall.SIGKILL)
+	kill(known.look(k.house, h.unit.ID, p), syscall.SIGKILL)
 	syscall.Kill(p.pid, syscall.SIGKILL)
 	return <-p.reaped
 }
@@ -218,7 +218,7 @@ func (k *Keeper) end(h *held, p *proc, known family) syscall.WaitStatus {
 func (k *Keeper) fence(h *held, p *proc, known family) {
 	begun, told := time.Now(), false
 	for {
-		left := known.look(h.unit.ID, p)
+		left := known.look(k.house, h.unit.ID, p)
 		if len(left) == 0 {
 			return
 		}
