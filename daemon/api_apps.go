@@ -163,6 +163,10 @@ func (h *house) Wait(ctx context.Context, e control.Env, n tenfold.Revision) (co
 		if env, err := h.environment(ctx, e); err != nil {
 			return control.Revision{}, err
 		} else if env.Goal != int64(n) {
+			// It may have been given up between the two questions.
+			if again, err := h.store.Revision(ctx, string(e.App), string(e.Env), int64(n)); err == nil && again.State != "pending" {
+				continue
+			}
 			return control.Revision{}, tenfold.Errorf(tenfold.CodeConflict, "deployment %d of %s was overtaken by another", n, e.App).WithHint("tenfold status --app %s", e.App)
 		}
 		select {

@@ -204,10 +204,7 @@ func (h *house) giveUp(ctx context.Context, e store.Environment, failed []tenfol
 	if err != nil {
 		return err
 	}
-	if err := h.store.SetGoal(ctx, e.App, e.Env, e.Serving, time.Now()); err != nil {
-		return err
-	}
-	if err := h.store.Settle(ctx, e.App, e.Env, e.Goal, "failed", string(reason)); err != nil {
+	if err := h.store.GiveUp(ctx, e.App, e.Env, e.Goal, e.Serving, string(reason), time.Now()); err != nil {
 		return err
 	}
 	after := "nothing was switched; no earlier deployment to serve. data is kept."

@@ -146,7 +146,7 @@ func (k *Keeper) launch(h *held, p *proc) error {
 		return err
 	}
 	k.update(h, func(s *Status) {
-		s.Phase, s.PID, s.Started = Running, p.pid, time.Now()
+		s.Phase, s.PID = Running, p.pid // Started stands: all output is later than that
 		if err := group.join(k.house, h.unit.ID, p); err != nil && (h.unit.Memory > 0 || h.unit.CPU > 0) {
 			s.Unenforced = err.Error()
 		}

@@ -190,6 +190,22 @@ func (s *Store) SetGoal(ctx context.Context, app, env string, revision int64, no
 	return nil
 }
 
+// GiveUp records that a revision failed and makes an earlier one (0: none) the goal again, at once: whoever
+// sees the other goal sees the failure too.
+func (s *Store) GiveUp(ctx context.Context, app, env string, revision, back int64, reason string, now time.Time) error {
+	err := s.tx(ctx, func(tx *sql.Tx) error {
+		if err := setGoal(ctx, tx, app, env, back, now.UnixMicro()); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "update revisions set state = 'failed', reason = ? where app = ? and env = ? and revision = ?", reason, app, env, revision)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("give up revision %d of %s/%s: %w", revision, app, env, err)
+	}
+	return nil
+}
+
 // Settle records how the pursuit of a revision ended. A serving revision supersedes the one before.
 func (s *Store) Settle(ctx context.Context, app, env string, revision int64, state, reason string) error {
 	err := s.tx(ctx, func(tx *sql.Tx) error {
