@@ -28,6 +28,7 @@ test:
 
 unit:
 	$(GO) test -race ./...
+	$(GO) test -count 1 -run 'StaySmall|AVIFWhere' ./internal/keeper ./tier/frontend/image # not with the race detector
 	cd examples/conduit/api && $(GO) test ./...
 
 lint:
@@ -41,9 +42,12 @@ scenarios: build
 	@scripts/need scenarios
 	$(GO) test -tags scenario -count 1 -timeout 30m -v ./test/
 
-## conformance: third-party suites that stand beside the checkout or are installed; says what it skips
+## conformance: third-party suites, fetched or beside the checkout; says what it skips
 conformance:
-	$(GO) test -tags conformance -count 1 -timeout 15m -v -run 'Conformance|H2spec' ./tier/edge/httpcache ./tier/edge/wire ./tier/edge/certs
+	@mkdir -p bin/tools
+	GOBIN=$(CURDIR)/bin/tools $(GO) install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+	GOBIN=$(CURDIR)/bin/tools $(GO) install github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1
+	PATH="$(CURDIR)/bin/tools:$$PATH" $(GO) test -tags conformance -count 1 -timeout 15m -v -run 'Conformance|H2spec' ./tier/edge/httpcache ./tier/edge/wire ./tier/edge/certs
 
 ## bench B=<area>: us and the peers in the same run, a line per figure
 bench: build

@@ -22,7 +22,7 @@ func (h *house) House(ctx context.Context) (control.House, error) {
 	out := control.House{Version: h.version, PID: pid, UID: os.Getuid(), Started: h.started, Data: h.layout.Dir, Listen: []string{h.listen}, Console: h.console(), Apps: []control.Summary{}}
 	if h.settings.TLS != "" {
 		out.Listen = append(out.Listen, h.settings.TLS)
-		if r, err := h.edge.Report(ctx, false); err == nil {
+		if r, err := h.edge.Report(ctx, true); err == nil {
 			out.Root = r.Root
 		}
 	}
@@ -140,6 +140,11 @@ func kindOrder(k tenfold.Kind) int {
 func (h *house) Wait(ctx context.Context, e control.Env, n tenfold.Revision) (control.Revision, error) {
 	for {
 		news := h.hub.next()
+		// The goal first: one that is another because this revision was given up on says so in its state.
+		env, err := h.environment(ctx, e)
+		if err != nil {
+			return control.Revision{}, err
+		}
 		rev, err := h.store.Revision(ctx, string(e.App), string(e.Env), int64(n))
 		if errors.Is(err, store.ErrNotFound) {
 			return control.Revision{}, tenfold.Errorf(tenfold.CodeNotFound, "no deployment %d of %s", n, e.App)
@@ -160,13 +165,7 @@ func (h *house) Wait(ctx context.Context, e control.Env, n tenfold.Revision) (co
 			}
 			return out, nil
 		}
-		if env, err := h.environment(ctx, e); err != nil {
-			return control.Revision{}, err
-		} else if env.Goal != int64(n) {
-			// It may have been given up between the two questions.
-			if again, err := h.store.Revision(ctx, string(e.App), string(e.Env), int64(n)); err == nil && again.State != "pending" {
-				continue
-			}
+		if env.Goal != int64(n) {
 			return control.Revision{}, tenfold.Errorf(tenfold.CodeConflict, "deployment %d of %s was overtaken by another", n, e.App).WithHint("tenfold status --app %s", e.App)
 		}
 		select {

@@ -45,8 +45,7 @@ func (h *house) pushed(ctx context.Context, p gitserver.Push, progress io.Writer
 	if p.Dir == "" {
 		return tenfold.Errorf(tenfold.CodeConflict, "%s serves and is not removed", p.Branch).WithHint("tenfold down --app %s", p.App)
 	}
-	packed, in := io.Pipe()
-	go func() { in.CloseWithError(source.Pack(ctx, p.Dir, in)) }() // ends with Upload, which reads it
+	packed := source.Packed(ctx, p.Dir)
 	dir, err := h.Upload(ctx, gitPath+p.App, packed)
 	packed.Close()
 	if err != nil {

@@ -180,7 +180,7 @@ func (h *house) settle(ctx context.Context, e store.Environment, out plan.Outcom
 	case len(out.Failed) > 0 && rev.State == "pending":
 		return h.giveUp(ctx, e, out.Failed)
 	case out.Done && rev.State != "serving":
-		if err := h.store.Settle(ctx, e.App, e.Env, e.Goal, "serving", ""); err != nil {
+		if err := h.store.Serve(ctx, e.App, e.Env, e.Goal); err != nil {
 			return err
 		}
 		h.hub.emit(tenfold.Event{

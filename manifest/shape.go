@@ -236,6 +236,13 @@ func shapeNamed(r *reporter, k key, t *tree) *tree {
 			t.set(name.Value, f)
 		}
 	}
+	eachName(n, add)
+	return t
+}
+
+// eachName calls add for each name that a map, a list or a single word gives (rule 1); value is nil
+// but in a map.
+func eachName(n *yaml.Node, add func(name, value *yaml.Node)) {
 	switch n.Kind {
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(n.Content); i += 2 {
@@ -248,7 +255,6 @@ func shapeNamed(r *reporter, k key, t *tree) *tree {
 	default:
 		add(n, nil)
 	}
-	return t
 }
 
 func checkName(r *reporter, k key, path string, n *yaml.Node) bool {
@@ -354,17 +360,6 @@ func shapeUses(r *reporter, t *tree) *tree {
 			t.set(name.Value, &tree{path: t.path, key: name, node: value})
 		}
 	}
-	switch n.Kind {
-	case yaml.MappingNode:
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			add(n.Content[i], n.Content[i+1])
-		}
-	case yaml.SequenceNode:
-		for _, c := range n.Content {
-			add(c, nil)
-		}
-	default:
-		add(n, nil)
-	}
+	eachName(n, add)
 	return t
 }

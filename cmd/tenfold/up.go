@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -36,7 +35,7 @@ func (c *cli) upCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "address of the front door (default "+daemon.DefaultListen+")")
-	cmd.Flags().StringVar(&secure, "tls", "", "address for TLS: certificates by ACME for public names, of an own authority for others (see tenfold trust)")
+	cmd.Flags().StringVar(&secure, "tls", "", "address for TLS: certificates by ACME for public names, by an authority of the house for others (tenfold trust)")
 	cmd.Flags().StringVar(&controlAddr, "control", "", "TCP address for the control API, behind the token of the data directory")
 	cmd.Flags().StringVarP(&file, "file", "f", "", "manifest, instead of tenfold.yaml")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "return when the app serves, and leave it running")
@@ -255,8 +254,7 @@ func (c *cli) upload(ctx context.Context, api control.API, r *control.DeployRequ
 		return tenfold.Errorf(tenfold.CodeNotFound, "read manifest: %w", err).WithHint("write one with tenfold init, or leave --file out")
 	}
 	r.Text, r.Label = string(text), source.Label(ctx, r.Dir)
-	packed, in := io.Pipe()
-	go func() { in.CloseWithError(source.Pack(ctx, r.Dir, in)) }() // ends when the upload has, or was given up
+	packed := source.Packed(ctx, r.Dir)
 	dir, err := api.Upload(ctx, r.Dir, packed)
 	packed.Close()
 	if err != nil {

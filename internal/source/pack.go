@@ -40,6 +40,13 @@ func Pack(ctx context.Context, root string, w io.Writer) error {
 	return out.Close()
 }
 
+// Packed is what Pack writes, to be read. Close it, read or not: a goroutine packs until then.
+func Packed(ctx context.Context, root string) io.ReadCloser {
+	out, in := io.Pipe()
+	go func() { in.CloseWithError(Pack(ctx, root, in)) }()
+	return out
+}
+
 func pack(out *tar.Writer, root string, f file) error {
 	h := &tar.Header{Name: f.path, Mode: 0o644, Format: tar.FormatPAX}
 	if f.target != "" {

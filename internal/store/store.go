@@ -206,22 +206,20 @@ func (s *Store) GiveUp(ctx context.Context, app, env string, revision, back int6
 	return nil
 }
 
-// Settle records how the pursuit of a revision ended. A serving revision supersedes the one before.
-func (s *Store) Settle(ctx context.Context, app, env string, revision int64, state, reason string) error {
+// Serve records that a revision serves; the one before is superseded.
+func (s *Store) Serve(ctx context.Context, app, env string, revision int64) error {
 	err := s.tx(ctx, func(tx *sql.Tx) error {
-		if state == "serving" {
-			if _, err := tx.ExecContext(ctx, "update revisions set state = 'superseded' where app = ? and env = ? and state = 'serving'", app, env); err != nil {
-				return err
-			}
-			if _, err := tx.ExecContext(ctx, "update environments set serving = ? where app = ? and env = ?", revision, app, env); err != nil {
-				return err
-			}
+		if _, err := tx.ExecContext(ctx, "update revisions set state = 'superseded' where app = ? and env = ? and state = 'serving'", app, env); err != nil {
+			return err
 		}
-		_, err := tx.ExecContext(ctx, "update revisions set state = ?, reason = ? where app = ? and env = ? and revision = ?", state, reason, app, env, revision)
+		if _, err := tx.ExecContext(ctx, "update environments set serving = ? where app = ? and env = ?", revision, app, env); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "update revisions set state = 'serving', reason = '' where app = ? and env = ? and revision = ?", app, env, revision)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("settle revision %d of %s/%s: %w", revision, app, env, err)
+		return fmt.Errorf("let revision %d of %s/%s serve: %w", revision, app, env, err)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func TestRevisionsAreNumberedAndSurviveReopening(t *testing.T) {
 		if err != nil || got != want {
 			t.Fatalf("revision %d, %v; want %d", got, err, want)
 		}
-		if err := s.Settle(ctx, "shop", "production", got, "serving", ""); err != nil {
+		if err := s.Serve(ctx, "shop", "production", got); err != nil {
 			t.Fatal(err)
 		}
 	}

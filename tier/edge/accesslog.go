@@ -164,6 +164,25 @@ func (a *accessLogs) of(s directory.Site) (*accessLog, error) {
 	return l, nil
 }
 
+// retain closes the logs of sites that are named no more. A request that is still under way for one
+// is not noted.
+func (a *accessLogs) retain(sites []directory.Site) error {
+	named := map[string]bool{}
+	for _, s := range sites {
+		named[LogPath(a.dir, s.App, s.Env)] = s.Log == nil || !s.Log.Off
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var err error
+	for path, l := range a.m {
+		if !named[path] {
+			err = errors.Join(err, l.w.Close())
+			delete(a.m, path)
+		}
+	}
+	return err
+}
+
 // run hands on what has gathered, and removes what is too old, until ctx ends.
 func (a *accessLogs) run(ctx context.Context) error {
 	pruned := time.Time{}

@@ -66,3 +66,24 @@ func TestRequestsAreLogged(t *testing.T) {
 		}
 	}
 }
+
+func TestLogsOfSitesThatAreGoneAreClosed(t *testing.T) {
+	logs := &accessLogs{dir: t.TempDir(), m: map[string]*accessLog{}}
+	stays, goes := directory.Site{App: "a", Env: "p"}, directory.Site{App: "b", Env: "p"}
+	for _, s := range []directory.Site{stays, goes} {
+		if _, err := logs.of(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := logs.m[LogPath(logs.dir, "b", "p")]
+	if err := logs.retain([]directory.Site{stays}); err != nil {
+		t.Fatal(err)
+	}
+	gone.add(&access{method: "GET"}) // one that was still under way
+	if len(logs.m) != 1 || logs.m[LogPath(logs.dir, "a", "p")] == nil {
+		t.Errorf("open: %v", logs.m)
+	}
+	if stays.Log = (&directory.Logging{Off: true}); logs.retain([]directory.Site{stays}) != nil || len(logs.m) != 0 {
+		t.Errorf("open though off: %v", logs.m)
+	}
+}

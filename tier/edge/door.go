@@ -165,6 +165,9 @@ func (d *Door) apply(s directory.Snapshot) error {
 // use makes a table the one in use.
 func (d *Door) use(t *table) {
 	d.current.Store(t)
+	if err := d.logs.retain(t.snapshot.Sites); err != nil {
+		d.cfg.Log.Error("close access log", "err", err)
+	}
 	if d.keys != nil {
 		d.keys.SetHosts(hostsOf(t))
 	}
@@ -366,11 +369,11 @@ func (d *Door) report(routes bool) directory.Report {
 	d.mu.Unlock()
 	st := d.cache.Stats()
 	r.Cache = directory.CacheCount{Hits: st.Hits, Stale: st.Stale, Misses: st.Misses, Revalidated: st.Revalidated, Collapsed: st.Collapsed, Uncacheable: st.Uncacheable, Entries: st.Entries, Memory: st.MemoryBytes, Disk: st.DiskBytes}
-	if r.Certificates = d.certificates(); d.keys != nil {
-		r.Root = string(d.keys.Root())
-	}
 	if routes {
 		r.Routes = d.traffic.routes()
+		if r.Certificates = d.certificates(); d.keys != nil {
+			r.Root = string(d.keys.Root())
+		}
 	}
 	return r
 }

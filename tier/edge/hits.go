@@ -40,10 +40,8 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 	if !ok {
 		return nil
 	}
-	if s.limited {
-		if _, _, limited := s.limits.Find(r.Method, host, path); limited {
-			return nil // hits count too
-		}
+	if _, _, limited := s.limits.Find(r.Method, host, path); limited {
+		return nil // hits count too
 	}
 	scheme := "http"
 	if r.Secure {

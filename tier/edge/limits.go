@@ -24,20 +24,20 @@ type limiter struct {
 type limiters map[string]*limiter
 
 // of gives the limiter of a rule: that of the table before while the rule does not change.
-func (m limiters) of(before limiters, app, env string, r directory.Rule) *limiter {
-	spec, _ := json.Marshal(r.Limit)
-	key := app + "/" + env + " " + r.Pattern + " " + string(spec)
+func (m limiters) of(before limiters, route string, of *directory.Limiting) *limiter {
+	spec, _ := json.Marshal(of)
+	key := route + " " + string(spec)
 	if l, ok := before[key]; ok {
 		m[key] = l
 		return l
 	}
-	l := &limiter{everybody: r.Limit.By == "route", body: r.Limit.Body}
-	if r.Limit.Rate > 0 {
-		l.rates = limit.NewRates(limit.Rate{Requests: r.Limit.Rate, Per: r.Limit.Per, Burst: r.Limit.Burst})
-		l.per = strconv.Itoa(r.Limit.Rate) + " requests per " + r.Limit.Per.String()
+	l := &limiter{everybody: of.By == "route", body: of.Body}
+	if of.Rate > 0 {
+		l.rates = limit.NewRates(limit.Rate{Requests: of.Rate, Per: of.Per, Burst: of.Burst})
+		l.per = strconv.Itoa(of.Rate) + " requests per " + of.Per.String()
 	}
-	if r.Limit.Concurrency > 0 {
-		l.under = limit.NewConcurrency(limit.Load{Most: r.Limit.Concurrency})
+	if of.Concurrency > 0 {
+		l.under = limit.NewConcurrency(limit.Load{Most: of.Concurrency})
 	}
 	m[key] = l
 	return l

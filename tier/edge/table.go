@@ -31,8 +31,10 @@ type site struct {
 	// What rules say of the cache and of limits, where they say anything: most sites do not.
 	caching httproute.Table[*httpcache.Rule]
 	limits  httproute.Table[*limiter]
-	limited bool
 }
+
+// routeName tells a pattern of this site from the same one of another.
+func (s *site) routeName(pattern string) string { return s.App + "/" + s.Env + " " + pattern }
 
 // ruleFor is the cache's rule for a request to a destination.
 func (s *site) ruleFor(to *destination, method, host, path string) *httpcache.Rule {
@@ -64,7 +66,7 @@ func newTable(s directory.Snapshot, counts *traffic, before limiters, logs *acce
 			return nil, fmt.Errorf("open access log: %w", err)
 		}
 		for _, r := range x.Routes {
-			to := &destination{Route: r, rule: httpcache.Rule{Route: x.App + "/" + x.Env + " " + r.Pattern, Release: mark}, count: counts.of(x.App, x.Env, r.Pattern), log: log}
+			to := &destination{Route: r, rule: httpcache.Rule{Route: st.routeName(r.Pattern), Release: mark}, count: counts.of(x.App, x.Env, r.Pattern), log: log}
 			if err := st.routes.Add(r.Pattern, to); err != nil {
 				return nil, err
 			}
@@ -93,7 +95,7 @@ func (s *site) addRule(r directory.Rule, mark string, limits, before limiters) e
 	}
 	if c := r.Cache; c != nil {
 		rule := &httpcache.Rule{
-			Route: s.App + "/" + s.Env + " " + r.Pattern, Release: mark, Off: c.Off,
+			Route: s.routeName(r.Pattern), Release: mark, Off: c.Off,
 			FreshDefault: c.Default, FreshMin: c.Min, FreshMax: c.Max, StaleRevalidate: c.StaleRevalidate, StaleError: c.StaleError,
 			Headers: c.Headers, Cookies: c.Cookies, Tags: c.Tags, OverridePrivate: c.OverridePrivate, OverrideNoStore: c.OverrideNoStore,
 		}
@@ -108,8 +110,7 @@ func (s *site) addRule(r directory.Rule, mark string, limits, before limiters) e
 		}
 	}
 	if r.Limit != nil {
-		s.limited = true
-		return s.limits.Add(r.Pattern, limits.of(before, s.App, s.Env, r))
+		return s.limits.Add(r.Pattern, limits.of(before, s.routeName(r.Pattern), r.Limit))
 	}
 	return nil
 }
