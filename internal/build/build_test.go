@@ -238,7 +238,9 @@ func TestNodeModulesAreRestored(t *testing.T) {
 			}
 			t.Fatal(err)
 		}
-		if res.Stages[0].Note != "1 package installed" {
+		// Before it stands the toolchain where this machine's Node.js is too old.
+		install := slices.IndexFunc(res.Stages, func(s Stage) bool { return s.Name == "install" })
+		if install < 0 || res.Stages[install].Note != "1 package installed" {
 			b, _ := json.Marshal(res.Stages)
 			t.Errorf("stages: %s", b)
 		}

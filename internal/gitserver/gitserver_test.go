@@ -279,8 +279,11 @@ func TestDyingClientLeavesNothing(t *testing.T) {
 	begun, ended := make(chan bool, 1), make(chan error, 1)
 	w.on = func(ctx context.Context, p Push, _ io.Writer) error {
 		// A build makes folders that cannot be written to.
-		if err := os.MkdirAll(filepath.Join(p.Dir, "cache", "mod"), 0o500); err != nil {
-			return err
+		cache := filepath.Join(p.Dir, "cache")
+		err := os.MkdirAll(filepath.Join(cache, "mod"), 0o755)
+		err = errors.Join(err, os.Chmod(filepath.Join(cache, "mod"), 0o500), os.Chmod(cache, 0o500))
+		if err != nil {
+			t.Error(err)
 		}
 		begun <- true
 		<-ctx.Done()
