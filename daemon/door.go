@@ -24,9 +24,19 @@ func RunDoor(ctx context.Context, data string) error {
 		return err
 	}
 	var plain, secure []net.Listener
+	var packets []*net.UDPConn
 	if names := os.Getenv("LISTEN_FDNAMES"); names != "" {
 		for i, name := range strings.Split(names, ":") {
 			f := os.NewFile(uintptr(3+i), name)
+			if name == doorQUIC {
+				p, err := net.FilePacketConn(f)
+				if err != nil {
+					return fmt.Errorf("take over socket %s: %w", name, err)
+				}
+				f.Close()
+				packets = append(packets, p.(*net.UDPConn))
+				continue
+			}
 			nl, err := net.FileListener(f)
 			if err != nil {
 				return fmt.Errorf("take over listener %s: %w", name, err)
@@ -42,7 +52,7 @@ func RunDoor(ctx context.Context, data string) error {
 	if err := os.MkdirAll(l.Tier("edge"), 0o700); err != nil {
 		return fmt.Errorf("start door: %w", err)
 	}
-	d, err := edge.NewDoor(edge.DoorConfig{Dir: l.Tier("edge"), Control: l.Socket("door"), Listeners: plain, TLSListeners: secure,
+	d, err := edge.NewDoor(edge.DoorConfig{Dir: l.Tier("edge"), Control: l.Socket("door"), Listeners: plain, TLSListeners: secure, QUIC: packets,
 		Certificates: filepath.Join(l.Tier("edge"), "certs"), ACME: settings.ACME, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		return err

@@ -61,6 +61,12 @@ func Run(ctx context.Context, data, version string) error {
 			return fmt.Errorf("open the front door for TLS on %s: %w", settings.TLS, err)
 		}
 		settings.TLS, names = secure, append(names, doorTLS)
+		// HTTP/3 is an offer beside TLS: without its port, browsers stay with HTTP/2.
+		if _, err := k.Listen(ctx, doorQUIC, "udp", secure); err != nil {
+			slog.Warn("no HTTP/3", "address", secure+"/udp", "err", err, "hint", "another program has the port; end it and restart the house")
+		} else {
+			names = append(names, doorQUIC)
+		}
 	}
 	if err := startDoor(ctx, k, l, binary, version, names); err != nil {
 		return err
@@ -95,6 +101,7 @@ func Run(ctx context.Context, data, version string) error {
 const (
 	doorPlain = "door"
 	doorTLS   = "door-tls"
+	doorQUIC  = "door-quic"
 )
 
 // doorPrefix begins the unit ids of doors: one a version, the last started serving.

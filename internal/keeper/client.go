@@ -147,6 +147,7 @@ func (c *Client) Wait(ctx context.Context, id string) (Status, error) {
 
 // Listen makes the keeper hold a listening socket under a name and returns its address. The same
 // name and address again is the same socket: it stays open while units that serve it are replaced.
+// With a network of udp it is a socket for datagrams.
 func (c *Client) Listen(ctx context.Context, name, network, addr string) (string, error) {
 	a, err := c.call(ctx, request{Op: "listen", Name: name, Network: network, Addr: addr})
 	return a.Addr, err

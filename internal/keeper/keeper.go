@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -333,7 +334,7 @@ func (k *Keeper) listen(name, network, addr string) (string, error) {
 		}
 		return "", fmt.Errorf("listener %s is held on %s", name, l.addr)
 	}
-	nl, err := net.Listen(network, addr)
+	nl, bound, err := openSocket(network, addr)
 	if err != nil {
 		return "", err
 	}
@@ -350,8 +351,24 @@ func (k *Keeper) listen(name, network, addr string) (string, error) {
 	if ul, ok := nl.(*net.UnixListener); ok {
 		ul.SetUnlinkOnClose(false)
 	}
-	k.listeners[name] = listener{fd, network, addr, nl.Addr().String()}
-	return nl.Addr().String(), nil
+	k.listeners[name] = listener{fd, network, addr, bound}
+	return bound, nil
+}
+
+// openSocket listens on a stream's address, or binds a datagram's.
+func openSocket(network, addr string) (c io.Closer, bound string, err error) {
+	if strings.HasPrefix(network, "udp") {
+		p, err := net.ListenPacket(network, addr)
+		if err != nil {
+			return nil, "", err
+		}
+		return p, p.LocalAddr().String(), nil
+	}
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		return nil, "", err
+	}
+	return l, l.Addr().String(), nil
 }
 
 func (k *Keeper) unlisten(name string) {

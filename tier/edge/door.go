@@ -28,6 +28,7 @@ import (
 	"tenfold/internal/directory"
 	"tenfold/tier/edge/certs"
 	"tenfold/tier/edge/httpcache"
+	"tenfold/tier/edge/quic"
 	"tenfold/tier/edge/upstream"
 	"tenfold/tier/edge/wire"
 )
@@ -52,6 +53,9 @@ type DoorConfig struct {
 	// TLSListeners speak TLS. Public names get certificates of ACME (the directory's URL; empty: Let's
 	// Encrypt), local ones of an authority of this house; both lie in the folder Certificates.
 	TLSListeners []net.Listener
+	// QUIC are sockets for HTTP/3, bound to the addresses of TLSListeners and shared with the doors
+	// before and after this one. They speak with the same certificates.
+	QUIC         []*net.UDPConn
 	Certificates string
 	ACME         string
 	Log          *slog.Logger
@@ -70,6 +74,8 @@ type Door struct {
 	traffic *traffic
 	logs    *accessLogs
 	serving *wire.Server
+	http3   *quic.Server   // nil without QUIC
+	sockets []*quic.Socket // of http3; set by Run
 	keys    *certs.Keyring // nil without TLS
 	// standard says that the listeners are on 80 and 443, which a browser tries by itself.
 	standard bool
@@ -103,6 +109,9 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 	wired := wire.Config{Handler: d, Hits: hits{d}, Served: served, MaxHeader: maxHeader, Log: cfg.Log}
 	if d.keys != nil {
 		wired.TLS = d.keys.TLSConfig()
+		if wired.AltSvc, err = d.openQUIC(); err != nil {
+			return nil, err
+		}
 	}
 	if d.cache, err = httpcache.New(httpcache.Config{Dir: filepath.Join(cfg.Dir, "cache"), Log: cfg.Log}); err != nil {
 		return nil, err
@@ -219,12 +228,13 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 	for _, l := range d.cfg.TLSListeners {
 		wg.Go(func() { d.serving.ServeTLS(l) })
 	}
+	d.serveQUIC(&wg)
 	ready()
 	<-ctx.Done()
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
 	defer cancel()
 	d.drain(limit)
-	err = errors.Join(d.serving.Close(), control.Close())
+	err = errors.Join(d.serving.Close(), control.Close(), d.closeQUIC())
 	end()
 	d.background.Wait()
 	wg.Wait()
@@ -235,6 +245,9 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 func (d *Door) drain(limit context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { d.serving.Drain(limit) })
+	if d.http3 != nil {
+		wg.Go(func() { d.drainQUIC(limit) })
+	}
 	d.mu.Lock()
 	private := maps.Clone(d.private)
 	clear(d.private)

@@ -139,7 +139,8 @@ func onlyTLS13(c *tls.Config) *tls.Config {
 }
 
 // Serve serves the packets of p until Drain or Close, and then returns nil. It may run for many
-// sockets at once. It does not close p, but nobody else may use it meanwhile.
+// sockets at once. It does not close p, but nobody else may use it meanwhile, unless it is a Socket:
+// then a drain leaves new clients to the others that hold it, if there are any.
 func (s *Server) Serve(p net.PacketConn) error {
 	reset := quic.StatelessResetKey(s.cfg.TokenKey)
 	token := quic.TokenGeneratorKey(s.cfg.TokenKey)
@@ -149,6 +150,9 @@ func (s *Server) Serve(p net.PacketConn) error {
 		TokenGeneratorKey:   &token,
 		VerifySourceAddress: func(net.Addr) bool { return s.shaking.Load() >= int64(s.cfg.Handshakes) },
 		ConnContext:         s.admit,
+	}
+	if shared, ok := p.(*Socket); ok {
+		t.ConnectionIDGenerator = shared
 	}
 	if s.isLeaving() {
 		return nil

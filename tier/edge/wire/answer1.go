@@ -164,6 +164,10 @@ func (a *answer1) begin() {
 	if a.header["Date"] == nil {
 		out = append(out, a.c.srv.dates.at(time.Now()).line...)
 	}
+	if a.c.alt {
+		a.c.alt = false
+		out = append(out, a.c.srv.alt1...)
+	}
 	if a.status != http.StatusSwitchingProtocols {
 		if a.body.expect.Load() {
 			a.c.head.close = true // it may or may not send the body now

@@ -175,6 +175,10 @@ func (a *answer2) send(p []byte, end bool) error {
 	}
 	st.expect = false
 	if block != nil {
+		if c.alt {
+			c.alt = false
+			block = append(block, c.srv.alt2...)
+		}
 		c.need()
 		var flags byte
 		if end && len(p) == 0 {

@@ -311,6 +311,10 @@ func (c *conn2) hit(id uint32, h *Hit) {
 	if h.Born != 0 {
 		o = appendAge(o, h.age(st.unix))
 	}
+	if c.alt {
+		c.alt = false
+		o = append(o, c.srv.alt2...)
+	}
 	var flags byte
 	if len(body) == 0 {
 		flags = flagEndStream

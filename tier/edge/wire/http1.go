@@ -245,6 +245,10 @@ func (c *conn1) hit(h *Hit, now time.Time) bool {
 		out = strconv.AppendInt(out, h.age(st.unix), 10)
 		out = append(out, "\r\n"...)
 	}
+	if c.alt {
+		c.alt = false
+		out = append(out, c.srv.alt1...)
+	}
 	out = c.connection(out)
 	out = append(out, "\r\n"...)
 	body := h.Body

@@ -52,6 +52,7 @@ type link struct {
 	body   atomic.Pointer[pace]
 	two    atomic.Pointer[conn2]
 	gone   sync.Once
+	alt    bool // Alt-Svc is still to be said; as out: conn1's goroutine, conn2.mu
 }
 
 func (l *link) enter(phase int, at time.Time) { l.phase.Store(at.UnixMilli()<<3 | int64(phase)) }

@@ -28,6 +28,8 @@ type Server struct {
 	draining atomic.Bool
 	running  sync.WaitGroup // connections' goroutines, the sweep
 
+	alt1, alt2 []byte // Config.AltSvc as a field line and as an HPACK block
+
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	links     map[*link]struct{}
@@ -45,6 +47,10 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, std: &http.Server{Handler: cfg.Handler}, listeners: map[net.Listener]struct{}{}, links: map[*link]struct{}{}, empty: make(chan struct{})}
+	if cfg.AltSvc != "" {
+		s.alt1 = []byte("Alt-Svc: " + cfg.AltSvc + "\r\n")
+		s.alt2 = AppendField(nil, "alt-svc", cfg.AltSvc)
+	}
 	s.ctx, s.cut = context.WithCancel(context.WithValue(cfg.BaseContext, http.ServerContextKey, s.std))
 	return s, nil
 }
@@ -196,7 +202,7 @@ func (s *Server) open(l *link, secure bool) {
 		if proto != "" && proto != "h2" && proto != "http/1.1" {
 			return // a handshake that was all there is to do, as in ACME's TLS-ALPN-01
 		}
-		l.cork, l.rw, l.tls = c, t, &state
+		l.cork, l.rw, l.tls, l.alt = c, t, &state, s.alt1 != nil
 	}
 	l.remoteText = l.raw.RemoteAddr().String() // may read a PROXY header: not before this goroutine
 	l.remote, _ = netip.ParseAddrPort(l.remoteText)

@@ -110,6 +110,9 @@ type Config struct {
 	Refused func(remote netip.AddrPort, status int, why string)
 	// TLS is for ServeTLS. Without NextProtos it offers h2 and http/1.1.
 	TLS *tls.Config
+	// AltSvc is the value of an Alt-Svc field (RFC 7838) that the first answer of each TLS connection
+	// carries; empty: none. Clients remember it, so later answers need not.
+	AltSvc string
 	// BaseContext is the root of every request's context; nil: context.Background.
 	BaseContext context.Context
 	// ConnContext may add to the context of a new connection.
