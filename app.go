@@ -22,8 +22,9 @@ type App struct {
 	Secrets   map[Name]Secret   `json:"secrets,omitempty"`
 	// Rules are edge.routes, by route as written.
 	Rules map[Route]Rule `json:"rules,omitempty"`
-	// Log is the front door's access log.
-	Log AccessLog `json:"log,omitzero"`
+	// Log is the front door's access log, Door what else edge says of the whole app.
+	Log  AccessLog `json:"log,omitzero"`
+	Door Door      `json:"door,omitzero"`
 }
 
 // ID makes the identity of one of the app's things.
@@ -115,8 +116,10 @@ type Workload struct {
 	// Drain is how long what is in flight may go on when a task stops.
 	Drain   time.Duration `json:"drain"`
 	Timeout Timeout       `json:"timeout"`
-	Logs    Logs          `json:"logs"`
-	Line    int           `json:"line,omitempty"`
+	// Sticky keeps a client at its task by a cookie of that age; 0: any task will do.
+	Sticky time.Duration `json:"sticky,omitempty"`
+	Logs   Logs          `json:"logs"`
+	Line   int           `json:"line,omitempty"`
 }
 
 // Health says when a task is well. Route "" means: TCP accepts and GET / answers below 500.
@@ -246,14 +249,80 @@ type AccessLog struct {
 	Personal bool          `json:"personal,omitempty"` // clients' addresses and queries too
 }
 
+// Door is what edge says of an app as a whole.
+type Door struct {
+	// HSTS is the age of Strict-Transport-Security on answers over TLS; 0: none is sent.
+	HSTS time.Duration `json:"hsts,omitempty"`
+	// Trust are the addresses, as CIDR, of proxies before the front door: X-Forwarded-* and the PROXY
+	// protocol are believed from here alone.
+	Trust []string `json:"trust,omitempty"`
+	// Errors take the place of the front door's own pages, by status.
+	Errors map[int]Page `json:"errors,omitempty"`
+	// Memory and Disk bound the HTTP cache, in bytes; 0: the default.
+	Memory int64 `json:"memory,omitempty"`
+	Disk   int64 `json:"disk,omitempty"`
+	// Geo is a file in MaxMind's format, below the project's folder.
+	Geo *Page `json:"geo,omitempty"`
+}
+
+// Page is a file of the project that the front door uses. Who deploys reads it.
+type Page struct {
+	File string `json:"file"` // below the project's folder
+	// Body is what a page says, Copy the absolute path of a copy of a larger file.
+	Body string `json:"body,omitempty"`
+	Copy string `json:"copy,omitempty"`
+	Line int    `json:"line,omitempty"`
+}
+
 // Rule is what edge.routes says of a route.
 type Rule struct {
 	Redirect *Redirect `json:"redirect,omitempty"`
-	// Headers are set on responses; an empty value removes the header.
+	// Rewrite is the path that is asked for instead, unseen by the client. A final "*" takes what the
+	// route's "*" matched, ":name" what its segment did.
+	Rewrite string `json:"rewrite,omitempty"`
+	// Headers are set on responses, Request on what services get; an empty value removes the header.
 	Headers map[string]string `json:"headers,omitempty"`
+	Request map[string]string `json:"request,omitempty"`
 	Cache   *Caching          `json:"cache,omitempty"`
 	Limit   *Limiting         `json:"limit,omitempty"`
-	Line    int               `json:"line,omitempty"`
+	// CORS are the origins whose pages may read the answers; "*": all, without credentials. An empty
+	// list that is not nil lifts what wider routes say.
+	CORS []string `json:"cors,omitzero"`
+	// Timeout bounds the wait for a service's first byte; 0: the service's own.
+	Timeout time.Duration `json:"timeout,omitempty"`
+	// Hedge sends a safe request to a second task when the first took longer than this share of the
+	// service's requests, (0, 1); 0: never.
+	Hedge       float64 `json:"hedge,omitempty"`
+	Auth        *Auth   `json:"auth,omitempty"`
+	Maintenance *Page   `json:"maintenance,omitempty"`
+	Line        int     `json:"line,omitempty"`
+}
+
+// Auth says who may pass. All that is said must hold.
+type Auth struct {
+	Off bool `json:"off,omitempty"` // nothing is asked, whatever wider routes say
+	// Basic is a secret with users and passwords, MTLS one with authorities of client certificates,
+	// Signed one with public keys for CloudFront's signed URLs and cookies.
+	Basic  *Binding `json:"basic,omitempty"`
+	MTLS   *Binding `json:"mtls,omitempty"`
+	Signed *Binding `json:"signed,omitempty"`
+	// Allow and Deny are client addresses, as CIDR. Deny wins; a non-empty Allow denies all others.
+	Allow []string `json:"allow,omitempty"`
+	Deny  []string `json:"deny,omitempty"`
+}
+
+// Secrets are the bindings of an Auth, for who pins or resolves them.
+func (a *Auth) Secrets() []*Binding {
+	var out []*Binding
+	if a == nil {
+		return nil
+	}
+	for _, b := range []*Binding{a.Basic, a.MTLS, a.Signed} {
+		if b != nil {
+			out = append(out, b)
+		}
+	}
+	return out
 }
 
 // Caching is what a route says of the front door's HTTP cache beside what responses say themselves.
@@ -286,7 +355,8 @@ type Limiting struct {
 	By          string        `json:"by,omitempty"`    // client or route: whose rate it is
 	Burst       int           `json:"burst,omitempty"` // at once after a pause; 0: as Rate
 	Concurrency int           `json:"concurrency,omitempty"`
-	Body        int64         `json:"body,omitempty"` // bytes
+	Body        int64         `json:"body,omitempty"`   // bytes
+	Header      int64         `json:"header,omitempty"` // bytes of a request's fields
 }
 
 // Redirect answers with a Location. A final "*" in To takes what the route's "*" matched.

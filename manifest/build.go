@@ -261,7 +261,7 @@ func (b *builder) services() {
 		w := tenfold.Workload{
 			Source: tenfold.Source{Path: b.path(t, "path")}, Build: b.build(t),
 			Command: b.command(t, "command"), Migrate: b.command(t, "migrate"), Env: b.env(t),
-			Health: b.health(t), Scale: b.scale(t), Drain: b.duration(t, "drain", 30*time.Second), Line: t.line(),
+			Health: b.health(t), Scale: b.scale(t), Drain: b.duration(t, "drain", 30*time.Second), Sticky: b.duration(t, "sticky", 0), Line: t.line(),
 		}
 		if w.Migrate.Shell == Nothing {
 			w.Migrate = tenfold.Command{}

@@ -105,15 +105,24 @@ func thingKeys() []key {
 		{name: "secrets", form: fNamed, doc: "Names of secret values; the values never stand in this file.", keys: []key{
 			{name: "generate", form: fCount, deflt: "set by hand", doc: "Make this many random bytes once, instead of tenfold secrets set."},
 		}},
-		{name: "edge", form: fMap, doc: "The front door.", keys: keys([]key{
+		{name: "edge", form: fMap, doc: "The front door.", keys: []key{
 			{name: "routes", form: fURLs, doc: "What happens to requests by their URL.", keys: ruleKeys()},
 			{name: "log", form: fMap, main: "keep", off: true, deflt: "all requests", doc: "The access log, read by tenfold logs edge; false: none.", keys: []key{
 				{name: "keep", form: fDuration, deflt: "14d", doc: "How long old files stay."},
 				{name: "sample", form: fShare, deflt: "100%", doc: "Which share of requests is noted."},
 				{name: "personal", form: fBool, deflt: "false", doc: "Clients' addresses and queries too."},
 			}},
-		}, later("TLS settings", "tls"), later("trusted proxies", "trust"), later("viewer countries", "geo"),
-			later("custom error pages", "errors"), later("an HTTP cache", "store"))},
+			{name: "tls", form: fMap, deflt: "automatic", doc: "Certificates come by themselves; this is what else can be said.", keys: keys([]key{
+				{name: "hsts", form: fDuration, off: true, deflt: "not sent", doc: "Age of Strict-Transport-Security: browsers come over TLS alone for so long."},
+			}, later("certificates by DNS", "dns"))},
+			{name: "trust", form: fWords, off: true, deflt: "nobody", doc: "Proxies before the front door, as addresses or CIDR: X-Forwarded-* and the PROXY protocol are believed from these alone, for all apps of the house."},
+			{name: "geo", form: fText, off: true, deflt: "none", doc: "A MaxMind file: services get CloudFront-Viewer-Country."},
+			{name: "errors", form: fTexts, deflt: "built in", doc: "Pages of your own in place of the front door's, by status: {404: pages/404.html}."},
+			{name: "store", form: fMap, main: "memory", deflt: "256mb and 5gb", doc: "Bounds of the HTTP cache, which all apps of the house share: the largest that any asks for.", keys: []key{
+				{name: "memory", form: fSize, deflt: "256mb", doc: "In memory."},
+				{name: "disk", form: fSize, deflt: "5gb", doc: "On disk."},
+			}},
+		}},
 	},
 		later("certificates and alarms", "contact"), later("alarms", "alarms"), later("functions", "functions"), later("tables", "tables"),
 		later("time series", "series"), later("queues", "queues"), later("event buses", "events"), later("buckets", "buckets"))
@@ -189,7 +198,8 @@ func serviceKeys() []key {
 			{name: "keep", form: fDuration, deflt: "30d", doc: "For how long."},
 			{name: "max", form: fSize, deflt: "1gb", doc: "At most."},
 		}},
-	}, later("container images", "image"), later("sticky sessions", "sticky"), later("a choice of isolation", "isolation"), later("tracing", "trace"))
+		{name: "sticky", form: fDuration, off: true, deflt: "false", doc: "Keep a client at its task, by a cookie of that age."},
+	}, later("container images", "image"), later("a choice of isolation", "isolation"), later("tracing", "trace"))
 }
 
 func jobKeys() []key {
@@ -228,23 +238,35 @@ func cacheKeys() []key {
 var evictions = []string{"allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "noeviction"}
 
 func ruleKeys() []key {
-	return keys([]key{
+	return []key{
 		{name: "redirect", form: fMap, main: "to", doc: "Answer with another URL.", keys: []key{
 			{name: "to", form: fText, doc: "URL or path; a final * takes what the route's * matched."},
 			{name: "status", form: fCount, deflt: "301", doc: "301, 302, 303, 307 or 308."},
 		}},
 		{name: "headers", form: fTexts, doc: "Set on responses; false removes one."},
 		{name: "cache", form: fMap, main: "fresh", off: true, deflt: "by the response's own headers", doc: "The HTTP cache; false: never.", keys: cachingKeys()},
-		{name: "limit", form: fMap, main: "rate", doc: "Refuse what is too much: 429, 503 or 413.", keys: keys([]key{
+		{name: "limit", form: fMap, main: "rate", doc: "Refuse what is too much: 429, 503, 413 or 431.", keys: []key{
 			{name: "rate", form: fRate, deflt: "none", doc: "Requests in a time: 50/s, 300/m, 1000/h."},
 			{name: "per", form: fWord, words: []string{"client", "route"}, deflt: "client", doc: "Whose rate it is: each client's address, or all together."},
 			{name: "burst", form: fCount, deflt: "the rate's number", doc: "How many may come at once after a pause."},
 			{name: "concurrency", form: fCount, deflt: "none", doc: "How many may be under way at once; the rest is refused early."},
 			{name: "body", form: fSize, deflt: "10mb", doc: "Longest request body."},
-		}, later("limits of headers by route", "header"))},
-	}, later("rewrites", "rewrite"), later("CORS answers", "cors"),
-		later("timeouts by route", "timeout"), later("hedging", "hedge"), later("changes of requests", "request"),
-		later("authentication", "auth"), later("maintenance pages", "maintenance"))
+			{name: "header", form: fSize, deflt: "32kb", doc: "Longest request head, at most 32kb: 431 beyond."},
+		}},
+		{name: "rewrite", form: fText, doc: "Path that is asked for instead, unseen by the client; a final * and :name take what the route's matched."},
+		{name: "cors", form: fWords, off: true, deflt: "none", doc: "Origins whose pages may read the answers, credentials included; \"*\": all, without credentials."},
+		{name: "timeout", form: fDuration, deflt: "the service's", doc: "What is waited for a service's first byte."},
+		{name: "hedge", form: fShare, off: true, deflt: "off", doc: "A second task is asked when the first took longer than this share of requests does: 95%. GET and HEAD only."},
+		{name: "request", form: fTexts, doc: "Set on what services get; false removes one."},
+		{name: "auth", form: fMap, main: "basic", off: true, deflt: "none", doc: "Who may pass; false: everybody, whatever wider routes say.", keys: []key{
+			{name: "basic", form: fText, deflt: "none", doc: "A secret with user:password lines; a password may be a bcrypt hash, as htpasswd -B makes it."},
+			{name: "mtls", form: fText, deflt: "none", doc: "A secret with the authorities, in PEM, that sign client certificates."},
+			{name: "signed", form: fText, deflt: "none", doc: "A secret with public keys, each an id and PEM: CloudFront's signed URLs and cookies."},
+			{name: "allow", form: fWords, deflt: "all", doc: "Addresses or CIDR that may pass; all others may not."},
+			{name: "deny", form: fWords, deflt: "none", doc: "Addresses or CIDR that may not, allowed or not."},
+		}},
+		{name: "maintenance", form: fText, off: true, deflt: "none", doc: "A page that is answered with 503; who is in auth.allow passes."},
+	}
 }
 
 func cachingKeys() []key {

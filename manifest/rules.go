@@ -13,6 +13,7 @@ func (b *builder) rules() {
 		return
 	}
 	b.accessLog(edge)
+	b.door(edge)
 	routes, ok := value(edge, "routes")
 	if !ok {
 		return
@@ -26,14 +27,31 @@ func (b *builder) rules() {
 		if f, ok := value(t, "redirect"); ok {
 			rule.Redirect = b.redirect(tenfold.Route(name), f)
 		}
-		if f, ok := value(t, "headers"); ok {
-			rule.Headers = map[string]string{}
-			for _, h := range f.order {
-				rule.Headers[h] = ""
-				if v := f.fields[h]; !v.off {
-					rule.Headers[h] = v.node.Value
-				}
+		if f, ok := value(t, "rewrite"); ok {
+			rule.Rewrite = b.rewrite(tenfold.Route(name), f)
+			if rule.Redirect != nil {
+				b.reporter.at(f.place(), "keep one of them", "%s: redirect and rewrite stand side by side", t.path)
 			}
+		}
+		rule.Headers, rule.Request = headersOf(t, "headers"), headersOf(t, "request")
+		rule.Timeout = b.duration(t, "timeout", 0)
+		if f, ok := value(t, "hedge"); ok {
+			if rule.Hedge, _ = readShare(b.reporter, f.node, f.path); rule.Hedge >= 1 {
+				b.reporter.at(f.node, "write 95%", "%s: no request is slower than 100%% of them", f.path)
+			}
+		}
+		if f := t.get("cors"); f != nil && f.off {
+			rule.CORS = []string{}
+		} else if f, ok := value(t, "cors"); ok {
+			rule.CORS = b.origins(f)
+		}
+		if f := t.get("auth"); f != nil && f.off {
+			rule.Auth = &tenfold.Auth{Off: true}
+		} else if f, ok := value(t, "auth"); ok {
+			rule.Auth = b.auth(f)
+		}
+		if f, ok := value(t, "maintenance"); ok {
+			rule.Maintenance = b.page(f)
 		}
 		if f := t.get("cache"); f != nil && f.off {
 			rule.Cache = &tenfold.Caching{Off: true}
@@ -48,6 +66,22 @@ func (b *builder) rules() {
 		}
 		b.app.Rules[tenfold.Route(name)] = rule
 	}
+}
+
+// headersOf are header fields to set; those to remove are empty.
+func headersOf(t *tree, name string) map[string]string {
+	f, ok := value(t, name)
+	if !ok {
+		return nil
+	}
+	out := map[string]string{}
+	for _, h := range f.order {
+		out[h] = ""
+		if v := f.fields[h]; !v.off {
+			out[h] = v.node.Value
+		}
+	}
+	return out
 }
 
 func (b *builder) accessLog(edge *tree) {
@@ -137,6 +171,11 @@ func (b *builder) limiting(t *tree) *tenfold.Limiting {
 	}
 	if f, ok := value(t, "body"); ok {
 		l.Body, _ = readSize(b.reporter, f.node, f.path)
+	}
+	if f, ok := value(t, "header"); ok {
+		if l.Header, _ = readSize(b.reporter, f.node, f.path); l.Header > 32<<10 {
+			b.reporter.at(f.node, "write at most 32kb", "%s: the front door takes no longer ones", f.path)
+		}
 	}
 	return l
 }

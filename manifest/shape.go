@@ -333,7 +333,7 @@ func shapeTexts(r *reporter, k key, t *tree) *tree {
 			r.at(name, "remove the line", "%s: %s %s", t.path, name.Value, reserved[name.Value])
 		case k.name == "settings" && !settingOK.MatchString(name.Value):
 			r.at(name, "settings are named as PostgreSQL does: statement_timeout", "%s: %q is not a setting", t.path, cut(name.Value, 60))
-		case k.name == "headers" && !headerOK.MatchString(name.Value):
+		case (k.name == "headers" || k.name == "request") && !headerOK.MatchString(name.Value):
 			r.at(name, "a header's name has letters, digits and -", "%s: %q is not a header", t.path, cut(name.Value, 60))
 		case strings.ContainsAny(value.Value, "\x00") || k.form == fTexts && strings.ContainsAny(value.Value, "\r\n"):
 			r.at(value, "write it on one line", "%s: the value holds a character that cannot stand there", path)

@@ -38,7 +38,9 @@ func TestHTTP3(t *testing.T) {
 	url := "https://echo.localhost:" + port + "/echo"
 
 	over2 := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", addr) }}}
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}}}
 	res, err := over2.Get(url)
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,11 @@ type Snapshot struct {
 	// Console is the unix socket that serves ConsoleHosts (the daemon's console).
 	Console      string   `json:"console,omitempty"`
 	ConsoleHosts []string `json:"consoleHosts,omitempty"`
+	// Trust are the proxies, as CIDR, that all sites together trust.
+	Trust []string `json:"trust,omitempty"`
+	// Memory and Disk bound the HTTP cache, in bytes; 0: the default.
+	Memory int64 `json:"memory,omitempty"`
+	Disk   int64 `json:"disk,omitempty"`
 }
 
 // Site is one environment of an app.
@@ -30,6 +35,14 @@ type Site struct {
 	Services []Service `json:"services,omitempty"`
 	// Frontends maps a name to its release.Site folder.
 	Frontends map[string]Frontend `json:"frontends,omitempty"`
+	// Password, a bcrypt hash, keeps the whole site for those who know it; the user's name is free.
+	Password string `json:"password,omitempty"`
+	// HSTS is the age of Strict-Transport-Security; 0: none.
+	HSTS time.Duration `json:"hsts,omitempty"`
+	// Errors are pages of the app's own, in HTML, by status.
+	Errors map[int]string `json:"errors,omitempty"`
+	// Geo is a MaxMind file that says where clients are; empty: none.
+	Geo string `json:"geo,omitempty"`
 }
 
 // Route sends what matches Pattern ("[METHOD ][host]/path", see tenfold.Route) to a service or a frontend.
@@ -47,6 +60,26 @@ type Rule struct {
 	Headers    map[string]string `json:"headers,omitempty"` // "" removes
 	Cache      *Caching          `json:"cache,omitempty"`
 	Limit      *Limiting         `json:"limit,omitempty"`
+
+	Rewrite     string            `json:"rewrite,omitempty"`
+	Request     map[string]string `json:"request,omitempty"` // "" removes
+	CORS        []string          `json:"cors,omitzero"`
+	Timeout     time.Duration     `json:"timeout,omitempty"`
+	Hedge       float64           `json:"hedge,omitempty"`
+	Auth        *Auth             `json:"auth,omitempty"`
+	Maintenance string            `json:"maintenance,omitempty"` // a page in HTML
+	Line        int               `json:"line,omitempty"`        // of the manifest
+}
+
+// Auth is who may pass along a route; see tenfold.Auth. No secret is in it: passwords are bcrypt
+// hashes, the rest is public.
+type Auth struct {
+	Off    bool              `json:"off,omitempty"`
+	Basic  map[string]string `json:"basic,omitempty"`  // user to hash
+	MTLS   string            `json:"mtls,omitempty"`   // authorities in PEM
+	Signed map[string]string `json:"signed,omitempty"` // id of a key to the key in PEM
+	Allow  []string          `json:"allow,omitempty"`
+	Deny   []string          `json:"deny,omitempty"`
 }
 
 // Logging is what the access log notes; see tenfold.AccessLog.
@@ -82,6 +115,7 @@ type Limiting struct {
 	Burst       int           `json:"burst,omitempty"`
 	Concurrency int           `json:"concurrency,omitempty"`
 	Body        int64         `json:"body,omitempty"`
+	Header      int64         `json:"header,omitempty"`
 }
 
 // Frontend is where a frontend's releases lie and what answers paths without a file.
@@ -96,6 +130,8 @@ type Service struct {
 	Endpoints []Endpoint    `json:"endpoints"`
 	Request   time.Duration `json:"request"` // time limit of a response's first byte; 0: 60 s
 	Idle      time.Duration `json:"idle"`    // silence of WebSocket and SSE; 0: 10 m
+	// Sticky keeps a client at its task by a cookie of that age; 0: no cookie.
+	Sticky time.Duration `json:"sticky,omitempty"`
 	// Private is a loopback address of the door's own that leads to this service only: how another
 	// service of the app calls it. Empty: none.
 	Private string `json:"private,omitempty"`
