@@ -115,6 +115,11 @@ func (c *Client) Purge(ctx context.Context, env Env, p Purge) (int, error) {
 	return v.Count, err
 }
 
+// Explain implements API.
+func (c *Client) Explain(ctx context.Context, env Env, q Question) (Explanation, error) {
+	return call[Explanation](ctx, c, http.MethodPost, env.path()+"/explain", q)
+}
+
 // Upload implements API.
 func (c *Client) Upload(ctx context.Context, origin string, files io.Reader) (string, error) {
 	v, err := call[struct{ Dir string }](ctx, c, http.MethodPost, "/v1/sources?origin="+url.QueryEscape(origin), files)

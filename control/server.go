@@ -44,6 +44,7 @@ func Handler(api API, local bool) http.Handler {
 	mux.HandleFunc("DELETE "+env+"/data/{kind}/{name}", s.removeData)
 	mux.HandleFunc("PUT "+env+"/scale/{name}", s.scale)
 	mux.HandleFunc("POST "+env+"/purge", s.purge)
+	mux.HandleFunc("POST "+env+"/explain", s.explain)
 	mux.HandleFunc("GET "+env+"/releases/{name}", s.releases)
 	mux.HandleFunc("PUT "+env+"/releases/{name}", s.switchRelease)
 	mux.HandleFunc("GET "+env+"/logs", s.logs)
@@ -157,6 +158,13 @@ func (s server) purge(w http.ResponseWriter, r *http.Request) {
 	if read(w, r, &p) {
 		n, err := s.api.Purge(r.Context(), envOf(r), p)
 		reply(w)(map[string]int{"count": n}, err)
+	}
+}
+
+func (s server) explain(w http.ResponseWriter, r *http.Request) {
+	var q Question
+	if read(w, r, &q) {
+		reply(w)(s.api.Explain(r.Context(), envOf(r), q))
 	}
 }
 

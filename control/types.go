@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tenfold"
+	"tenfold/internal/directory"
 )
 
 // API is everything that can be asked of a house. The daemon implements it, Client calls it over
@@ -36,6 +37,8 @@ type API interface {
 	RemoveData(ctx context.Context, id tenfold.ID) error
 	Kept(ctx context.Context) ([]Kept, error)
 	Scale(ctx context.Context, env Env, service tenfold.Name, b tenfold.Bounds) error
+	// Explain says what the front door would do with a request, and why, without sending it on.
+	Explain(ctx context.Context, env Env, q Question) (Explanation, error)
 	// Purge has the front door forget stored responses and returns how many.
 	Purge(ctx context.Context, env Env, p Purge) (int, error)
 	Releases(ctx context.Context, env Env, frontend tenfold.Name) ([]Release, error)
@@ -59,6 +62,12 @@ type API interface {
 	// Shutdown ends the house: every app goes down in order, then daemon, door and keeper.
 	Shutdown(ctx context.Context) error
 }
+
+// Question is a request that is not sent. URL is an address or a path of the app.
+type Question = directory.Question
+
+// Explanation is what would become of it.
+type Explanation = directory.Explanation
 
 // Purge says what the HTTP cache is to forget: an URL or a path of the app, all below one that ends in
 // "*", or all responses of a tag.

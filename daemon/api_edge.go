@@ -3,7 +3,9 @@ package daemon
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -28,7 +30,7 @@ func (h *house) Purge(ctx context.Context, e control.Env, p control.Purge) (int,
 		return 0, err
 	}
 	if p.Tag != "" {
-		return h.edge.Purge(ctx, directory.Purge{Tag: p.Tag})
+		return h.edge.Purge(ctx, directory.Purge{Tag: p.Tag, Site: env.App + "/" + env.Env})
 	}
 	target, origins := p.URL, []string{""}
 	if strings.HasPrefix(target, "/") {
@@ -50,6 +52,43 @@ func (h *house) Purge(ctx context.Context, e control.Env, p control.Purge) (int,
 	}
 	return all, h.audit(ctx, e.App, e.Env, "purge", "edge", "asked for: "+target)
 }
+
+// Explain implements control.API. A path is meant under the app's first address.
+func (h *house) Explain(ctx context.Context, e control.Env, q control.Question) (control.Explanation, error) {
+	env, err := h.environment(ctx, e)
+	if err != nil {
+		return control.Explanation{}, err
+	}
+	if env.Goal == 0 {
+		return control.Explanation{}, tenfold.Errorf(tenfold.CodeConflict, "%s does not run", e.App).WithHint("start it in its folder: tenfold up")
+	}
+	if q.Method == "" {
+		q.Method = http.MethodGet
+	}
+	if !methodOK.MatchString(q.Method) {
+		return control.Explanation{}, tenfold.Errorf(tenfold.CodeInvalid, "%q is not a method", q.Method).WithHint("write it in upper case: POST")
+	}
+	if q.Client == "" {
+		q.Client = "127.0.0.1:0"
+	}
+	if strings.HasPrefix(q.URL, "/") {
+		app, err := h.app(ctx, env.App, env.Env, env.Goal)
+		if err != nil {
+			return control.Explanation{}, err
+		}
+		urls := h.urls(app)
+		if len(urls) == 0 {
+			return control.Explanation{}, tenfold.Errorf(tenfold.CodeConflict, "the house has no address")
+		}
+		q.URL = strings.TrimSuffix(urls[0], "/") + q.URL
+	}
+	if u, err := url.Parse(q.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return control.Explanation{}, tenfold.Errorf(tenfold.CodeInvalid, "%q is neither a path nor an address", q.URL).WithHint("tenfold edge explain /api/tags, or https://shop.example.com/api/tags")
+	}
+	return h.edge.Explain(ctx, q)
+}
+
+var methodOK = regexp.MustCompile(`^[A-Z]{1,20}$`)
 
 // origins are all the schemes and hosts under which an app may have been asked.
 func (h *house) origins(app tenfold.App) []string {

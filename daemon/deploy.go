@@ -55,6 +55,9 @@ func (h *house) Deploy(ctx context.Context, r control.DeployRequest) (control.De
 	if err := digest(ctx, &p.app); err != nil {
 		return control.Deployed{}, err
 	}
+	if err := readPages(&p.app, r.Dir, h.layout.Tier("edge")); err != nil {
+		return control.Deployed{}, err
+	}
 	env := control.Env{App: p.app.Name, Env: p.app.Env}
 	d := control.Deployed{Env: env, Inferred: p.inferred, Warnings: p.warnings, URLs: h.urls(p.app)}
 	if d.After, err = h.store.LastEvent(ctx); err != nil {
@@ -282,7 +285,10 @@ func (h *house) settleSecrets(ctx context.Context, p *project, dry bool) error {
 	for _, name := range slices.Sorted(maps.Keys(p.app.Secrets)) {
 		s := p.app.Secrets[name]
 		have, err := h.store.Secret(ctx, string(p.app.Name), string(name), 0)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		if errors.Is(err, store.ErrNotFound) {
+			err = nil // said below, with all that are missing
+		}
+		if err != nil {
 			return err
 		}
 		s.Version = have.Version
@@ -320,6 +326,11 @@ func (h *house) settleSecrets(ctx context.Context, p *project, dry bool) error {
 	}
 	for _, s := range p.app.Services {
 		pin(s.Bindings)
+	}
+	for _, r := range p.app.Rules {
+		for _, b := range r.Auth.Secrets() {
+			b.Version = versions[b.From.Name]
+		}
 	}
 	return nil
 }

@@ -179,7 +179,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}
 	if h.edge, err = edge.New(edge.Config{
 		Dir: l.Tier("edge"), Control: l.Socket("door"), SiteDir: h.frontend.SiteDir, Emit: emit,
-		Console: l.Socket("console"), ConsoleHosts: []string{consoleHost},
+		Resolve: h.resolve, Console: l.Socket("console"), ConsoleHosts: []string{consoleHost},
 	}); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -15,8 +16,8 @@ import (
 )
 
 func (c *cli) edgeCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "edge", Short: "The front door: what its cache holds of an app", Args: cobra.NoArgs}
-	cmd.AddCommand(c.purgeCommand())
+	cmd := &cobra.Command{Use: "edge", Short: "The front door: what it would do with a request, what its cache holds", Args: cobra.NoArgs}
+	cmd.AddCommand(c.purgeCommand(), c.explainCommand())
 	return cmd
 }
 
@@ -80,6 +81,44 @@ func (c *cli) trustCommand() *cobra.Command {
 		return nil
 	}}
 	cmd.Flags().BoolVar(&remove, "remove", false, "trust it no more")
+	return cmd
+}
+
+func (c *cli) explainCommand() *cobra.Command {
+	var client string
+	var headers []string
+	cmd := c.asking("explain [METHOD] PATH | URL", "What the front door would do with a request, and why; nothing is sent to the app", cobra.RangeArgs(1, 2), func(ctx context.Context, api *control.Client, env control.Env, args []string) error {
+		q := control.Question{URL: args[len(args)-1], Header: map[string]string{}}
+		if len(args) == 2 {
+			q.Method = args[0]
+		}
+		if client != "" {
+			q.Client = net.JoinHostPort(client, "0")
+		}
+		for _, h := range headers {
+			name, value, ok := strings.Cut(h, ":")
+			if !ok {
+				return usage("write a header as curl does: -H 'Name: value'")
+			}
+			q.Header[strings.TrimSpace(name)] = strings.TrimSpace(value)
+		}
+		x, err := api.Explain(ctx, env, q)
+		if err != nil {
+			return err
+		}
+		if c.json {
+			return c.encode(x)
+		}
+		rows := [][]string{}
+		for _, l := range x.Lines {
+			rows = append(rows, []string{l.What, l.Says, l.Why})
+		}
+		rows = append(rows, []string{"answer", x.Answer, ""})
+		table(c.out, rows)
+		return nil
+	})
+	cmd.Flags().StringVar(&client, "from", "", "the client's address, for example 192.0.2.7 (default this machine)")
+	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "a header of the request, as curl takes it")
 	return cmd
 }
 

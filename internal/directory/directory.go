@@ -185,6 +185,28 @@ type Purge struct {
 	URL    string `json:"url,omitempty"`
 	Prefix string `json:"prefix,omitempty"`
 	Tag    string `json:"tag,omitempty"`
+	Site   string `json:"site,omitempty"` // "app/env": whose Tag
+}
+
+// Question asks the door what it would do with a request.
+type Question struct {
+	Method string            `json:"method"`
+	URL    string            `json:"url"`    // http or https, with the host
+	Client string            `json:"client"` // host:port of who asks
+	Header map[string]string `json:"header,omitempty"`
+}
+
+// Explanation answers a Question.
+type Explanation struct {
+	Answer string `json:"answer"` // who or what would answer
+	Lines  []Line `json:"lines"`  // in the order in which a request meets them
+}
+
+// Line is one thing that a request would meet.
+type Line struct {
+	What string `json:"what"`
+	Says string `json:"says"`
+	Why  string `json:"why,omitempty"`
 }
 
 // Purged answers a Purge.

@@ -71,12 +71,17 @@ type Door struct {
 	cache   *httpcache.Cache
 	cached  http.Handler // answer, behind the cache
 	console *httputil.ReverseProxy
-	traffic *traffic
-	logs    *accessLogs
-	serving *wire.Server
-	http3   *quic.Server   // nil without QUIC
-	sockets []*quic.Socket // of http3; set by Run
-	keys    *certs.Keyring // nil without TLS
+
+	passwords *passwords
+	places    *places
+	traffic   *traffic
+	logs      *accessLogs
+	serving   *wire.Server
+	http3     *quic.Server   // nil without QUIC
+	sockets   []*quic.Socket // of http3; set by Run
+	keys      *certs.Keyring // nil without TLS
+	// certified are the hosts whose handshakes ask for client certificates; under mu, or before Run.
+	certified map[string]bool
 	// standard says that the listeners are on 80 and 443, which a browser tries by itself.
 	standard bool
 
@@ -98,7 +103,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 		cfg.Log = slog.Default()
 	}
 	d := &Door{
-		cfg: cfg, statics: newStatics(), traffic: newTraffic(), logs: &accessLogs{dir: cfg.Dir, m: map[string]*accessLog{}}, private: map[string]*privateListener{},
+		cfg: cfg, passwords: newPasswords(), places: &places{open: map[string]*place{}}, statics: newStatics(), traffic: newTraffic(), logs: &accessLogs{dir: cfg.Dir, m: map[string]*accessLog{}}, private: map[string]*privateListener{},
 		services: services{ways: map[serviceKey]*upstream.Service{}, ends: map[serviceKey]context.CancelFunc{}},
 	}
 	err := d.openKeys()
@@ -128,7 +133,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
-	t.services = d.update(s)
+	t.services = d.update(s, t.trust)
 	d.use(t)
 	d.console = &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
@@ -165,7 +170,7 @@ func (d *Door) apply(s directory.Snapshot) error {
 	if err := atomicfile.WriteJSON(filepath.Join(d.cfg.Dir, snapshotFile), s, 0o600); err != nil {
 		return err
 	}
-	t.services = d.update(s)
+	t.services = d.update(s, t.trust)
 	d.use(t)
 	d.listenPrivately(t)
 	return nil
@@ -177,8 +182,11 @@ func (d *Door) use(t *table) {
 	if err := d.logs.retain(t.snapshot.Sites); err != nil {
 		d.cfg.Log.Error("close access log", "err", err)
 	}
+	d.cache.SetBounds(t.snapshot.Memory, t.snapshot.Disk)
+	d.places.retain(t.snapshot.Sites)
 	if d.keys != nil {
 		d.keys.SetHosts(hostsOf(t))
+		d.askForCertificates(t)
 	}
 }
 
@@ -216,7 +224,7 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 		}
 	})
 	for _, l := range d.cfg.Listeners {
-		wg.Go(func() { d.serving.Serve(l) })
+		wg.Go(func() { d.serving.Serve(d.proxied(l)) })
 	}
 	if d.keys != nil {
 		d.background.Go(func() {
@@ -226,7 +234,7 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 		})
 	}
 	for _, l := range d.cfg.TLSListeners {
-		wg.Go(func() { d.serving.ServeTLS(l) })
+		wg.Go(func() { d.serving.ServeTLS(d.proxied(l)) })
 	}
 	d.serveQUIC(&wg)
 	ready()
@@ -318,7 +326,7 @@ func (d *Door) listenPrivately(t *table) {
 			p.target.Store(tg)
 			p.server, err = wire.New(wire.Config{Log: d.cfg.Log, MaxHeader: maxHeader, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				trace(r.Header)
-				d.toService(w, r, *p.target.Load())
+				d.toService(w, r, *p.target.Load(), upstream.Route{})
 			})})
 			if err != nil {
 				l.Close()
@@ -363,8 +371,9 @@ func (d *Door) controlHandler() http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		json.NewEncoder(w).Encode(directory.Purged{Count: d.cache.Purge(httpcache.Purge{URL: p.URL, Prefix: p.Prefix, Tag: p.Tag})})
+		json.NewEncoder(w).Encode(directory.Purged{Count: d.cache.Purge(httpcache.Purge{URL: p.URL, Prefix: p.Prefix, Tag: p.Tag, Scope: p.Site})})
 	})
+	mux.HandleFunc("POST /explain", d.serveExplain)
 	mux.HandleFunc("GET /report", func(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(d.report(r.FormValue("routes") == "true"))
 	})
@@ -394,13 +403,23 @@ func (d *Door) report(routes bool) directory.Report {
 // routed is what ServeHTTP found out about a request; it travels in the request's context, also
 // into what the cache asks for by itself.
 type routed struct {
-	site *site
-	host string
-	to   *destination // nil: no route
-	rule *httpcache.Rule
+	decision
+	site   *site
+	host   string
+	client string       // who asks, as host:port
+	secure bool         // it came over TLS
+	to     *destination // nil: no route
+	rule   *httpcache.Rule
+	asked  time.Time // when the service was
 }
 
 type routedKey struct{}
+
+// of gives what is known of a request; nil before it was routed.
+func routedOf(r *http.Request) *routed {
+	q, _ := r.Context().Value(routedKey{}).(*routed)
+	return q
+}
 
 // ServeHTTP finds who is meant and hands the request to the cache, behind which answer stands.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -426,27 +445,54 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		page{http.StatusNotFound, "nothing is served for " + host, known(t), ""}.show(w, r)
 		return
 	}
-	q := &routed{site: s, host: host, rule: &uncached}
-	if to, _, ok := s.routes.Find(r.Method, host, r.URL.Path); ok {
-		q.to, q.rule = to, s.ruleFor(to, r.Method, host, r.URL.Path)
-		begun := time.Now()
-		rec := &recorder{ResponseWriter: w}
-		defer func() {
-			a := access{
-				method: r.Method, host: r.Host, target: r.URL.RequestURI(), route: to.Pattern, remote: r.RemoteAddr, status: rec.status, bytes: rec.bytes,
-				took: time.Since(begun), protocol: r.ProtoMajor, secure: r.TLS != nil, hit: strings.Contains(rec.Header().Get("Cache-Status"), "tenfold; hit"),
-			}
-			to.count.add(a.status, a.took)
-			if a.hit {
-				to.count.hits.Add(1)
-			}
-			to.log.add(&a)
-		}()
-		w = rec
+	q := &routed{decision: s.decide(r.Method, host, r.URL.Path), site: s, host: host, rule: &uncached}
+	q.client, q.secure = t.client(r.RemoteAddr, r.Header["X-Forwarded-For"]), t.secure(r)
+	if to, _, ok := s.routes.Find(r.Method, host, q.path(r.URL)); ok {
+		q.to, q.rule = to, q.ruleFor(to)
+	}
+	rec := &recorder{ResponseWriter: w, begun: time.Now(), q: q}
+	defer func(target string) { q.note(rec, r, target) }(r.URL.RequestURI())
+	r = r.WithContext(context.WithValue(r.Context(), routedKey{}, q))
+	d.pass(rec, r, q)
+}
+
+// note counts a request and writes it into the access log.
+func (q *routed) note(rec *recorder, r *http.Request, target string) {
+	log, route := q.site.missing, ""
+	a := access{
+		method: r.Method, host: r.Host, target: target, remote: q.client, status: rec.status, bytes: rec.bytes,
+		took: time.Since(rec.begun), protocol: r.ProtoMajor, secure: r.TLS != nil, hit: strings.Contains(rec.Header().Get("Cache-Status"), "tenfold; hit"),
+	}
+	if q.to != nil {
+		log, route = q.to.log, q.to.Pattern
+		q.to.count.add(a.status, a.took)
+		if a.hit {
+			q.to.count.hits.Add(1)
+		}
+	}
+	a.route = route
+	log.add(&a)
+}
+
+// pass lets a request through to the cache, or answers it: who may not pass, what is too much.
+func (d *Door) pass(w http.ResponseWriter, r *http.Request, q *routed) {
+	if q.cors.rule != nil && len(q.cors.CORS) > 0 {
+		if preflight(w, r, q.cors.CORS) {
+			return
+		}
+		w = &headerWriter{ResponseWriter: w, editor: &outward{cors: q.cors.CORS, origin: r.Header.Get("Origin")}}
+	}
+	if no := d.admit(w, r, q); no != nil {
+		no(w, r)
+		return
+	}
+	if q.site.Password != "" || q.auth.rule != nil && !q.auth.guard.off {
+		w = &headerWriter{ResponseWriter: w, editor: &outward{kept: true}}
 	}
 	most := int64(maxBody)
-	if l, _, ok := s.limits.Find(r.Method, host, r.URL.Path); ok {
-		leave, pass := l.admit(w, r)
+	if q.limit.rule != nil {
+		l := q.limit.limiter
+		leave, pass := l.admit(w, r, q.client)
 		if !pass {
 			return
 		}
@@ -461,31 +507,75 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, most)
 	}
 	trace(r.Header)
-	d.cached.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), routedKey{}, q)))
+	d.places.mark(q.site.Geo, r.Header, q.client)
+	d.cached.ServeHTTP(w, r)
+}
+
+// admit says who answers instead, if a request may not pass.
+func (d *Door) admit(w http.ResponseWriter, r *http.Request, q *routed) func(http.ResponseWriter, *http.Request) {
+	if q.maintenance.rule != nil && !(q.auth.rule != nil && len(q.auth.guard.allow) > 0 && q.auth.guard.addressed(q.client)) {
+		return func(w http.ResponseWriter, r *http.Request) { maintenance(w, r, q.maintenance.Maintenance) }
+	}
+	if q.site.Password != "" {
+		if no := d.passwords.check(map[string]string{"": q.site.Password}, q, r); no != nil {
+			return no.show
+		}
+	}
+	if q.auth.rule != nil {
+		if no := d.check(q.auth.guard, q, r); no != nil {
+			return no.show
+		}
+	}
+	return nil
 }
 
 // uncached is the rule of requests that no route takes.
 var uncached = httpcache.Rule{Off: true}
 
-func ruleOf(r *http.Request) *httpcache.Rule {
-	return r.Context().Value(routedKey{}).(*routed).rule
-}
+func ruleOf(r *http.Request) *httpcache.Rule { return routedOf(r).rule }
 
 // answer is what the cache asks when it cannot answer itself.
 func (d *Door) answer(w http.ResponseWriter, r *http.Request) {
-	q := r.Context().Value(routedKey{}).(*routed)
-	if redirected(w, r, q.site, q.host) {
+	q := routedOf(r)
+	if q.redirect.rule != nil {
+		w.Header().Set("Location", q.redirect.location(r.URL))
+		w.WriteHeader(q.redirect.Status)
 		return
 	}
-	w = withHeaders(w, r, q.site, q.host)
+	edit := fields{set: q.headers}
+	if q.secure {
+		edit.hsts = q.site.HSTS
+	}
+	if edit.set != nil || edit.hsts > 0 {
+		w = &headerWriter{ResponseWriter: w, editor: &edit}
+	}
+	if q.rewrite.rule != nil || q.request != nil {
+		r = r.Clone(r.Context())
+		if q.rewrite.rule != nil {
+			r.URL = q.rewrite.rewritten(r.URL)
+		}
+		q.onRequest(r)
+	}
 	switch {
 	case q.to == nil:
 		page{http.StatusNotFound, "no route for " + r.Method + " " + r.URL.Path, "routes: " + patterns(q.site), ""}.show(w, r)
 	case q.to.Frontend != "":
 		d.statics.serve(w, r, q.to.Frontend, q.site.Frontends[q.to.Frontend])
 	default:
-		d.toService(w, r, serviceKey{q.site.App, q.site.Env, q.to.Service})
+		q.asked = time.Now()
+		d.toService(w, r, serviceKey{q.site.App, q.site.Env, q.to.Service}, q.override())
 	}
+}
+
+// override is what rules say of the way to a service.
+func (q *routed) override() (o upstream.Route) {
+	if q.wait.rule != nil {
+		o.Timeout = q.wait.Timeout
+	}
+	if q.hedge.rule != nil {
+		o.Hedge = upstream.Hedge{Quantile: q.hedge.Hedge}
+	}
+	return o
 }
 
 func known(t *table) string {

@@ -656,7 +656,7 @@ func TestRoutesAreCachedByRule(t *testing.T) {
 	if res, _ := h.ask(t, "GET", "/api/tags", ""); !strings.Contains(res.Header.Get("Cache-Status"), "hit") {
 		t.Errorf("Cache-Status: %q", res.Header.Get("Cache-Status"))
 	}
-	if n, err := h.Purge(t.Context(), directory.Purge{Tag: "tags"}); err != nil || n < 1 {
+	if n, err := h.Purge(t.Context(), directory.Purge{Site: "shop/production", Tag: "tags"}); err != nil || n < 1 {
 		t.Errorf("purged %d, %v", n, err)
 	}
 	if again := ask("/api/tags"); again == first {

@@ -38,6 +38,8 @@ type Config struct {
 	Control string // the door's unix socket
 	// SiteDir is where a frontend's releases lie.
 	SiteDir func(tenfold.ID) string
+	// Resolve gives the secrets that rules name. The door gets hashes of passwords, and public keys.
+	Resolve tenfold.Resolve
 	Emit    tenfold.Emit
 	// Console is the unix socket of the console, ConsoleHosts the names that lead there.
 	Console      string
@@ -66,12 +68,22 @@ type spec struct {
 	Frontends map[string]string  `json:"frontends,omitempty"` // name -> fallback
 	Services  map[string]limits  `json:"services,omitempty"`
 	Log       *directory.Logging `json:"log,omitempty"`
+	// Auth are the secrets of rules, by pattern: what Rules say of it is filled in when they are resolved.
+	Auth map[string]tenfold.Auth `json:"auth,omitempty"`
+	// What concerns the site, or with others the house.
+	HSTS   time.Duration  `json:"hsts,omitempty"`
+	Errors map[int]string `json:"errors,omitempty"`
+	Geo    string         `json:"geo,omitempty"`
+	Trust  []string       `json:"trust,omitempty"`
+	Memory int64          `json:"memory,omitempty"`
+	Disk   int64          `json:"disk,omitempty"`
 }
 
-// limits bound what the door waits for, by service.
+// limits are how a service is used.
 type limits struct {
 	Request time.Duration `json:"request,omitempty"`
 	Idle    time.Duration `json:"idle,omitempty"`
+	Sticky  time.Duration `json:"sticky,omitempty"`
 }
 
 type record struct {
@@ -156,7 +168,7 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 	var needs []tenfold.ID
 	for _, name := range slices.Sorted(maps.Keys(app.Services)) {
 		v := app.Services[name]
-		s.Services[string(name)] = limits{v.Timeout.Request, v.Timeout.Idle}
+		s.Services[string(name)] = limits{v.Timeout.Request, v.Timeout.Idle, v.Sticky}
 		if len(v.Routes) > 0 {
 			needs = append(needs, app.ID(tenfold.KindService, name))
 		}
@@ -177,7 +189,22 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 	}
 	for _, route := range slices.Sorted(maps.Keys(app.Rules)) {
 		v := app.Rules[route]
-		r := directory.Rule{Pattern: string(route), Headers: v.Headers}
+		r := directory.Rule{
+			Pattern: string(route), Headers: v.Headers, Rewrite: v.Rewrite, Request: v.Request, CORS: v.CORS,
+			Timeout: v.Timeout, Hedge: v.Hedge, Line: v.Line,
+		}
+		if v.Maintenance != nil {
+			r.Maintenance = v.Maintenance.Body
+		}
+		if v.Auth != nil {
+			r.Auth = &directory.Auth{Off: v.Auth.Off, Allow: v.Auth.Allow, Deny: v.Auth.Deny}
+			if len(v.Auth.Secrets()) > 0 {
+				if s.Auth == nil {
+					s.Auth = map[string]tenfold.Auth{}
+				}
+				s.Auth[string(route)] = *v.Auth
+			}
+		}
 		if v.Redirect != nil {
 			r.RedirectTo, r.Status = v.Redirect.To, v.Redirect.Status
 		}
@@ -190,6 +217,17 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 			r.Limit = &l
 		}
 		s.Rules = append(s.Rules, r)
+	}
+	d := app.Door
+	s.HSTS, s.Trust, s.Memory, s.Disk = d.HSTS, d.Trust, d.Memory, d.Disk
+	if d.Geo != nil {
+		s.Geo = d.Geo.Copy
+	}
+	for status, p := range d.Errors {
+		if s.Errors == nil {
+			s.Errors = map[int]string{}
+		}
+		s.Errors[status] = p.Body
 	}
 	f, err := tenfold.FingerprintOf(s, needs)
 	if err != nil {
@@ -247,10 +285,15 @@ func (e *Edge) pursue(ctx context.Context, key string) time.Duration {
 		})
 		return time.Minute
 	}
+	live, err := e.reveal(ctx, r.Spec)
+	if err != nil {
+		e.records.Change(key, func(x *record) { x.Failed, x.Reason, x.Hint = r.Goal, err.Error(), tenfold.HintOf(err) })
+		return time.Minute
+	}
 	first, byDefault := r.Serving == "", r.Default || !e.hasDefault(key)
 	if err := e.records.Change(key, func(x *record) {
 		if x.Goal == r.Goal {
-			x.Live, x.Default = &r.Spec, byDefault
+			x.Live, x.Default = &live, byDefault
 		}
 	}); err != nil {
 		return time.Second
@@ -354,12 +397,18 @@ func (e *Edge) snapshot() directory.Snapshot {
 		return sites[k]
 	}
 	bounds := map[tenfold.ID]limits{}
+	trust := map[string]bool{}
 	for _, r := range e.records.All() {
 		x := get(r.ID)
 		if r.Live == nil {
 			continue
 		}
 		x.Hosts, x.Redirect, x.Routes, x.Rules, x.Default, x.Log = r.Live.Hosts, r.Live.Redirect, r.Live.Routes, r.Live.Rules, r.Default, r.Live.Log
+		x.HSTS, x.Errors, x.Geo = r.Live.HSTS, r.Live.Errors, r.Live.Geo
+		for _, t := range r.Live.Trust {
+			trust[t] = true
+		}
+		s.Memory, s.Disk = max(s.Memory, r.Live.Memory), max(s.Disk, r.Live.Disk)
 		for name, fallback := range r.Live.Frontends {
 			id := tenfold.ID{App: r.ID.App, Env: r.ID.Env, Kind: tenfold.KindFrontend, Name: tenfold.Name(name)}
 			x.Frontends[name] = directory.Frontend{Dir: e.cfg.SiteDir(id), Fallback: fallback}
@@ -371,8 +420,9 @@ func (e *Edge) snapshot() directory.Snapshot {
 	for _, key := range e.endpoints.Keys() {
 		p, _ := e.endpoints.Get(key)
 		x := get(p.ID)
-		x.Services = append(x.Services, directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: bounds[p.ID].Request, Idle: bounds[p.ID].Idle})
+		x.Services = append(x.Services, directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: bounds[p.ID].Request, Idle: bounds[p.ID].Idle, Sticky: bounds[p.ID].Sticky})
 	}
+	s.Trust = slices.Sorted(maps.Keys(trust))
 	for _, k := range slices.SortedFunc(maps.Keys(sites), func(a, b [2]string) int { return strings.Compare(a[0]+"/"+a[1], b[0]+"/"+b[1]) }) {
 		s.Sites = append(s.Sites, *sites[k])
 	}
@@ -447,24 +497,33 @@ func (e *Edge) put(ctx context.Context, s directory.Snapshot) error {
 // Purge has the door forget stored responses and returns how many there were. When it returns, none of
 // them is served any more.
 func (e *Edge) Purge(ctx context.Context, p directory.Purge) (int, error) {
-	body, err := json.Marshal(p)
+	var out directory.Purged
+	return out.Count, e.ask(ctx, "/purge", p, &out)
+}
+
+// ask puts a question to the door.
+func (e *Edge) ask(ctx context.Context, path string, question, answer any) error {
+	body, err := json.Marshal(question)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://door/purge", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://door"+path, bytes.NewReader(body))
 	if err != nil {
-		return 0, err
+		return err
 	}
 	res, err := e.client.Do(req)
 	if err != nil {
-		return 0, fmt.Errorf("ask the door: %w", err)
+		return fmt.Errorf("ask the door: %w", err)
 	}
 	defer res.Body.Close()
-	var out directory.Purged
-	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
-		return 0, fmt.Errorf("ask the door: %w", err)
+	if res.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
+		return fmt.Errorf("ask the door: it answers %s: %s", res.Status, bytes.TrimSpace(b))
 	}
-	return out.Count, nil
+	if err := json.NewDecoder(res.Body).Decode(answer); err != nil {
+		return fmt.Errorf("ask the door: %w", err)
+	}
+	return nil
 }
 
 // Report asks the door for its traffic.

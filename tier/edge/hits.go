@@ -36,18 +36,25 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 			return nil
 		}
 	}
+	d := s.decide(r.Method, host, path)
+	if d.rewrite.rule != nil || d.redirect.rule != nil {
+		return nil
+	}
 	to, _, ok := s.routes.Find(r.Method, host, path)
 	if !ok {
 		return nil
 	}
-	if _, _, limited := s.limits.Find(r.Method, host, path); limited {
-		return nil // hits count too
+	if s.Password != "" {
+		return nil
+	}
+	if _, _, found := s.careful.Find(r.Method, host, path); found {
+		return nil // who asks matters, or hits count too
 	}
 	scheme := "http"
 	if r.Secure {
 		scheme = "https"
 	}
-	l := httpcache.Lookup{Method: r.Method, Scheme: scheme, Host: r.Host, Target: r.Target, Plain: true, Rule: s.ruleFor(to, r.Method, host, path), Fields: r}
+	l := httpcache.Lookup{Method: r.Method, Scheme: scheme, Host: r.Host, Target: r.Target, Plain: true, Rule: d.ruleFor(to), Fields: r}
 	st := h.d.cache.Hit(&l)
 	if st == nil {
 		return nil
@@ -72,6 +79,9 @@ func served(r *wire.Request, h *wire.Hit, bytes int64, took time.Duration) {
 	a := access{method: r.Method, host: r.Host, target: r.Target, route: to.Pattern, status: h.Status, bytes: bytes, took: took, protocol: r.Major, secure: r.Secure, hit: true}
 	if to.log.personal {
 		a.remote = r.Remote.String()
+		if forwarded := r.Get("x-forwarded-for"); forwarded != "" {
+			a.remote = to.table.client(a.remote, []string{forwarded})
+		}
 	}
 	to.log.add(&a)
 }

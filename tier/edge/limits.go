@@ -17,6 +17,7 @@ type limiter struct {
 	under     *limit.Concurrency // nil: none
 	everybody bool               // one rate for all clients
 	body      int64              // bytes; 0: the door's own limit
+	header    int64              // bytes; 0: the door's own limit
 	per       string             // for the page
 }
 
@@ -31,7 +32,7 @@ func (m limiters) of(before limiters, route string, of *directory.Limiting) *lim
 		m[key] = l
 		return l
 	}
-	l := &limiter{everybody: of.By == "route", body: of.Body}
+	l := &limiter{everybody: of.By == "route", body: of.Body, header: of.Header}
 	if of.Rate > 0 {
 		l.rates = limit.NewRates(limit.Rate{Requests: of.Rate, Per: of.Per, Burst: of.Burst})
 		l.per = strconv.Itoa(of.Rate) + " requests per " + of.Per.String()
@@ -43,12 +44,16 @@ func (m limiters) of(before limiters, route string, of *directory.Limiting) *lim
 	return l
 }
 
-// admit lets a request pass, or answers it. leave is to be called when it is over.
-func (l *limiter) admit(w http.ResponseWriter, r *http.Request) (leave func(), pass bool) {
+// admit lets a request of a client pass, or answers it. leave is to be called when it is over.
+func (l *limiter) admit(w http.ResponseWriter, r *http.Request, client string) (leave func(), pass bool) {
+	if l.header > 0 && int64(limit.HeaderSize(r)) > l.header {
+		page{http.StatusRequestHeaderFieldsTooLarge, "the request's head is too large", "at most " + strconv.FormatInt(l.header, 10) + " bytes are taken", "edge.routes.*.limit.header sets it"}.show(w, r)
+		return nil, false
+	}
 	if l.rates != nil {
 		key := ""
 		if !l.everybody {
-			key = limit.ClientKey(r.RemoteAddr)
+			key = limit.ClientKey(client)
 		}
 		if a := l.rates.Take(key); !a.OK {
 			retryAfter(w, a.Retry)

@@ -71,7 +71,22 @@ func failed(service string, err error) page {
 	return page{http.StatusBadGateway, "service " + service + " broke off", why.Error(), "tenfold logs " + service}
 }
 
-// show writes a page as HTML or JSON. Details go to callers on this machine only.
+// maintenance answers with a page of the app's own that it is not there for a while.
+func maintenance(w http.ResponseWriter, r *http.Request, html string) {
+	if !strings.Contains(r.Header.Get("Accept"), "text/html") {
+		page{http.StatusServiceUnavailable, "closed for maintenance", "edge.routes.*.maintenance says so", ""}.show(w, r)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Retry-After", "60")
+	w.WriteHeader(http.StatusServiceUnavailable)
+	io.WriteString(w, html)
+}
+
+// show writes a page as HTML or JSON. Details go to callers on this machine only. A browser gets the
+// app's own page where there is one.
 func (p page) show(w http.ResponseWriter, r *http.Request) {
 	id := fmt.Sprintf("%012x", rand.Uint64()>>16)
 	detail, hint := p.detail, p.hint
@@ -102,6 +117,10 @@ func (p page) show(w http.ResponseWriter, r *http.Request) {
 	}
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(p.status)
+	if q := routedOf(r); q != nil && q.site.Errors[p.status] != "" {
+		io.WriteString(w, q.site.Errors[p.status])
+		return
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>%d %[2]s</title>
 <style>body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:15vh auto;padding:0 1rem;color:#222}h1{font-size:1.4rem}pre{background:#f4f4f4;padding:1rem;overflow:auto;white-space:pre-wrap}small{color:#777}@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}pre{background:#222}}</style>

@@ -5,78 +5,84 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
-
-	"tenfold/internal/directory"
+	"time"
 )
 
-// redirected answers with the redirect of the most specific rule that has one.
-func redirected(w http.ResponseWriter, r *http.Request, s *site, host string) bool {
-	done := false
-	s.rules.All(r.Method, host, r.URL.Path, func(_, rest string, rule directory.Rule) bool {
-		if rule.RedirectTo == "" {
-			return true
-		}
-		to := rule.RedirectTo
-		if strings.HasSuffix(to, "*") {
-			to = strings.TrimSuffix(to, "*") + rest
-		}
-		if strings.HasPrefix(to, "//") || strings.HasPrefix(to, "/\\") {
-			to = "/" + strings.TrimLeft(to, "/\\") // what a * matched must not become a host
-		}
-		if r.URL.RawQuery != "" && !strings.Contains(to, "?") {
-			to += "?" + r.URL.RawQuery
-		}
-		w.Header().Set("Location", to)
-		w.WriteHeader(rule.Status)
-		done = true
-		return false
-	})
-	return done
+// outward changes an answer on its way to the client, in front of the cache: what depends on who asks.
+type outward struct {
+	cors   []string // nil: no rule
+	origin string
+	kept   bool // somebody had to show who he is: no other cache may keep the answer
 }
 
-// withHeaders sets the response headers that rules ask for: each header by the most specific rule
-// that names it.
-func withHeaders(w http.ResponseWriter, r *http.Request, s *site, host string) http.ResponseWriter {
-	var set map[string]string
-	s.rules.All(r.Method, host, r.URL.Path, func(_, _ string, rule directory.Rule) bool {
-		for k, v := range rule.Headers {
-			k = http.CanonicalHeaderKey(k)
-			if _, ok := set[k]; !ok {
-				if set == nil {
-					set = map[string]string{}
-				}
-				set[k] = v
+func (o *outward) edit(h http.Header, _ int) {
+	if o.cors != nil {
+		crossOrigin(h, o.cors, o.origin)
+	}
+	if o.kept {
+		private(h)
+	}
+}
+
+// private takes from an answer what lets caches beyond this one keep it.
+func private(h http.Header) {
+	h.Del("CDN-Cache-Control")
+	h.Del("Surrogate-Control")
+	said := h.Values("Cache-Control")
+	out := []string{"private"}
+	for _, line := range said {
+		for d := range strings.SplitSeq(line, ",") {
+			d = strings.TrimSpace(d)
+			switch name, _, _ := strings.Cut(strings.ToLower(d), "="); name {
+			case "no-store":
+				return
+			case "", "public", "private", "s-maxage", "must-revalidate", "proxy-revalidate":
+			default:
+				out = append(out, d)
 			}
 		}
-		return true
-	})
-	if set == nil {
-		return w
 	}
-	return &headerWriter{ResponseWriter: w, set: set}
+	h.Set("Cache-Control", strings.Join(out, ", "))
 }
 
+// fields are what rules set on responses, and HSTS: behind the cache, so that hits have them too.
+type fields struct {
+	set  map[string]set
+	hsts time.Duration
+}
+
+func (f *fields) edit(h http.Header, _ int) {
+	for k, v := range f.set {
+		if v.value == "" {
+			h.Del(k)
+		} else {
+			h.Set(k, v.value)
+		}
+	}
+	if f.hsts > 0 && h.Get("Strict-Transport-Security") == "" {
+		h.Set("Strict-Transport-Security", "max-age="+strconv.FormatInt(int64(f.hsts/time.Second), 10)) // RFC 6797
+	}
+}
+
+// headerWriter has an editor change the header of the final answer.
 type headerWriter struct {
 	http.ResponseWriter
-	set  map[string]string
+	editor interface {
+		edit(h http.Header, status int)
+	}
 	done bool
 }
 
 // Unwrap lets http.ResponseController reach what is below: Flush and Hijack.
 func (h *headerWriter) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
-// WriteHeader puts the rules' headers over the answer's own.
+// WriteHeader lets the editor at the final header.
 func (h *headerWriter) WriteHeader(status int) {
 	if !h.done && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		h.done = true
-		for k, v := range h.set {
-			if v == "" {
-				h.Header().Del(k)
-			} else {
-				h.Header().Set(k, v)
-			}
-		}
+		h.editor.edit(h.Header(), status)
 	}
 	h.ResponseWriter.WriteHeader(status)
 }
@@ -89,11 +95,13 @@ func (h *headerWriter) Write(b []byte) (int, error) {
 	return h.ResponseWriter.Write(b)
 }
 
-// recorder remembers the status.
+// recorder remembers the status, and says how long it took (Server-Timing).
 type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64 // of the body
+	begun  time.Time
+	q      *routed
 }
 
 // Unwrap lets http.ResponseController reach what is below.
@@ -111,7 +119,7 @@ func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // ReadFrom keeps the way open for sendfile.
 func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
 	if r.status == 0 {
-		r.status = http.StatusOK
+		r.WriteHeader(http.StatusOK)
 	}
 	n, err := io.Copy(r.ResponseWriter, src)
 	r.bytes += n
@@ -122,14 +130,25 @@ func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
 func (r *recorder) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		r.status = status
+		r.timing()
 	}
 	r.ResponseWriter.WriteHeader(status)
+}
+
+// timing tells how long the door had the request, and of that how long a service (W3C Server Timing).
+func (r *recorder) timing() {
+	now := time.Now()
+	b := strconv.AppendFloat(append(make([]byte, 0, 48), "door;dur="...), float64(now.Sub(r.begun).Microseconds())/1000, 'f', 1, 64)
+	if at := r.q.asked; !at.IsZero() {
+		b = strconv.AppendFloat(append(b, ", service;dur="...), float64(now.Sub(at).Microseconds())/1000, 'f', 1, 64)
+	}
+	r.Header().Add("Server-Timing", string(b))
 }
 
 // Write notes 200 when nothing was said.
 func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
-		r.status = http.StatusOK
+		r.WriteHeader(http.StatusOK)
 	}
 	n, err := r.ResponseWriter.Write(b)
 	r.bytes += int64(n)

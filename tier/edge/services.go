@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 
 	"tenfold/internal/directory"
 	"tenfold/tier/edge/httpcache"
@@ -22,7 +23,7 @@ type services struct {
 
 // update makes the ways of a snapshot, tells each its tasks, and lets go of those that are named no
 // more. A task that drains gets nothing new once update has returned.
-func (d *Door) update(s directory.Snapshot) map[serviceKey]*upstream.Service {
+func (d *Door) update(s directory.Snapshot, trust []netip.Prefix) map[serviceKey]*upstream.Service {
 	named := map[serviceKey]*upstream.Service{}
 	for _, site := range s.Sites {
 		for _, sv := range site.Services {
@@ -33,7 +34,7 @@ func (d *Door) update(s directory.Snapshot) map[serviceKey]*upstream.Service {
 				d.services.ways[key] = way
 				d.begin(key, way)
 			}
-			way.SetPolicy(upstream.Policy{Timeout: sv.Request, Idle: sv.Idle})
+			way.SetPolicy(upstream.Policy{Timeout: sv.Request, Idle: sv.Idle, Sticky: sv.Sticky, Trust: trust})
 			tasks := make([]upstream.Endpoint, len(sv.Endpoints))
 			for i, e := range sv.Endpoints {
 				tasks[i] = upstream.Endpoint{ID: e.ID, Addr: e.Addr, Weight: 1, Draining: e.Draining}
@@ -88,12 +89,12 @@ func failing(service string) func(http.ResponseWriter, *http.Request, error) {
 	}
 }
 
-// toService carries a request to a service of the table in use.
-func (d *Door) toService(w http.ResponseWriter, r *http.Request, key serviceKey) {
+// toService carries a request to a service of the table in use, with what its route overrides.
+func (d *Door) toService(w http.ResponseWriter, r *http.Request, key serviceKey, route upstream.Route) {
 	way := d.current.Load().services[key]
 	if way == nil {
 		failing(key.name)(w, r, &upstream.Down{Service: key.name, Why: "it is not deployed"})
 		return
 	}
-	way.ServeHTTP(w, r)
+	way.Serve(w, r, route)
 }

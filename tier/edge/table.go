@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -20,6 +21,7 @@ type table struct {
 	redirect map[string]string // host -> canonical host
 	fallback *site             // for localhost
 	console  map[string]bool
+	trust    []netip.Prefix
 	limits   limiters
 	services map[serviceKey]*upstream.Service // set before the table comes into use
 }
@@ -27,22 +29,17 @@ type table struct {
 type site struct {
 	directory.Site
 	routes httproute.Table[*destination]
-	rules  httproute.Table[directory.Rule]
-	// What rules say of the cache and of limits, where they say anything: most sites do not.
-	caching httproute.Table[*httpcache.Rule]
-	limits  httproute.Table[*limiter]
+	rules  httproute.Table[*rule]
+	// careful has the rules that are not plain: what they cover is never answered from the loop.
+	careful httproute.Table[*rule]
+	missing *accessLog // of requests that no route takes
 }
+
+// name tells a site from others.
+func (s *site) name() string { return s.App + "/" + s.Env }
 
 // routeName tells a pattern of this site from the same one of another.
 func (s *site) routeName(pattern string) string { return s.App + "/" + s.Env + " " + pattern }
-
-// ruleFor is the cache's rule for a request to a destination.
-func (s *site) ruleFor(to *destination, method, host, path string) *httpcache.Rule {
-	if rule, _, ok := s.caching.Find(method, host, path); ok {
-		return rule
-	}
-	return &to.rule
-}
 
 // destination is a route made ready: where it leads, how it is cached, what went along it.
 type destination struct {
@@ -50,11 +47,16 @@ type destination struct {
 	rule  httpcache.Rule
 	count *routeCount
 	log   *accessLog // nil: none
+	table *table
 }
 
 // newTable builds a table. Counts of routes are kept across tables.
 func newTable(s directory.Snapshot, counts *traffic, before limiters, logs *accessLogs) (*table, error) {
 	t := &table{snapshot: s, hosts: map[string]*site{}, redirect: map[string]string{}, console: map[string]bool{}, limits: limiters{}}
+	var err error
+	if t.trust, err = prefixes(s.Trust); err != nil {
+		return nil, err
+	}
 	for _, h := range s.ConsoleHosts {
 		t.console[h] = true
 	}
@@ -65,8 +67,9 @@ func newTable(s directory.Snapshot, counts *traffic, before limiters, logs *acce
 		if err != nil {
 			return nil, fmt.Errorf("open access log: %w", err)
 		}
+		st.missing = log
 		for _, r := range x.Routes {
-			to := &destination{Route: r, rule: httpcache.Rule{Route: st.routeName(r.Pattern), Release: mark}, count: counts.of(x.App, x.Env, r.Pattern), log: log}
+			to := &destination{Route: r, rule: httpcache.Rule{Route: st.routeName(r.Pattern), Release: mark, Scope: st.name()}, count: counts.of(x.App, x.Env, r.Pattern), log: log, table: t}
 			if err := st.routes.Add(r.Pattern, to); err != nil {
 				return nil, err
 			}
@@ -89,37 +92,41 @@ func newTable(s directory.Snapshot, counts *traffic, before limiters, logs *acce
 	return t, nil
 }
 
-func (s *site) addRule(r directory.Rule, mark string, limits, before limiters) error {
-	if err := s.rules.Add(r.Pattern, r); err != nil {
-		return err
-	}
-	if c := r.Cache; c != nil {
-		rule := &httpcache.Rule{
-			Route: s.routeName(r.Pattern), Release: mark, Off: c.Off,
+func (s *site) addRule(of directory.Rule, mark string, limits, before limiters) error {
+	r := &rule{Rule: of}
+	if c := of.Cache; c != nil {
+		r.caching = &httpcache.Rule{
+			Route: s.routeName(of.Pattern), Release: mark, Scope: s.name(), Off: c.Off,
 			FreshDefault: c.Default, FreshMin: c.Min, FreshMax: c.Max, StaleRevalidate: c.StaleRevalidate, StaleError: c.StaleError,
 			Headers: c.Headers, Cookies: c.Cookies, Tags: c.Tags, OverridePrivate: c.OverridePrivate, OverrideNoStore: c.OverrideNoStore,
 		}
 		switch {
 		case c.NoQuery:
-			rule.Query = httpcache.QueryNone
+			r.caching.Query = httpcache.QueryNone
 		case len(c.Query) > 0:
-			rule.Query, rule.Params = httpcache.QueryOnly, c.Query
+			r.caching.Query, r.caching.Params = httpcache.QueryOnly, c.Query
 		}
-		if err := s.caching.Add(r.Pattern, rule); err != nil {
+	}
+	if of.Limit != nil {
+		r.limiter = limits.of(before, s.routeName(of.Pattern), of.Limit)
+	}
+	var err error
+	if r.guard, err = newGuard(of.Auth); err != nil {
+		return fmt.Errorf("rule %s: %w", of.Pattern, err)
+	}
+	if !r.plain() {
+		if err := s.careful.Add(of.Pattern, r); err != nil {
 			return err
 		}
 	}
-	if r.Limit != nil {
-		return s.limits.Add(r.Pattern, limits.of(before, s.routeName(r.Pattern), r.Limit))
-	}
-	return nil
+	return s.rules.Add(of.Pattern, r)
 }
 
 // edition changes with a site's routes and rules, so that nothing is answered from the cache in a way
 // that the manifest no longer says.
 func edition(s directory.Site) string {
 	h := fnv.New64a()
-	json.NewEncoder(h).Encode([]any{s.App, s.Env, s.Routes, s.Rules, s.Frontends})
+	json.NewEncoder(h).Encode([]any{s.App, s.Env, s.Routes, s.Rules, s.Frontends, s.HSTS, s.Errors})
 	return strconv.FormatUint(h.Sum64(), 36)
 }
 

@@ -1,13 +1,16 @@
 package edge
 
 import (
+	"crypto/x509"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"tenfold/internal/directory"
 	"tenfold/tier/edge/certs"
+	"tenfold/tier/edge/proxyproto"
 )
 
 // challengePath is where authorities look for the answers of HTTP-01 (RFC 8555 §8.3).
@@ -83,7 +86,7 @@ func (d *Door) transport(w http.ResponseWriter, r *http.Request, host string) (d
 		d.keys.HTTPHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { answered = false })).ServeHTTP(w, r)
 		return answered
 	}
-	if d.secured(host) {
+	if d.secured(host) && !d.current.Load().secure(r) {
 		w.Header().Set("Location", "https://"+host+r.URL.RequestURI())
 		w.WriteHeader(http.StatusPermanentRedirect)
 		return true
@@ -105,4 +108,40 @@ func (d *Door) certificates() []directory.Certificate {
 		out = append(out, c)
 	}
 	return out
+}
+
+// askForCertificates has handshakes ask for client certificates where a route needs one: of every host
+// of the site, since what a handshake asks is decided before a path is known.
+func (d *Door) askForCertificates(t *table) {
+	hosts := map[string]bool{}
+	for _, s := range t.snapshot.Sites {
+		pool, any := x509.NewCertPool(), false
+		for _, r := range s.Rules {
+			if r.Auth != nil && r.Auth.MTLS != "" {
+				any = pool.AppendCertsFromPEM([]byte(r.Auth.MTLS)) || any
+			}
+		}
+		if !any {
+			continue
+		}
+		names := s.Hosts
+		if s.Default {
+			names = append(slices.Clone(names), "localhost")
+		}
+		for _, h := range names {
+			hosts[h] = true
+			d.keys.SetClientCAs(h, pool)
+		}
+	}
+	for h := range d.certified {
+		if !hosts[h] {
+			d.keys.SetClientCAs(h, nil)
+		}
+	}
+	d.certified = hosts
+}
+
+// proxied has a listener believe the PROXY headers of trusted addresses.
+func (d *Door) proxied(l net.Listener) net.Listener {
+	return proxyproto.Listen(l, func() []netip.Prefix { return d.current.Load().trust })
 }

@@ -1,6 +1,7 @@
 package httpcache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,11 @@ type Config struct {
 	Now    func() time.Time // the clock of ages and freshness; nil: time.Now
 }
 
+const (
+	defaultMemory = 256 << 20
+	defaultDisk   = 5 << 30
+)
+
 // Cache is the store and what goes on around it. Its methods may be called from many goroutines.
 type Cache struct {
 	log     *slog.Logger
@@ -32,8 +38,8 @@ type Cache struct {
 	purges  purges
 	flights flights
 	routes  routes
-	maxBody int64 // bytes of a body that can be stored
-	room    int64 // bytes of bodies under way at once
+	maxBody atomic.Int64 // bytes of a body that can be stored
+	room    int64        // bytes of bodies under way at once
 	filling atomic.Int64
 	encode  chan encoding
 	counts  counts
@@ -71,10 +77,10 @@ func New(cfg Config) (*Cache, error) {
 		return nil, errors.New("make cache: a size is negative")
 	}
 	if cfg.Memory == 0 {
-		cfg.Memory = 256 << 20
+		cfg.Memory = defaultMemory
 	}
 	if cfg.Disk == 0 {
-		cfg.Disk = 5 << 30
+		cfg.Disk = defaultDisk
 	}
 	c := &Cache{log: cfg.Log, now: cfg.Now, memory: newMemory(cfg.Memory), encode: make(chan encoding, 256)}
 	if c.log == nil {
@@ -85,12 +91,25 @@ func New(cfg Config) (*Cache, error) {
 	}
 	c.flights.m, c.flights.vary = map[string]*fill{}, map[string][]string{}
 	c.routes.init()
-	c.maxBody, c.room = cfg.Memory/4, cfg.Memory
+	c.room = cfg.Memory
 	if cfg.Dir != "" {
 		c.disk = newDisk(cfg.Dir, cfg.Disk, c.log)
-		c.maxBody = max(c.maxBody, min(cfg.Disk/8, 64<<20))
 	}
+	c.SetBounds(cfg.Memory, cfg.Disk)
 	return c, nil
+}
+
+// SetBounds changes the sizes of the tiers, in bytes; 0: the default of Config. What does not fit any more
+// leaves before it returns.
+func (c *Cache) SetBounds(memory, disk int64) {
+	memory, disk = cmp.Or(memory, defaultMemory), cmp.Or(disk, defaultDisk)
+	c.memory.bound(memory)
+	most := memory / 4
+	if c.disk != nil {
+		c.disk.bound(disk)
+		most = max(most, min(disk/8, 64<<20))
+	}
+	c.maxBody.Store(most)
 }
 
 // Run opens the disk tier, calls ready, and works in the background until ctx is done: shared requests to

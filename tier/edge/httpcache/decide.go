@@ -27,7 +27,7 @@ func (f *fill) decide(w *fillWriter, status int) {
 		return
 	}
 	v := judge(f.q, status, h, f.sent, now)
-	if n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil && n > c.maxBody {
+	if n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil && n > c.maxBody.Load() {
 		v.store, v.share = false, false
 	}
 	shared := v.store && v.share && !f.down.Load()

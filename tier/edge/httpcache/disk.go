@@ -29,11 +29,11 @@ import (
 // (written aside, renamed), and counts only once the journal names it.
 type disk struct {
 	dir   string
-	limit int64
 	log   *slog.Logger
 	queue chan *entry
 
 	mu      sync.Mutex             // owns what follows
+	limit   int64                  // bytes
 	index   map[string][]*diskFile // by URL
 	recent  *list.List             // of *diskFile; front: the last used
 	bytes   int64
@@ -230,6 +230,14 @@ func (d *disk) remove(f *diskFile) {
 	}
 	d.note(journalRecord{Drop: f.ID})
 	d.trash = append(d.trash, f.ID)
+}
+
+// bound changes the limit; what does not fit any more leaves.
+func (d *disk) bound(limit int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.limit = limit
+	d.shrink()
 }
 
 func (d *disk) shrink() {

@@ -241,13 +241,13 @@ func (f *fill) write(p []byte) (int, error) {
 		return len(p), nil // the body of a 304, of an error that is not shown, or of what nobody waits for
 	}
 	if f.body == nil {
-		if n, err := strconv.Atoi(f.header.Get("Content-Length")); err == nil && n <= int(f.c.maxBody) {
+		if n, err := strconv.Atoi(f.header.Get("Content-Length")); err == nil && n <= int(f.c.maxBody.Load()) {
 			f.body = make([]byte, 0, n)
 		}
 	}
 	f.body = append(f.body, p...)
 	f.c.filling.Add(int64(len(p)))
-	if !f.windowed && (int64(len(f.body)) > f.c.maxBody || f.c.filling.Load() > f.c.room) {
+	if !f.windowed && (int64(len(f.body)) > f.c.maxBody.Load() || f.c.filling.Load() > f.c.room) {
 		f.windowed = true
 		f.mu.Unlock()
 		f.c.flights.mu.Lock()

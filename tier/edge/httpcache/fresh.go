@@ -172,7 +172,10 @@ func initialAge(h http.Header, sent, got time.Time) time.Duration {
 func tagsOf(h http.Header, ru *Rule) []string {
 	var tags []string
 	add := func(t string) {
-		if t = strings.ToLower(strings.TrimSpace(t)); t != "" && len(t) <= 256 && len(tags) < 128 && !slices.Contains(tags, t) {
+		if t = strings.TrimSpace(t); t == "" || len(t) > 256 || len(tags) >= 128 {
+			return
+		}
+		if t = scoped(ru.Scope, t); !slices.Contains(tags, t) {
 			tags = append(tags, t)
 		}
 	}
@@ -190,6 +193,14 @@ func tagsOf(h http.Header, ru *Rule) []string {
 		}
 	}
 	return tags
+}
+
+// scoped is a tag as it is stored. No tag has a control character in it.
+func scoped(scope, tag string) string {
+	if scope == "" {
+		return strings.ToLower(tag)
+	}
+	return scope + "\x00" + strings.ToLower(tag)
 }
 
 // hopByHop are never stored (RFC 9111 §3.1), besides what Connection names.

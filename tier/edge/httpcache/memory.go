@@ -22,8 +22,9 @@ type memory struct {
 	seed   maphash.Seed
 	shards [256]shard
 
+	limit atomic.Int64 // bytes
+
 	mu          sync.Mutex // owns all below, and place of each entry
-	limit       int64
 	small, main queue
 	ghosts      map[uint64]uint64 // hashes lately evicted from small, with the turn they came in
 	ghostRing   []uint64
@@ -55,7 +56,8 @@ type queue struct {
 }
 
 func newMemory(limit int64) *memory {
-	m := &memory{seed: maphash.MakeSeed(), limit: limit, ghosts: map[uint64]uint64{}}
+	m := &memory{seed: maphash.MakeSeed(), ghosts: map[uint64]uint64{}}
+	m.limit.Store(limit)
 	for i := range m.shards {
 		m.shards[i].m = map[string][]*entry{}
 	}
@@ -92,9 +94,20 @@ func (m *memory) find(key []byte) (*shard, []*entry) {
 	return s, list
 }
 
+// bound changes the limit; what does not fit any more leaves.
+func (m *memory) bound(limit int64) {
+	if m.limit.Swap(limit) <= limit {
+		return
+	}
+	m.mu.Lock()
+	victims := m.evict()
+	m.mu.Unlock()
+	m.forget(victims)
+}
+
 // put adds an entry and takes away what it replaces, which it returns. A part never replaces a whole.
 func (m *memory) put(e *entry) (replaced []*entry) {
-	fits := e.bytes <= m.limit/4
+	fits := e.bytes <= m.limit.Load()/4
 	replaced = m.replace(e, fits)
 	m.mu.Lock()
 	into := &m.small
@@ -208,8 +221,9 @@ func (m *memory) hash(key string) uint64 { return maphash.String(m.seed, key) }
 
 // evict makes room; it returns what left. Under mu.
 func (m *memory) evict() (victims []*entry) {
-	for m.small.bytes+m.main.bytes > m.limit {
-		if e := m.small.tail; e != nil && (m.small.bytes > m.limit/10 || m.main.tail == nil) {
+	limit := m.limit.Load()
+	for m.small.bytes+m.main.bytes > limit {
+		if e := m.small.tail; e != nil && (m.small.bytes > limit/10 || m.main.tail == nil) {
 			m.unlink(e)
 			if e.freq.Load() > 1 {
 				e.freq.Store(0)

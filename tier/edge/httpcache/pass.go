@@ -92,7 +92,7 @@ func (w *passWriter) consider(status int, h http.Header) {
 	if status != http.StatusNotModified {
 		w.c.routes.note(w.q, status, v.store && v.share, w.got)
 	}
-	if n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil && n > w.c.maxBody {
+	if n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil && n > w.c.maxBody.Load() {
 		return
 	}
 	if !w.p.store(status, h, v) {
@@ -112,7 +112,7 @@ func (w *passWriter) Write(p []byte) (int, error) {
 	}
 	n, err := w.ResponseWriter.Write(p)
 	if w.tee {
-		if err != nil || int64(len(w.body)+n) > w.c.maxBody {
+		if err != nil || int64(len(w.body)+n) > w.c.maxBody.Load() {
 			w.tee, w.body = false, nil
 		} else {
 			w.body = append(w.body, p[:n]...)
@@ -172,7 +172,7 @@ func (w *passWriter) keepPart() {
 	for _, e := range list {
 		p := e.part
 		if p == nil || p.Total != s.Total || !e.matches(headerFields(w.q.r.Header)) || !strong(e.etag()) || e.etag() != h.Get("Etag") ||
-			p.First > s.Last+1 || s.First > p.Last+1 || max(p.Last, s.Last)-min(p.First, s.First) >= w.c.maxBody {
+			p.First > s.Last+1 || s.First > p.Last+1 || max(p.Last, s.Last)-min(p.First, s.First) >= w.c.maxBody.Load() {
 			continue
 		}
 		joined := make([]byte, max(p.Last, s.Last)-min(p.First, s.First)+1)

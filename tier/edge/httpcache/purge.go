@@ -12,14 +12,18 @@ import (
 type Purge struct {
 	URL     string // "https://host/path?query", all its variants; a rule's selection of parameters applies
 	Prefix  string // of URLs
-	Tag     string // without case
+	Tag     string // without case; of responses to rules with Scope
+	Scope   string // of Tag
 	Release string
 }
 
 // Purge takes stored responses away and returns how many. When it returns none of them is served any
 // more, and none that was on its way when it was called will be stored.
 func (c *Cache) Purge(p Purge) int {
-	p.Tag = strings.ToLower(strings.TrimSpace(p.Tag))
+	if p.Tag = strings.TrimSpace(p.Tag); p.Tag != "" {
+		p.Tag = scoped(p.Scope, p.Tag)
+	}
+	p.Scope = ""
 	p.URL, p.Prefix = canonicalURL(p.URL), canonicalURL(p.Prefix)
 	if p == (Purge{}) {
 		return 0

@@ -26,6 +26,8 @@ type Rule struct {
 	// Headers and Cookies are request fields and cookies whose values are part of the key.
 	Headers, Cookies []string
 
+	// Scope is whose tags are meant: those of one scope never name another's.
+	Scope string
 	// Tags are surrogate tags of every response of the route, besides those that it names itself.
 	Tags []string
 	// Release is part of the key, and what Purge{Release} takes away: the release or deployment that

@@ -30,17 +30,13 @@ const HeaderTimeout = 10 * time.Second
 // or broken connection delays nobody else.
 type Listener struct {
 	net.Listener
-	trusted []netip.Prefix
+	trusted func() []netip.Prefix
 	timeout time.Duration
 }
 
-// Listen wraps l. Without trusted prefixes it does nothing.
-func Listen(l net.Listener, trusted []netip.Prefix) *Listener {
-	out := &Listener{Listener: l, trusted: slices.Clone(trusted), timeout: HeaderTimeout}
-	for i, p := range out.trusted {
-		out.trusted[i] = p.Masked()
-	}
-	return out
+// Listen wraps l. trusted is asked for each connection; with no prefixes it is handed on untouched.
+func Listen(l net.Listener, trusted func() []netip.Prefix) *Listener {
+	return &Listener{Listener: l, trusted: trusted, timeout: HeaderTimeout}
 }
 
 // SetDeadline is the inner listener's, where it has one: it limits Accept.
@@ -66,7 +62,7 @@ func (l *Listener) trusts(a net.Addr) bool {
 		return false
 	}
 	ip := t.AddrPort().Addr().Unmap().WithZone("")
-	return slices.ContainsFunc(l.trusted, func(p netip.Prefix) bool { return p.Contains(ip) })
+	return slices.ContainsFunc(l.trusted(), func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // Conn is a connection of a trusted address.

@@ -27,7 +27,7 @@ func start(t *testing.T, trusted []netip.Prefix, timeout time.Duration) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := Listen(inner, trusted)
+	l := Listen(inner, func() []netip.Prefix { return trusted })
 	l.timeout = timeout
 	s := &http.Server{
 		Handler:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Method+" "+r.RemoteAddr) }),
