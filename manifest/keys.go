@@ -88,8 +88,11 @@ func topKeys() key { return vocabulary }
 func makeVocabulary() key {
 	things := thingKeys()
 	envs := key{name: "environments", form: fNamed, doc: "What differs by place: any key of this file but app, merged key by key over the rest.",
-		keys: keys(things, later("choosing environments by branch", "branch"), later("other targets than this machine", "target"),
-			later("expiring previews", "keep"), later("authentication", "auth"))}
+		keys: keys(things, []key{
+			{name: "branch", form: fWords, deflt: "production: main and master; preview: pull-requests", doc: "Branches that are deployed here, * for any letters, or pull-requests: a preview for each."},
+			{name: "keep", form: fDuration, deflt: "72h", doc: "How long a preview stays after its last push."},
+			{name: "auth", form: fBool, deflt: "true", doc: "A password before each preview; false: none. Those of forks always have one."},
+		}, later("other targets than this machine", "target"))}
 	app := key{name: "app", form: fText, deflt: "the folder's name", doc: "Name of the app: kebab-case, unique on the machine; its host is <app>.localhost."}
 	return key{form: fMap, keys: keys([]key{app}, things, []key{envs})}
 }

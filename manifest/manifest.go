@@ -37,8 +37,9 @@ type Manifest struct {
 	// Warnings are what is accepted and yet should be known.
 	Warnings []Problem
 
-	top  *tree
-	envs map[string]*tree
+	top    *tree
+	envs   map[string]*tree
+	places map[string]place // of envs that are not left out
 	text *text
 }
 
@@ -50,7 +51,7 @@ func Parse(name string, src []byte) (*Manifest, error) {
 	if root == nil {
 		return nil, rep.err()
 	}
-	m := &Manifest{File: name, envs: map[string]*tree{}, text: rep.text}
+	m := &Manifest{File: name, envs: map[string]*tree{}, places: map[string]place{}, text: rep.text}
 	m.top = shape(rep, topKeys(), nil, root, "")
 	if m.top == nil {
 		return nil, rep.err()
@@ -66,6 +67,7 @@ func Parse(name string, src []byte) (*Manifest, error) {
 	build(rep, m.top, "app", "production")
 	for _, name := range sortedKeys(m.envs) {
 		if !m.envs[name].off {
+			m.places[name] = readPlace(rep, name, m.envs[name])
 			build(rep, merge(m.top, m.envs[name]), "app", tenfold.Environment(name))
 		}
 	}
@@ -100,6 +102,14 @@ func (m *Manifest) App(env tenfold.Environment) (tenfold.App, error) {
 	// One host leads to one place: the domain is production's, unless an environment names its own.
 	if env != "production" && (!ok || over.get("domain") == nil) {
 		app.Domains = nil
+	}
+	// One entry, many environments: each has a name of its own below a wildcard.
+	if _, one, ok := strings.Cut(string(env), "/"); ok {
+		for i, d := range app.Domains {
+			if below, wild := strings.CutPrefix(d, "*."); wild {
+				app.Domains[i] = one + "." + below
+			}
+		}
 	}
 	return app, rep.err()
 }

@@ -121,6 +121,58 @@ func TestAppTakesTheFoldersName(t *testing.T) {
 	}
 }
 
+func TestTargetsOfBranches(t *testing.T) {
+	parse := func(environments string) *Manifest {
+		t.Helper()
+		m, err := Parse("tenfold.yaml", []byte("services: [api]\nenvironments: {"+environments+"}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	for _, c := range []struct {
+		environments, branch string
+		pull                 bool
+		want                 string
+	}{
+		{"", "main", false, "production"},
+		{"", "master", false, "production"},
+		{"", "topic", false, ""},
+		{"", "topic", true, "preview/* 72h0m0s"},
+		{"preview: false", "topic", true, ""},
+		{"preview: {keep: 24h, auth: false}", "topic", true, "preview/* 24h0m0s open"},
+		{"preview: {branch: feature/*}", "feature/a/b", false, "preview/* 72h0m0s"},
+		{"preview: {branch: feature/*}", "feature/a", true, ""},
+		{"preview: {branch: [feature/*, pull-requests]}", "x", true, "preview/* 72h0m0s"},
+		{"staging: {branch: main}, production: {branch: release/*}", "main", false, "staging"},
+		{"staging: {branch: main}, production: {branch: release/*}", "release/4", false, "production"},
+		{"staging: {branch: main}", "main", false, "staging"},
+		{"staging: {branch: '*'}", "main", false, "staging"},
+		{"staging: {branch: develop}", "main", false, "production"},
+		{"review: {branch: pull-requests}", "x", true, "review/* 72h0m0s"},
+		{"staging: {branch: 'a*b*c'}", "aXbYbZc", false, "staging"},
+		{"staging: {branch: 'a*b*c'}", "aXbYbZ", false, ""},
+	} {
+		got := ""
+		for _, x := range parse(c.environments).Targets(c.branch, c.pull) {
+			got += string(x.Env)
+			if x.Preview {
+				got += "/* " + x.Keep.String()
+			}
+			if x.Open {
+				got += " open"
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s, branch %s, pull request %t: %q, want %q", c.environments, c.branch, c.pull, got, c.want)
+		}
+	}
+	app, err := parse(`preview: {domain: "*.preview.example.com"}`).App("preview/fix-cart")
+	if err != nil || len(app.Domains) != 1 || app.Domains[0] != "fix-cart.preview.example.com" {
+		t.Errorf("%v %v", app.Domains, err)
+	}
+}
+
 // FuzzParse: no input panics; what parses gives the same App twice; what does not says where.
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{"testdata/bad.txtar", "testdata/good.txtar"} {

@@ -165,7 +165,12 @@ func walk(k key, path string, f func(string, key)) {
 		p := join(path, c.name)
 		f(p, c)
 		switch {
-		case c.name == "environments":
+		case c.name == "environments": // any key again, and some of its own
+			for _, own := range c.keys {
+				if _, again := k.find(own.name); !again && own.later == "" {
+					f(p+".*."+own.name, own)
+				}
+			}
 		case c.form == fNamed || c.form == fURLs:
 			walk(c, p+".*", f)
 		default:

@@ -145,7 +145,7 @@ func laterHint(path string, c key) string {
 	switch c.name {
 	case "image", "dockerfile":
 		hint += " or use path, build and command"
-	case "branch", "target", "keep", "auth":
+	case "target":
 		hint += "; deploy with tenfold up --env <name>"
 	case "functions":
 		hint += " or use a service with the same routes"
