@@ -115,6 +115,47 @@ func (c *Client) Purge(ctx context.Context, env Env, p Purge) (int, error) {
 	return v.Count, err
 }
 
+// GitConnect implements API.
+func (c *Client) GitConnect(ctx context.Context, r GitConnect) (GitConnected, error) {
+	return call[GitConnected](ctx, c, http.MethodPost, "/v1/git/connect", r)
+}
+
+// GitKeys implements API.
+func (c *Client) GitKeys(ctx context.Context) ([]GitKey, error) {
+	return call[[]GitKey](ctx, c, http.MethodGet, "/v1/git/keys", nil)
+}
+
+// AddGitKey implements API.
+func (c *Client) AddGitKey(ctx context.Context, name, line string) (GitKey, error) {
+	return call[GitKey](ctx, c, http.MethodPost, "/v1/git/keys", map[string]string{"name": name, "line": line})
+}
+
+// RemoveGitKey implements API.
+func (c *Client) RemoveGitKey(ctx context.Context, which string) error {
+	return do(ctx, c, http.MethodDelete, "/v1/git/keys?which="+url.QueryEscape(which), nil)
+}
+
+// Previews implements API.
+func (c *Client) Previews(ctx context.Context, app tenfold.AppName) ([]Preview, error) {
+	return call[[]Preview](ctx, c, http.MethodGet, "/v1/previews?app="+url.QueryEscape(string(app)), nil)
+}
+
+// RemovePreview implements API.
+func (c *Client) RemovePreview(ctx context.Context, app tenfold.AppName, name string) error {
+	return do(ctx, c, http.MethodPost, "/v1/previews/remove", named{app, name})
+}
+
+// ApprovePreview implements API.
+func (c *Client) ApprovePreview(ctx context.Context, app tenfold.AppName, name string) (Preview, error) {
+	return call[Preview](ctx, c, http.MethodPost, "/v1/previews/approve", named{app, name})
+}
+
+// named is a thing of an app, or of the only app that has one of the name.
+type named struct {
+	App  tenfold.AppName `json:"app,omitempty"`
+	Name string          `json:"name"`
+}
+
 // Explain implements API.
 func (c *Client) Explain(ctx context.Context, env Env, q Question) (Explanation, error) {
 	return call[Explanation](ctx, c, http.MethodPost, env.path()+"/explain", q)

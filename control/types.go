@@ -37,6 +37,18 @@ type API interface {
 	RemoveData(ctx context.Context, id tenfold.ID) error
 	Kept(ctx context.Context) ([]Kept, error)
 	Scale(ctx context.Context, env Env, service tenfold.Name, b tenfold.Bounds) error
+	// GitConnect has pushes and pull requests of a repository deployed.
+	GitConnect(ctx context.Context, r GitConnect) (GitConnected, error)
+	// GitKeys are who may push over SSH.
+	GitKeys(ctx context.Context) ([]GitKey, error)
+	AddGitKey(ctx context.Context, name, line string) (GitKey, error)
+	RemoveGitKey(ctx context.Context, which string) error
+	// Previews are those of an app, or of all.
+	Previews(ctx context.Context, app tenfold.AppName) ([]Preview, error)
+	// RemovePreview takes one away with its data, ApprovePreview has the waiting commit of a fork deployed.
+	// name is its environment, its branch or the number of its pull request.
+	RemovePreview(ctx context.Context, app tenfold.AppName, name string) error
+	ApprovePreview(ctx context.Context, app tenfold.AppName, name string) (Preview, error)
 	// Explain says what the front door would do with a request, and why, without sending it on.
 	Explain(ctx context.Context, env Env, q Question) (Explanation, error)
 	// Purge has the front door forget stored responses and returns how many.
@@ -61,6 +73,51 @@ type API interface {
 	Upgrade(ctx context.Context, binary string) error
 	// Shutdown ends the house: every app goes down in order, then daemon, door and keeper.
 	Shutdown(ctx context.Context) error
+}
+
+// GitConnect is an app's repository on a Git host.
+type GitConnect struct {
+	App tenfold.AppName `json:"app"`
+	URL string          `json:"url"`
+	// Kind is github, gitlab, gitea or bitbucket; "": by the host's name. API is where its API begins.
+	Kind string `json:"kind,omitempty"`
+	API  string `json:"api,omitempty"`
+	// Token names a secret of the app with which the repository is fetched and statuses are posted.
+	Token tenfold.Name `json:"token,omitempty"`
+	// Rotate makes a new secret for the webhook; else that of the same repository stays.
+	Rotate bool `json:"rotate,omitempty"`
+}
+
+// GitConnected is what the Git host has to be told.
+type GitConnected struct {
+	Kind    string `json:"kind"`
+	Webhook string `json:"webhook"`
+	Secret  string `json:"secret"`
+	Posts   bool   `json:"posts"` // statuses and comments are posted
+}
+
+// GitKey is a public key that may push over SSH.
+type GitKey struct {
+	Name        string    `json:"name"`
+	Fingerprint string    `json:"fingerprint"`
+	Added       time.Time `json:"added"`
+}
+
+// Preview is an environment that a branch or a pull request has for itself.
+type Preview struct {
+	Env
+	Branch   string    `json:"branch"`
+	Pull     int       `json:"pull,omitempty"`
+	Fork     bool      `json:"fork,omitempty"`
+	Commit   string    `json:"commit"`
+	Title    string    `json:"title,omitempty"`
+	Author   string    `json:"author,omitempty"`
+	State    string    `json:"state"` // deploying, serving, failed, waiting for approval
+	Reason   string    `json:"reason,omitempty"`
+	URL      string    `json:"url"`
+	Password string    `json:"password,omitempty"` // "": none is asked; the user's name is free
+	Created  time.Time `json:"created"`
+	Expires  time.Time `json:"expires,omitzero"`
 }
 
 // Question is a request that is not sent. URL is an address or a path of the app.
@@ -88,6 +145,8 @@ type House struct {
 	PID     int       `json:"pid"`
 	UID     int       `json:"uid"` // whom it runs as: another one may not be able to read the caller's files
 	Started time.Time `json:"started"`
+	// SSH is the address of the git remote over SSH; "": none.
+	SSH     string    `json:"ssh,omitempty"`
 	Data    string    `json:"data"`
 	Listen  []string  `json:"listen"` // addresses of the front door
 	Console string    `json:"console,omitempty"`

@@ -20,6 +20,7 @@ var _ control.API = (*house)(nil)
 // House implements control.API.
 func (h *house) House(ctx context.Context) (control.House, error) {
 	out := control.House{Version: h.version, PID: pid, UID: os.Getuid(), Started: h.started, Data: h.layout.Dir, Listen: []string{h.listen}, Console: h.console(), Apps: []control.Summary{}}
+	out.SSH, _ = h.ssh.Load().(string)
 	if h.settings.TLS != "" {
 		out.Listen = append(out.Listen, h.settings.TLS)
 		if r, err := h.edge.Report(ctx, true); err == nil {

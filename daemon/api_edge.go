@@ -92,7 +92,7 @@ var methodOK = regexp.MustCompile(`^[A-Z]{1,20}$`)
 
 // origins are all the schemes and hosts under which an app may have been asked.
 func (h *house) origins(app tenfold.App) []string {
-	hosts := append([]string{edge.Hosts(app.Name, app.Env), "localhost", "127.0.0.1"}, app.Domains...)
+	hosts := append([]string{edge.Host(app.Name, app.Env), "localhost", "127.0.0.1"}, app.Domains...)
 	if _, port, err := net.SplitHostPort(h.listen); err == nil {
 		for _, name := range slices.Clone(hosts) {
 			hosts = append(hosts, net.JoinHostPort(name, port))

@@ -40,6 +40,11 @@ type project struct {
 
 // Deploy implements control.API.
 func (h *house) Deploy(ctx context.Context, r control.DeployRequest) (control.Deployed, error) {
+	return h.deploy(ctx, r, false)
+}
+
+// deploy is Deploy; what a fork proposes gets nothing of the app's (distrust).
+func (h *house) deploy(ctx context.Context, r control.DeployRequest, fork bool) (control.Deployed, error) {
 	h.deploying.Lock()
 	defer h.deploying.Unlock()
 	p, err := readProject(r)
@@ -49,7 +54,12 @@ func (h *house) Deploy(ctx context.Context, r control.DeployRequest) (control.De
 	if err := h.ours(ctx, p.app, r.Dir); err != nil {
 		return control.Deployed{}, err
 	}
-	if err := h.settleSecrets(ctx, &p, r.Plan); err != nil {
+	owner := p.app.Name
+	if fork {
+		h.distrust(&p.app)
+		owner = forkSecrets(p.app.Name, p.app.Env)
+	}
+	if err := h.settleSecrets(ctx, &p, owner, r.Plan); err != nil {
 		return control.Deployed{}, err
 	}
 	if err := digest(ctx, &p.app); err != nil {
@@ -76,6 +86,12 @@ func (h *house) Deploy(ctx context.Context, r control.DeployRequest) (control.De
 	return h.commit(ctx, d, p.app, store.Revision{Dir: r.Dir, Manifest: p.text, Actor: r.Actor, Label: r.Label})
 }
 
+// sourcesOf is where the files of an origin lie.
+func (h *house) sourcesOf(origin string) string {
+	sum := sha256.Sum256([]byte(origin))
+	return filepath.Join(h.layout.Sources(), hex.EncodeToString(sum[:8]))
+}
+
 // Upload implements control.API. The folder of an origin keeps its name, by which an app without one
 // is called; its files are replaced whole.
 func (h *house) Upload(ctx context.Context, origin string, files io.Reader) (string, error) {
@@ -83,8 +99,7 @@ func (h *house) Upload(ctx context.Context, origin string, files io.Reader) (str
 	if !filepath.IsAbs(origin) || base == "/" {
 		return "", tenfold.Errorf(tenfold.CodeInvalid, "%q is not the absolute path of a project", origin)
 	}
-	sum := sha256.Sum256([]byte(origin))
-	room := filepath.Join(h.layout.Sources(), hex.EncodeToString(sum[:8]))
+	room := h.sourcesOf(origin)
 	if err := os.MkdirAll(room, 0o755); err != nil {
 		return "", fmt.Errorf("take sources: %w", err)
 	}
@@ -279,12 +294,12 @@ func (h *house) ours(ctx context.Context, app tenfold.App, dir string) error {
 
 // settleSecrets pins the version of each declared secret: the stored one, one that the project
 // offers, or one made now. What is missing stops the deploy before anything is built.
-func (h *house) settleSecrets(ctx context.Context, p *project, dry bool) error {
+func (h *house) settleSecrets(ctx context.Context, p *project, owner tenfold.AppName, dry bool) error {
 	var missing []string
 	versions := map[tenfold.Name]int64{}
 	for _, name := range slices.Sorted(maps.Keys(p.app.Secrets)) {
 		s := p.app.Secrets[name]
-		have, err := h.store.Secret(ctx, string(p.app.Name), string(name), 0)
+		have, err := h.store.Secret(ctx, string(owner), string(name), 0)
 		if errors.Is(err, store.ErrNotFound) {
 			err = nil // said below, with all that are missing
 		}
@@ -298,9 +313,9 @@ func (h *house) settleSecrets(ctx context.Context, p *project, dry bool) error {
 		case dry && (offered || s.Generate > 0):
 			s.Version = 1
 		case offered:
-			s.Version, err = h.SetSecret(ctx, p.app.Name, name, value)
+			s.Version, err = h.SetSecret(ctx, owner, name, value)
 		case s.Generate > 0:
-			s.Version, err = h.SetSecret(ctx, p.app.Name, name, secret.Generate(s.Generate))
+			s.Version, err = h.SetSecret(ctx, owner, name, secret.Generate(s.Generate))
 		default:
 			missing = append(missing, string(name))
 		}

@@ -7,13 +7,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tenfold"
 	"tenfold/control"
+	"tenfold/internal/gitserver"
 	"tenfold/internal/keeper"
+	"tenfold/internal/ledger"
 	"tenfold/internal/secret"
 	"tenfold/internal/store"
 	"tenfold/tier/cache"
@@ -44,6 +46,14 @@ type house struct {
 	edge     *edge.Edge
 	tiers    []tenfold.Tier // in floor order
 	owners   sync.Map       // tenfold.ID -> tenfold.Tier
+
+	git         *gitserver.Server
+	ssh         atomic.Value               // the address of git over SSH as bound, a string
+	connections *ledger.Ledger[connection] // by app
+	previews    *ledger.Ledger[preview]
+	jobs        *ledger.Ledger[gitJob]
+	jobsWake    chan struct{} // holds one
+	receivers   sync.Map      // tenfold.AppName -> *webhook.Receiver
 
 	wakeup    chan struct{} // of the loop; holds one
 	deploying sync.Mutex    // one revision is made at a time
@@ -133,11 +143,7 @@ func (h *house) urls(app tenfold.App) []string {
 	for _, d := range app.Domains {
 		out = append(out, scheme+d+at)
 	}
-	host := string(app.Name) + ".localhost"
-	if app.Env != "production" {
-		host = strings.ReplaceAll(string(app.Env), "/", "-") + "." + host
-	}
-	return append(out, scheme+host+at)
+	return append(out, scheme+edge.Host(app.Name, app.Env)+at)
 }
 
 // url is what a process of the app is told as APP_URL.

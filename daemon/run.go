@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"tenfold/internal/atomicfile"
 	"tenfold/internal/build"
 	"tenfold/internal/keeper"
+	"tenfold/internal/ledger"
 	"tenfold/internal/run"
 	"tenfold/internal/secret"
 	"tenfold/internal/store"
@@ -84,11 +86,13 @@ func Run(ctx context.Context, data, version string) error {
 	if err != nil {
 		return err
 	}
-	git, err := h.newGit(l, token)
-	if err != nil {
+	if h.git, err = h.newGit(l, token); err != nil {
 		return err
 	}
-	services = append(services, loop{h}, oldDoors{k, version}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(git, console.Handler(h))})
+	services = append(services, loop{h}, oldDoors{k, version}, gitJobs{h}, previewLife{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
+	if settings.SSH != "" {
+		services = append(services, sshRemote{h, settings.SSH})
+	}
 	if settings.Control != "" {
 		services = append(services, server{name: "control over TCP", network: "tcp", addr: settings.Control, handler: control.RequireToken(token, control.Handler(h, false))})
 	}
@@ -149,7 +153,7 @@ func (o oldDoors) Run(ctx context.Context, ready func()) error {
 func newHouse(ctx context.Context, l Layout, settings Settings, version string, k *keeper.Client, bound string) (*house, error) {
 	h := &house{
 		version: version, started: time.Now(), layout: l, settings: settings, log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		keeper: k, listen: bound, wakeup: make(chan struct{}, 1), apps: map[appKey]tenfold.App{},
+		keeper: k, listen: bound, wakeup: make(chan struct{}, 1), jobsWake: make(chan struct{}, 1), apps: map[appKey]tenfold.App{},
 	}
 	var err error
 	if h.key, err = secret.Load(l.Key()); err != nil {
@@ -157,6 +161,16 @@ func newHouse(ctx context.Context, l Layout, settings Settings, version string, 
 	}
 	if h.store, err = store.Open(ctx, l.Database()); err != nil {
 		return nil, err
+	}
+	git := l.Tier("git")
+	if h.connections, err = ledger.Open[connection](filepath.Join(git, "connections")); err != nil {
+		return nil, errors.Join(err, h.store.Close())
+	}
+	if h.previews, err = ledger.Open[preview](filepath.Join(git, "previews")); err != nil {
+		return nil, errors.Join(err, h.store.Close())
+	}
+	if h.jobs, err = ledger.Open[gitJob](filepath.Join(git, "jobs")); err != nil {
+		return nil, errors.Join(err, h.store.Close())
 	}
 	h.hub = newHub(h.store, h.log, h.wake)
 	if err := h.makeTiers(l, k); err != nil {
@@ -179,7 +193,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}
 	if h.edge, err = edge.New(edge.Config{
 		Dir: l.Tier("edge"), Control: l.Socket("door"), SiteDir: h.frontend.SiteDir, Emit: emit,
-		Resolve: h.resolve, Console: l.Socket("console"), ConsoleHosts: []string{consoleHost},
+		Resolve: h.resolve, Password: h.sitePassword, Console: l.Socket("console"), ConsoleHosts: []string{consoleHost},
 	}); err != nil {
 		return err
 	}

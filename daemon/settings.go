@@ -21,6 +21,8 @@ type Settings struct {
 	// certifies public names; empty: Let's Encrypt.
 	TLS  string `json:"tls,omitempty"`
 	ACME string `json:"acme,omitempty"`
+	// SSH is the address of the git remote over SSH; empty: over HTTP alone.
+	SSH string `json:"ssh,omitempty"`
 	// Control is a TCP address for the control API, behind the token; empty: unix socket only.
 	Control string `json:"control,omitempty"`
 }

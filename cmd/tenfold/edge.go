@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/url"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,34 +16,6 @@ import (
 func (c *cli) edgeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "edge", Short: "The front door: what it would do with a request, what its cache holds", Args: cobra.NoArgs}
 	cmd.AddCommand(c.purgeCommand(), c.explainCommand())
-	return cmd
-}
-
-func (c *cli) gitCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "git", Short: "Tenfold as a git remote: a push to main is a deploy", Args: cobra.NoArgs}
-	cmd.AddCommand(&cobra.Command{Use: "remote APP", Short: "The address to push an app to, its token included", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		api := c.client()
-		defer api.Close()
-		h, err := api.House(cmd.Context())
-		if err != nil {
-			return err
-		}
-		token, err := os.ReadFile(c.layout().Token())
-		if err != nil {
-			return tenfold.Errorf(tenfold.CodeDenied, "read the token: %w", err).WithHint("run this on the server, as the user that owns the data directory")
-		}
-		u, err := url.Parse(h.Console)
-		if err != nil {
-			return fmt.Errorf("read the console's address: %w", err)
-		}
-		u.User, u.Path = url.UserPassword("git", strings.TrimSpace(string(token))), "/git/"+args[0]+".git"
-		if c.json {
-			return c.encode(map[string]string{"url": u.String()})
-		}
-		fmt.Fprintln(c.err, "git remote add tenfold $(tenfold git remote "+args[0]+"); git push tenfold main")
-		fmt.Fprintln(c.out, u)
-		return nil
-	}})
 	return cmd
 }
 

@@ -24,18 +24,19 @@ import (
 )
 
 func (c *cli) upCommand() *cobra.Command {
-	var listen, secure, controlAddr, file string
+	var listen, secure, ssh, controlAddr, file string
 	var detach bool
 	cmd := &cobra.Command{
 		Use:   "up [DIR]",
 		Short: "Run the app of a folder: start the house if there is none, deploy, follow; Ctrl-C stops the app and keeps its data",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.up(cmd.Context(), dirOf(args), file, daemon.Settings{Listen: listen, TLS: secure, Control: controlAddr}, detach)
+			return c.up(cmd.Context(), dirOf(args), file, daemon.Settings{Listen: listen, TLS: secure, SSH: ssh, Control: controlAddr}, detach)
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "address of the front door (default "+daemon.DefaultListen+")")
 	cmd.Flags().StringVar(&secure, "tls", "", "address for TLS: certificates by ACME for public names, by an authority of the house for others (tenfold trust)")
+	cmd.Flags().StringVar(&ssh, "ssh", "", "address of the git remote over SSH, for the keys of tenfold git keys")
 	cmd.Flags().StringVar(&controlAddr, "control", "", "TCP address for the control API, behind the token of the data directory")
 	cmd.Flags().StringVarP(&file, "file", "f", "", "manifest, instead of tenfold.yaml")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "return when the app serves, and leave it running")
@@ -151,6 +152,10 @@ func (c *cli) house(ctx context.Context, want daemon.Settings) (*control.Client,
 			return nil, false, tenfold.Errorf(tenfold.CodeConflict, "the house of %s runs already, without TLS on %s", h.Data, want.TLS).
 				WithHint("end it first: tenfold down --house")
 		}
+		if want.SSH != "" && h.SSH != want.SSH {
+			return nil, false, tenfold.Errorf(tenfold.CodeConflict, "the house of %s runs already, without SSH on %s", h.Data, want.SSH).
+				WithHint("end it first: tenfold down --house")
+		}
 		return api, false, nil
 	}
 	if os.Getenv("TENFOLD_HOST") != "" {
@@ -167,6 +172,9 @@ func (c *cli) house(ctx context.Context, want daemon.Settings) (*control.Client,
 	}
 	if want.TLS != "" {
 		s.TLS = want.TLS
+	}
+	if want.SSH != "" {
+		s.SSH = want.SSH
 	}
 	if want.Control != "" {
 		s.Control = want.Control

@@ -6,6 +6,9 @@ package directory
 
 import "time"
 
+// HooksPath begins the paths that lead to the console's socket on every host: deliveries of Git hosts.
+const HooksPath = "/_tenfold/hooks/"
+
 // Snapshot is everything the door routes by. Version only grows; a door refuses an older one.
 type Snapshot struct {
 	Version uint64 `json:"version"`

@@ -428,7 +428,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if d.transport(w, r, host) {
 		return
 	}
-	if t.console[host] {
+	if t.console[host] || strings.HasPrefix(r.URL.Path, directory.HooksPath) {
 		d.console.ServeHTTP(w, r)
 		return
 	}

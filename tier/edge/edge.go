@@ -40,7 +40,9 @@ type Config struct {
 	SiteDir func(tenfold.ID) string
 	// Resolve gives the secrets that rules name. The door gets hashes of passwords, and public keys.
 	Resolve tenfold.Resolve
-	Emit    tenfold.Emit
+	// Password gives the hash that a whole environment is kept by; "": none. Nil: nowhere.
+	Password func(tenfold.AppName, tenfold.Environment) string
+	Emit     tenfold.Emit
 	// Console is the unix socket of the console, ConsoleHosts the names that lead there.
 	Console      string
 	ConsoleHosts []string
@@ -144,17 +146,21 @@ func (e *Edge) Run(ctx context.Context, ready func()) error {
 	return e.pursuit.Run(ctx, ready)
 }
 
-// Hosts are the names of an app's environment, without those of the user's own domain.
-func Hosts(app tenfold.AppName, env tenfold.Environment) string {
+// Host is the name of an app's environment, beside those of the user's own domain. Of one among many,
+// "preview/fix-cart", what follows the slash is enough.
+func Host(app tenfold.AppName, env tenfold.Environment) string {
 	h := string(app) + ".localhost"
-	if env != "production" {
-		h = strings.ReplaceAll(string(env), "/", "-") + "." + h
+	if env == "production" {
+		return h
 	}
-	return h
+	if _, one, ok := strings.Cut(string(env), "/"); ok {
+		env = tenfold.Environment(one)
+	}
+	return strings.ReplaceAll(string(env), "/", "-") + "." + h
 }
 
 func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, error) {
-	s := spec{Hosts: []string{Hosts(app.Name, app.Env)}, Frontends: map[string]string{}, Services: map[string]limits{}}
+	s := spec{Hosts: []string{Host(app.Name, app.Env)}, Frontends: map[string]string{}, Services: map[string]limits{}}
 	for i, d := range app.Domains {
 		if i == 0 {
 			s.Hosts = append(s.Hosts, strings.ToLower(d))
@@ -404,6 +410,9 @@ func (e *Edge) snapshot() directory.Snapshot {
 			continue
 		}
 		x.Hosts, x.Redirect, x.Routes, x.Rules, x.Default, x.Log = r.Live.Hosts, r.Live.Redirect, r.Live.Routes, r.Live.Rules, r.Default, r.Live.Log
+		if e.cfg.Password != nil {
+			x.Password = e.cfg.Password(r.ID.App, r.ID.Env)
+		}
 		x.HSTS, x.Errors, x.Geo = r.Live.HSTS, r.Live.Errors, r.Live.Geo
 		for _, t := range r.Live.Trust {
 			trust[t] = true

@@ -66,7 +66,7 @@ func readUsers(text string) (map[string]string, error) {
 			if strings.HasPrefix(password, "$") || strings.HasPrefix(password, "{") {
 				return nil, fmt.Errorf("line %d has a hash other than bcrypt: make it by htpasswd -B", n+1)
 			}
-			hash, err := hashPassword(password)
+			hash, err := HashPassword(password)
 			if err != nil {
 				return nil, fmt.Errorf("line %d: %w", n+1, err)
 			}
@@ -80,8 +80,8 @@ func readUsers(text string) (map[string]string, error) {
 	return users, nil
 }
 
-// hashPassword makes what the door compares with; of at most 72 bytes, which is all that bcrypt reads.
-func hashPassword(password string) (string, error) {
+// HashPassword makes what the door compares with, of at most 72 bytes, which is all that bcrypt reads.
+func HashPassword(password string) (string, error) {
 	h, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.DefaultCost)
 	return string(h), err
 }

@@ -137,7 +137,7 @@ func TestRequestHeadersAndCORS(t *testing.T) {
 }
 
 func TestPasswords(t *testing.T) {
-	hash, err := hashPassword("hashed")
+	hash, err := HashPassword("hashed")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestPasswords(t *testing.T) {
 
 func TestASiteBehindAPassword(t *testing.T) {
 	h := ruled(t, nil, nil, nil)
-	hash, _ := hashPassword("open sesame")
+	hash, _ := HashPassword("open sesame")
 	s := h.Edge.snapshot()
 	s.Version = 1 << 40
 	s.Sites[0].Password = hash
