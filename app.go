@@ -40,6 +40,11 @@ type Source struct {
 	Root    string `json:"root,omitempty"`
 	Context string `json:"context,omitempty"`
 	Path    string `json:"path"`
+	// Only names the files and folders of the context that the entry is made of ("packages/ui",
+	// "package-lock.json"), sorted; empty: all. Others of a monorepo may change without a new build.
+	// Also are copied beside them and not looked at: what a package manager wants to see.
+	Only []string `json:"only,omitempty"`
+	Also []string `json:"also,omitempty"`
 	// Digest is the SHA-256 of the context's files, set when the App was deployed.
 	Digest string `json:"digest,omitempty"`
 }
@@ -53,10 +58,20 @@ type Build struct {
 	Install Command `json:"install,omitzero"`
 	Command Command `json:"command,omitzero"`
 	Test    Command `json:"test,omitzero"`
-	// Output is the folder with a frontend's files, below the entry's path.
-	Output  string        `json:"output,omitempty"`
+	// Output is the folder with a frontend's files, below the entry's path. Assets are further ones,
+	// of a build that yields a server.
+	Output string  `json:"output,omitempty"`
+	Assets []Asset `json:"assets,omitempty"`
+	// Private is the folder with the server's half of such a build, below the entry's path.
+	Private string        `json:"private,omitempty"`
 	Size    int64         `json:"size,omitempty"`    // bytes of memory; 0: no limit
 	Timeout time.Duration `json:"timeout,omitempty"` // 0: 15 minutes
+}
+
+// Asset is a folder of a build whose files are released below a path of their own.
+type Asset struct {
+	From string `json:"from"` // below the entry's path; one that is not there has no files
+	To   string `json:"to"`   // "" for the root, "_next/static"
 }
 
 // Command is a shell line (run by sh -c) or an argument list, never both. Zero means none.
@@ -94,7 +109,12 @@ type Frontend struct {
 	// Fallback is the file for paths without one ("index.html" of a single-page app); "" means 404.
 	Fallback string        `json:"fallback,omitempty"`
 	Keep     time.Duration `json:"keep"`
-	Line     int           `json:"line,omitempty"` // in the manifest; for hints
+	// Server answers what has no file, from the same build: server-side rendering. It is a service by
+	// the frontend's name, without routes, sources and a build of its own; nil: files are all there is.
+	Server *Workload `json:"server,omitempty"`
+	// E2E runs against the new release before users get it.
+	E2E  Command `json:"e2e,omitzero"`
+	Line int     `json:"line,omitempty"` // in the manifest; for hints
 }
 
 // Workload is a service: tasks that run a command.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -110,7 +111,7 @@ func (h *house) Status(ctx context.Context, env control.Env) (control.Status, er
 		st.Label = rev.Label
 	}
 	st.Resources, st.Tasks = []control.Resource{}, []control.Task{}
-	for _, o := range observed {
+	for _, o := range joinServers(observed) {
 		if o.ID.Kind == tenfold.KindBuild || o.ID.Kind == tenfold.KindEdge {
 			continue
 		}
@@ -131,6 +132,37 @@ func (h *house) Status(ctx context.Context, env control.Env) (control.Status, er
 	}
 	st.Traffic = h.traffic(ctx, env)
 	return st, nil
+}
+
+// joinServers makes one of a frontend and its server, which bears the same name.
+func joinServers(observed []tenfold.Resource) []tenfold.Resource {
+	servers := map[tenfold.ID]tenfold.Resource{}
+	for _, o := range observed {
+		if o.ID.Kind == tenfold.KindService {
+			servers[o.ID] = o
+		}
+	}
+	var out []tenfold.Resource
+	for _, o := range observed {
+		id := o.ID
+		if id.Kind = tenfold.KindService; o.ID.Kind == tenfold.KindFrontend {
+			if s, ok := servers[id]; ok {
+				delete(servers, id)
+				if o.Note += ", " + s.Note; s.State != tenfold.StateReady {
+					o.State = s.State
+				}
+				o.Reason = cmp.Or(s.Reason, o.Reason)
+			}
+			out = append(out, o)
+		} else if o.ID.Kind != tenfold.KindService {
+			out = append(out, o)
+		}
+	}
+	for _, s := range servers {
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b tenfold.Resource) int { return a.ID.Compare(b.ID) })
+	return out
 }
 
 func kindOrder(k tenfold.Kind) int {
@@ -245,7 +277,7 @@ func (h *house) Scale(ctx context.Context, e control.Env, service tenfold.Name, 
 	if err != nil {
 		return err
 	}
-	if _, ok := app.Services[service]; !ok {
+	if _, ok := app.Services[service]; !ok && app.Frontends[service].Server == nil {
 		return tenfold.Errorf(tenfold.CodeNotFound, "%s has no service %s", e.App, service).WithHint("list them: tenfold ps --app %s", e.App)
 	}
 	if b.Min < 0 || b.Max < b.Min || b.Max > 1000 {

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"tenfold"
 	"tenfold/control"
 	"tenfold/internal/engines"
 	"tenfold/internal/store"
+	"tenfold/plan"
 )
 
 // Kept implements control.API. Data of an app that is down is kept too, but not left over: only what
@@ -110,11 +112,79 @@ func (h *house) Releases(_ context.Context, e control.Env, frontend tenfold.Name
 
 // SwitchRelease implements control.API.
 func (h *house) SwitchRelease(ctx context.Context, e control.Env, frontend tenfold.Name, id tenfold.ReleaseID) error {
-	to, err := h.frontend.Rollback(ctx, tenfold.ID{App: e.App, Env: e.Env, Kind: tenfold.KindFrontend, Name: frontend}, id)
+	if err := h.atRest(ctx, e); err != nil {
+		return err
+	}
+	fid := tenfold.ID{App: e.App, Env: e.Env, Kind: tenfold.KindFrontend, Name: frontend}
+	to, server, err := h.frontend.Earlier(fid, id)
 	if err != nil {
 		return err
 	}
+	if server != "" {
+		if err := h.bringBack(ctx, fid, server); err != nil {
+			return err
+		}
+	}
+	if to, err = h.frontend.Rollback(ctx, fid, to); err != nil {
+		return err
+	}
 	return h.audit(ctx, e.App, e.Env, "switch", "frontend "+string(frontend), "release "+string(to)+" asked for")
+}
+
+// atRest waits until nothing of an environment is on its way, a failed deploy that is taken back
+// included: it would undo what a person asks for now.
+func (h *house) atRest(ctx context.Context, e control.Env) error {
+	limited, cancel := context.WithTimeout(ctx, bringBackFor)
+	defer cancel()
+	for {
+		env, err := h.environment(limited, e)
+		if err != nil {
+			return err
+		}
+		desired, err := h.desired(limited, env)
+		if err != nil {
+			return err
+		}
+		all, err := h.observe(limited)
+		if err != nil {
+			return err
+		}
+		if out := plan.Judge(desired, ofEnv(all, env)); len(out.Late)+len(out.Left) == 0 {
+			return nil
+		}
+		select {
+		case <-limited.Done():
+			return tenfold.Errorf(tenfold.CodeConflict, "a deploy of %s is on its way: %w", e.App, limited.Err()).WithHint("wait for it, or see what it waits for: tenfold status --app %s", e.App)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// bringBackFor bounds how long the server of an earlier release may take to come up.
+const bringBackFor = 2 * time.Minute
+
+// bringBack has the server of an earlier release run beside the one that serves, and returns when it
+// is healthy: then both halves can be switched at once.
+func (h *house) bringBack(ctx context.Context, frontend tenfold.ID, build string) error {
+	if err := h.compute.RunBuild(frontend, build); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, bringBackFor)
+	defer cancel()
+	for {
+		ok, failed := h.compute.Serves(frontend, build)
+		switch {
+		case ok:
+			return nil
+		case failed != "":
+			return tenfold.Errorf(tenfold.CodeFailed, "the server of that release does not come up: %s", failed).WithHint("see what it says: tenfold logs %s --app %s", frontend.Name, frontend.App)
+		}
+		select {
+		case <-limited.Done():
+			return fmt.Errorf("wait for the server of that release: %w", limited.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // Environ implements control.API.

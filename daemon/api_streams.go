@@ -58,7 +58,7 @@ func (h *house) logFiles(ctx context.Context, q control.LogQuery) (map[string]st
 		add(n, h.compute.LogPaths(app.ID(tenfold.KindJob, n)))
 	}
 	for n := range app.Frontends {
-		add(n, h.frontend.LogPaths(app.ID(tenfold.KindBuild, n)))
+		add(n, append(h.frontend.LogPaths(app.ID(tenfold.KindBuild, n)), h.compute.LogPaths(app.ID(tenfold.KindService, n))...))
 	}
 	for n := range app.Databases {
 		add(n, []string{h.postgres.LogPath(app.ID(tenfold.KindDatabase, n))})

@@ -77,11 +77,15 @@ func (h *house) deploy(ctx context.Context, r control.DeployRequest, fork bool) 
 		d.Steps, err = h.dryRun(ctx, p.app)
 		return d, err
 	}
-	if _, err := h.want(ctx, p.app); err != nil {
+	desired, err := h.want(ctx, p.app)
+	if err != nil {
 		return d, tenfold.Errorf(tenfold.CodeInvalid, "%w", err)
 	}
 	if r.Label == "" {
 		r.Label = source.Label(ctx, r.Dir)
+	}
+	if err := h.sayUnchanged(ctx, desired); err != nil {
+		return d, err
 	}
 	return h.commit(ctx, d, p.app, store.Revision{Dir: r.Dir, Manifest: p.text, Actor: r.Actor, Label: r.Label})
 }
@@ -90,6 +94,24 @@ func (h *house) deploy(ctx context.Context, r control.DeployRequest, fork bool) 
 func (h *house) sourcesOf(origin string) string {
 	sum := sha256.Sum256([]byte(origin))
 	return filepath.Join(h.layout.Sources(), hex.EncodeToString(sum[:8]))
+}
+
+// sayUnchanged tells what a deploy builds nothing of: its sources and settings are those that serve.
+func (h *house) sayUnchanged(ctx context.Context, desired []tenfold.Resource) error {
+	observed, err := h.observe(ctx)
+	if err != nil {
+		return err
+	}
+	have := map[tenfold.ID]tenfold.Resource{}
+	for _, o := range observed {
+		have[o.ID] = o
+	}
+	for _, d := range desired {
+		if o := have[d.ID]; d.ID.Kind == tenfold.KindBuild && plan.Serves(d, o) {
+			h.hub.emit(tenfold.Event{ID: d.ID, Severity: tenfold.SeverityInfo, Text: "unchanged, not built again: " + o.Note})
+		}
+	}
+	return nil
 }
 
 // Upload implements control.API. The folder of an origin keeps its name, by which an app without one
@@ -259,10 +281,11 @@ func eachSource(app *tenfold.App, f func(*tenfold.Source)) {
 func digest(ctx context.Context, app *tenfold.App) (err error) {
 	seen := map[string]string{}
 	eachSource(app, func(s *tenfold.Source) {
-		if _, ok := seen[s.Context]; !ok && err == nil {
-			seen[s.Context], err = source.Digest(ctx, s.Root, s.Context)
+		key := strings.Join(append([]string{s.Context}, s.Only...), "\x00")
+		if _, ok := seen[key]; !ok && err == nil {
+			seen[key], err = source.Digest(ctx, s.Root, s.Context, s.Only...)
 		}
-		s.Digest = seen[s.Context]
+		s.Digest = seen[key]
 	})
 	if err != nil {
 		return tenfold.Errorf(tenfold.CodeInvalid, "read sources: %w", err)
@@ -338,6 +361,9 @@ func (h *house) settleSecrets(ctx context.Context, p *project, owner tenfold.App
 	}
 	for _, f := range p.app.Frontends {
 		pin(f.Bindings)
+		if f.Server != nil {
+			pin(f.Server.Bindings)
+		}
 	}
 	for _, s := range p.app.Services {
 		pin(s.Bindings)

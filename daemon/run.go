@@ -188,7 +188,10 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 		return err
 	}
 	builder := &build.Builder{Dir: l.Tier("build"), Units: k}
-	if h.frontend, err = frontend.New(frontend.Config{Dir: l.Tier("frontend"), Builder: builder, Resolve: h.resolve, Emit: emit}); err != nil {
+	if h.frontend, err = frontend.New(frontend.Config{Dir: l.Tier("frontend"), Builder: builder, Resolve: h.resolve, Emit: emit,
+		Serves: func(id tenfold.ID, key string) (bool, string) { return h.compute.Serves(id, key) },
+		Try:    h.try,
+	}); err != nil {
 		return err
 	}
 	if h.edge, err = edge.New(edge.Config{
@@ -199,12 +202,25 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}
 	if h.compute, err = compute.New(compute.Config{
 		Dir: l.Tier("compute"), Units: k, Builder: builder, Traffic: h.edge, Resolve: h.resolve, Emit: emit, URL: h.url,
-		KeepBuilds: h.frontend.BuildKeys,
+		KeepBuilds: h.frontend.BuildKeys, FrontendBuild: frontend.BuildKey, Released: h.frontend.Released,
 	}); err != nil {
 		return err
 	}
 	h.tiers = []tenfold.Tier{h.postgres, h.cache, h.edge, h.compute, h.frontend}
 	return nil
+}
+
+// try opens an address where the goal of an environment answers with a release of a frontend.
+func (h *house) try(ctx context.Context, frontend tenfold.ID, release string) (string, func(), error) {
+	e, err := h.environment(ctx, control.Env{App: frontend.App, Env: frontend.Env})
+	if err != nil {
+		return "", nil, err
+	}
+	app, err := h.app(ctx, e.App, e.Env, e.Goal)
+	if err != nil {
+		return "", nil, err
+	}
+	return h.edge.Candidate(ctx, app, frontend.Name, release)
 }
 
 // console is the address of the console.

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -211,6 +212,10 @@ func (b *builder) frontends() {
 			f.Fallback, _ = readPath(b.reporter, v.node, v.path)
 		}
 		f.Bindings, _ = b.uses(t, f.Env, tenfold.KindFrontend, n)
+		if f.E2E = b.command(t, "e2e"); f.E2E.Shell == Nothing {
+			f.E2E = tenfold.Command{}
+		}
+		f.Server = b.server(n, t, f.Env)
 		if b.app.Frontends == nil {
 			b.app.Frontends = map[tenfold.Name]tenfold.Frontend{}
 		}
@@ -258,23 +263,8 @@ func (b *builder) services() {
 	count := 0
 	b.each("services", func(tenfold.Name, *tree) { count++ })
 	b.each("services", func(n tenfold.Name, t *tree) {
-		w := tenfold.Workload{
-			Source: tenfold.Source{Path: b.path(t, "path")}, Build: b.build(t),
-			Command: b.command(t, "command"), Migrate: b.command(t, "migrate"), Env: b.env(t),
-			Health: b.health(t), Scale: b.scale(t), Drain: b.duration(t, "drain", 30*time.Second), Sticky: b.duration(t, "sticky", 0), Line: t.line(),
-		}
-		if w.Migrate.Shell == Nothing {
-			w.Migrate = tenfold.Command{}
-		}
-		size, timeout, logs, deploy := t.get("size"), t.get("timeout"), t.get("logs"), t.get("deploy")
-		w.Size.Memory = b.size(size, "memory", 0)
-		if f, ok := value(size, "cpu"); ok {
-			w.Size.CPU, _ = readCPU(b.reporter, f.node, f.path)
-		}
-		w.Timeout = tenfold.Timeout{Request: b.duration(timeout, "request", time.Minute), Idle: b.duration(timeout, "idle", 10*time.Minute)}
-		w.Logs = tenfold.Logs{Keep: b.duration(logs, "keep", 30*24*time.Hour), Max: b.size(logs, "max", 1<<30)}
-		b.strategy(deploy)
-		w.Deadline = b.duration(deploy, "deadline", 10*time.Minute)
+		w := b.workload(n, t)
+		w.Source, w.Build = tenfold.Source{Path: b.path(t, "path")}, b.build(t)
 		switch r, ok := value(t, "routes"); {
 		case ok:
 			w.Routes = b.claim("service "+string(n), r)
@@ -282,12 +272,56 @@ func (b *builder) services() {
 			w.Routes = []tenfold.Route{"/*"}
 			b.take("/*", "service "+string(n), t.place(), t.path)
 		}
-		w.Bindings, w.Uses = b.uses(t, w.Env, tenfold.KindService, n)
 		if b.app.Services == nil {
 			b.app.Services = map[tenfold.Name]tenfold.Workload{}
 		}
 		b.app.Services[n] = w
 	})
+}
+
+// workload reads what services and the servers of frontends have in common. t may be nil.
+func (b *builder) workload(n tenfold.Name, t *tree) tenfold.Workload {
+	w := tenfold.Workload{
+		Command: b.command(t, "command"), Migrate: b.command(t, "migrate"), Env: b.env(t),
+		Health: b.health(t), Scale: b.scale(n, t), Drain: b.duration(t, "drain", 30*time.Second), Sticky: b.duration(t, "sticky", 0),
+	}
+	if w.Migrate.Shell == Nothing {
+		w.Migrate = tenfold.Command{}
+	}
+	size, timeout, logs, deploy := t.get("size"), t.get("timeout"), t.get("logs"), t.get("deploy")
+	w.Size.Memory = b.size(size, "memory", 0)
+	if f, ok := value(size, "cpu"); ok {
+		w.Size.CPU, _ = readCPU(b.reporter, f.node, f.path)
+	}
+	w.Timeout = tenfold.Timeout{Request: b.duration(timeout, "request", time.Minute), Idle: b.duration(timeout, "idle", 10*time.Minute)}
+	w.Logs = tenfold.Logs{Keep: b.duration(logs, "keep", 30*24*time.Hour), Max: b.size(logs, "max", 1<<30)}
+	b.strategy(deploy)
+	w.Deadline = b.duration(deploy, "deadline", 10*time.Minute)
+	if t != nil {
+		w.Line = t.line()
+		w.Bindings, w.Uses = b.uses(t, w.Env, tenfold.KindService, n)
+	}
+	return w
+}
+
+// server reads a frontend's server. Without the key it has defaults, no command and no line: whether
+// there is one is for detection to say. The variables of the build are there when it runs, too.
+func (b *builder) server(n tenfold.Name, t *tree, build map[string]string) *tenfold.Workload {
+	s := t.get("server")
+	if s != nil && s.off {
+		return nil
+	}
+	w := b.workload(n, s)
+	for k, v := range build {
+		if _, own := w.Env[k]; own || slices.ContainsFunc(w.Bindings, func(x tenfold.Binding) bool { return x.Var == k }) {
+			continue
+		}
+		if w.Env == nil {
+			w.Env = map[string]string{}
+		}
+		w.Env[k] = v
+	}
+	return &w
 }
 
 // strategy accepts rolling, and tells the others of the language from words that do not exist.
@@ -327,7 +361,7 @@ func (b *builder) health(t *tree) tenfold.Health {
 // maxTasks bounds a count of tasks on one machine.
 const maxTasks = 1000
 
-func (b *builder) scale(t *tree) tenfold.Bounds {
+func (b *builder) scale(n tenfold.Name, t *tree) tenfold.Bounds {
 	s := t.get("scale")
 	out := tenfold.Bounds{Min: b.count(s, "min", 1, 0, maxTasks)}
 	out.Max = b.count(s, "max", max(out.Min, 1), 0, maxTasks)
@@ -335,7 +369,7 @@ func (b *builder) scale(t *tree) tenfold.Bounds {
 		b.reporter.at(s.place(), "write the smaller number first", "%s: min %d is above max %d", s.path, out.Min, out.Max)
 	}
 	if out.Min < out.Max {
-		b.reporter.warn(s.place(), "tenfold scale "+t.key.Value+"=2", "%s: %d-%d starts at %d; until autoscaling runs, tenfold scale moves it", s.path, out.Min, out.Max, max(1, out.Min))
+		b.reporter.warn(s.place(), "tenfold scale "+string(n)+"=2", "%s: %d-%d starts at %d; until autoscaling runs, tenfold scale moves it", s.path, out.Min, out.Max, max(1, out.Min))
 	}
 	if out.Min == 0 {
 		b.reporter.at(s.place(), "write scale: 1, or 1-"+itoa(max(2, out.Max)), "%s: this Tenfold does not run services that fall asleep yet", s.path)

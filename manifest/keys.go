@@ -1,5 +1,7 @@
 package manifest
 
+import "slices"
+
 // The vocabulary. Parser, schema (docs/tenfold.schema.json) and documentation (docs/manifest.md)
 // are made of this table or tested against it: a key that is not here does not exist.
 
@@ -139,8 +141,16 @@ func frontendKeys() []key {
 		{name: "uses", form: fUses, doc: "Secrets for the build only."},
 		{name: "fallback", form: fText, off: true, deflt: "index.html if it is a single-page app", doc: "File for paths without one; false: 404."},
 		{name: "keep", form: fDuration, deflt: "7d", doc: "How long earlier releases stay, for rollback and old hashed assets."},
-	}, later("browser tests before promotion", "e2e"), later("pinning of calls to a deployment", "pin"),
-		later("image resizing", "images"), later("server-side rendering within a frontend", "server"))
+		{name: "e2e", form: fCommand, off: true, deflt: "none", doc: "Runs against the new release, whose address is APP_URL, before anybody else gets it; failing stops the deploy."},
+		{name: "server", form: fMap, main: "command", off: true, deflt: "detected", doc: "Server-side rendering: what answers paths without a file, from the same build; false: files are all there is.", keys: serverKeys()},
+	}, later("pinning of calls to a deployment", "pin"), later("image resizing", "images"))
+}
+
+// serverKeys are those of a service that make sense where sources, build and routes are the frontend's.
+func serverKeys() []key {
+	return slices.DeleteFunc(serviceKeys(), func(k key) bool {
+		return slices.Contains([]string{"path", "runtime", "test", "build", "routes", "image"}, k.name)
+	})
 }
 
 func codeKeys() []key {

@@ -56,6 +56,8 @@ type Request struct {
 	ID string
 	// Root, Context and Path are where the sources lie, as in tenfold.Source; Digest is their content.
 	Root, Context, Path, Digest string
+	// Only and Also are what of the context is copied, as in tenfold.Source; both empty: all.
+	Only, Also []string
 	// Language and Version choose the runtime ("node", "22").
 	Language, Version string
 	// Install, Test and Command run in this order in the entry's folder; empty ones are skipped.
@@ -63,6 +65,9 @@ type Request struct {
 	// Env is what the commands get beside Builder.Env; Secret likewise, but kept out of records (its
 	// hash enters the key).
 	Env, Secret []string
+	// Pins tells the values of Secret apart without them ("shop/TOKEN@3"); with it the key is known
+	// before the values are. Empty: the values' hashes enter the key.
+	Pins []string
 	// Output is the folder with the result, below the entry's; "" for the entry's folder itself.
 	Output  string
 	Timeout time.Duration // of each command; 0: DefaultTimeout
@@ -106,6 +111,9 @@ func Key(r Request) string {
 	for i, s := range r.Secret {
 		sum := sha256.Sum256([]byte(s))
 		secrets[i] = hex.EncodeToString(sum[:])
+	}
+	if len(r.Pins) > 0 {
+		secrets = slices.Clone(r.Pins)
 	}
 	slices.Sort(secrets)
 	env := slices.Sorted(slices.Values(r.Env))
@@ -251,12 +259,16 @@ var ErrChanged = errors.New("the files changed since the deploy began")
 func (m *making) copy(ctx context.Context) error {
 	m.progress("copying the sources")
 	tree := filepath.Join(m.dir(m.result.Key), "tree")
-	if err := source.Copy(ctx, m.Root, m.Context, tree); err != nil {
+	both := slices.Clone(m.Only)
+	if len(both) > 0 {
+		both = append(both, m.Also...)
+	}
+	if err := source.Copy(ctx, m.Root, m.Context, tree, both...); err != nil {
 		return err
 	}
 	if m.Digest != "" {
 		// What is kept under a digest must have it: a file saved meanwhile would stay wrong for good.
-		got, err := source.Digest(ctx, m.Root, m.Context)
+		got, err := source.Digest(ctx, m.Root, m.Context, m.Only...)
 		if err != nil {
 			return err
 		}

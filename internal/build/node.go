@@ -30,6 +30,7 @@ var tools = map[string]MissingError{
 	"python": {"python3", "apt-get install python3 python3-venv, or tenfold doctor --fix"},
 	"ruby":   {"ruby", "apt-get install ruby-full, or tenfold doctor --fix"},
 	"php":    {"php", "apt-get install php-cli, or tenfold doctor --fix"},
+	"hugo":   {"hugo", "apt-get install hugo, or install it and start the daemon with it in PATH"},
 	"deno":   {"deno", "install deno, and start the daemon with it in PATH"},
 	"bun":    {"bun", "install bun, and start the daemon with it in PATH"},
 }

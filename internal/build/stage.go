@@ -77,6 +77,27 @@ func (m *making) stage(ctx context.Context, name string, argv []string, note fun
 	return nil
 }
 
+// Check runs one more command in the folder of a finished build, with the environment that the build's
+// own commands had: a test that needs what was built. Errors are those of Build.
+func (b *Builder) Check(ctx context.Context, key string, r Request, name string, argv []string) error {
+	done, err := b.Find(key)
+	if err != nil {
+		return err
+	}
+	r.ID += "/" + name // its units are not those of a build on its way
+	if err := b.clear(ctx, r.ID); err != nil {
+		return fmt.Errorf("check build %s: %w", key, err)
+	}
+	m := &making{Builder: b, Request: r, result: done}
+	if m.Timeout == 0 {
+		m.Timeout = DefaultTimeout
+	}
+	if err := m.prepare(ctx); err != nil {
+		return err
+	}
+	return m.stage(ctx, name, argv, nil)
+}
+
 // run holds one command as a unit until it ended, and forgets it.
 func (m *making) run(ctx context.Context, name string, argv, env []string, dir string) error {
 	u := keeper.Unit{
@@ -182,6 +203,8 @@ func hint(language string, e *StageError, exit *keeper.Exit) string {
 		return "the disk is full: make room, then deploy again"
 	case strings.Contains(out, "No module named venv") || strings.Contains(out, "ensurepip is not"):
 		return "apt-get install python3-venv"
+	case e.Stage == "e2e":
+		return "make the test pass against APP_URL, or leave it out with e2e: false"
 	case e.Stage == "test":
 		return "make the test pass, or leave it out with test: false"
 	}

@@ -13,6 +13,8 @@ const HooksPath = "/_tenfold/hooks/"
 type Snapshot struct {
 	Version uint64 `json:"version"`
 	Sites   []Site `json:"sites"`
+	// Candidates are tried out before users get them.
+	Candidates []Candidate `json:"candidates,omitempty"`
 	// Console is the unix socket that serves ConsoleHosts (the daemon's console).
 	Console      string   `json:"console,omitempty"`
 	ConsoleHosts []string `json:"consoleHosts,omitempty"`
@@ -125,6 +127,18 @@ type Limiting struct {
 type Frontend struct {
 	Dir      string `json:"dir"`
 	Fallback string `json:"fallback,omitempty"`
+	// Server is the service that answers what has no file: those of its endpoints whose Build is the
+	// release's Server, so that nobody gets the files of one release and the pages of another.
+	Server string `json:"server,omitempty"`
+}
+
+// Candidate is a site as it will be, on an address of its own: with a release of one of its frontends
+// that users do not have yet.
+type Candidate struct {
+	Addr     string `json:"addr"` // of the loopback interface
+	Site     Site   `json:"site"`
+	Frontend string `json:"frontend"`
+	Release  string `json:"release"`
 }
 
 // Service is a set of endpoints that answer alike.
@@ -147,6 +161,7 @@ type Endpoint struct {
 	ID       string `json:"id"`   // the task's
 	Addr     string `json:"addr"` // host:port
 	Draining bool   `json:"draining,omitempty"`
+	Build    string `json:"build,omitempty"` // of a frontend's server: what it runs
 }
 
 // Report is what the door says of itself, every second and at once when asked.

@@ -40,11 +40,14 @@ var ErrEmpty = errors.New("no files")
 // Site is the folder of one frontend's releases.
 type Site struct{ Dir string }
 
-// Meta is what the maker of a release notes with it; it does not enter the release's ID.
+// Meta is what the maker of a release notes with it; only Server enters the release's ID.
 type Meta struct {
 	Source string `json:"source,omitempty"` // digest of the sources
 	Build  string `json:"build,omitempty"`  // key of the build
 	Label  string `json:"label,omitempty"`  // for people
+	// Server is the key of the build whose server answers what has no file in this release; the same
+	// files with another server are another release. Empty: files are all there is.
+	Server string `json:"server,omitempty"`
 }
 
 // Release is an immutable frontend build.
@@ -86,10 +89,10 @@ func (s Site) Add(ctx context.Context, from string, meta Meta) (Release, error) 
 	if err := s.store(ctx, from, &r); err != nil {
 		return r, fmt.Errorf("add release: %w", err)
 	}
-	if len(r.Files) == 0 {
+	if len(r.Files) == 0 && meta.Server == "" {
 		return r, fmt.Errorf("add release: %w in %s", ErrEmpty, from)
 	}
-	r.ID = idOf(r.Files)
+	r.ID = idOf(r.Files, meta.Server)
 	if old, err := s.Open(r.ID); err == nil {
 		return *old, nil
 	}
@@ -99,11 +102,14 @@ func (s Site) Add(ctx context.Context, from string, meta Meta) (Release, error) 
 	return r, nil
 }
 
-// idOf hashes the index: paths and digests in order of path.
-func idOf(files map[string]File) string {
+// idOf hashes the index: paths and digests in order of path, then the server.
+func idOf(files map[string]File, server string) string {
 	h := sha256.New()
 	for _, p := range slices.Sorted(maps.Keys(files)) {
 		fmt.Fprintf(h, "%s\x00%s\n", p, files[p].Digest)
+	}
+	if server != "" {
+		fmt.Fprintf(h, "server\x00%s\n", server)
 	}
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
@@ -217,6 +223,9 @@ func (p *prefix) Write(b []byte) (int, error) {
 func (s Site) place(r Release) error {
 	tmp := filepath.Join(s.releases(), ".new-"+rand.Text())
 	defer os.RemoveAll(tmp)
+	if err := os.MkdirAll(filepath.Join(tmp, "files"), 0o755); err != nil {
+		return err
+	}
 	for name, f := range r.Files {
 		to := filepath.Join(tmp, "files", filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {

@@ -35,12 +35,15 @@ type file struct {
 // Digest is the SHA-256, in hexadecimal, over path, executable bit, link target and content of every
 // file of context, a folder below root ("." for all of it). It does not depend on where root lies,
 // on times or on owners.
-func Digest(ctx context.Context, root, context string) (string, error) {
+//
+// With only, slash paths below context, it is about those files and folders alone.
+func Digest(ctx context.Context, root, context string, only ...string) (string, error) {
 	dir := filepath.Join(root, context)
 	files, err := list(ctx, root, dir)
 	if err != nil {
 		return "", fmt.Errorf("digest %s: %w", dir, err)
 	}
+	files = among(files, only)
 	sums := make([][sha256.Size]byte, len(files))
 	err = each(ctx, len(files), func(i int) error {
 		f := files[i]
@@ -60,6 +63,16 @@ func Digest(ctx context.Context, root, context string) (string, error) {
 		entry(h, f, sums[i])
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// among keeps the files that only names or that lie in a folder it names; without only, all.
+func among(files []file, only []string) []file {
+	if len(only) == 0 {
+		return files
+	}
+	return slices.DeleteFunc(files, func(f file) bool {
+		return !slices.ContainsFunc(only, func(o string) bool { return f.path == o || strings.HasPrefix(f.path, o+"/") })
+	})
 }
 
 // entry is one line of the digest; the zero byte ends a path because no path holds one.
@@ -90,12 +103,14 @@ func sum(path string) (s [sha256.Size]byte, err error) {
 
 // Copy writes the same files that Digest reads below dst, which must not exist or be empty. Modes are
 // 0644, or 0755 for what is executable.
-func Copy(ctx context.Context, root, context, dst string) error {
+// With only, those files and folders alone.
+func Copy(ctx context.Context, root, context, dst string, only ...string) error {
 	dir := filepath.Join(root, context)
 	files, err := list(ctx, root, dir)
 	if err != nil {
 		return fmt.Errorf("copy %s: %w", dir, err)
 	}
+	files = among(files, only)
 	if err := os.MkdirAll(dst, 0o755); err != nil {
 		return fmt.Errorf("copy %s: %w", dir, err)
 	}

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"tenfold"
 )
 
 // found is what a folder's files tell of one entry.
@@ -19,13 +21,18 @@ type found struct {
 	command   string
 	test      string
 	output    string
-	fallback  string
-	migrate   string
-	origin    string // of migrate
-	database  string // where a need of PostgreSQL was seen, "" for none
-	cache     string // where a need of Redis was seen
-	queue     string // a job queue that lives in Redis
-	warnings  []string
+	// server starts what renders pages, of a frontend whose build yields a server; assets are where the
+	// files of such a build lie, private where its server's code does.
+	server   string
+	assets   []tenfold.Asset
+	private  string
+	fallback string
+	migrate  string
+	origin   string // of migrate
+	database string // where a need of PostgreSQL was seen, "" for none
+	cache    string // where a need of Redis was seen
+	queue    string // a job queue that lives in Redis
+	warnings []string
 }
 
 // detect reads one folder; false means that no known marker is there.
@@ -35,6 +42,8 @@ func (p project) detect(dir, name string) (found, bool) {
 	switch {
 	case p.has(path.Join(dir, "deno.json")) || p.has(path.Join(dir, "deno.jsonc")):
 		ok = p.deno(&f)
+	case p.hugo(&f):
+		ok = true
 	case p.has(path.Join(dir, "package.json")):
 		ok = p.nodejs(&f)
 	case p.has(path.Join(dir, "go.mod")) || p.goMain(dir):
@@ -77,7 +86,9 @@ func (p project) procfile(f *found) {
 			l[1] = `PATH="$PWD/.venv/bin:$PATH" ` + l[1]
 		}
 		switch {
-		case f.frontend:
+		case f.frontend && f.server == "":
+		case l[0] == "web" && f.frontend:
+			f.server = l[1]
 		case l[0] == "web":
 			f.command = l[1]
 		case l[0] == "release":
@@ -90,7 +101,7 @@ func (p project) procfile(f *found) {
 
 // migrations looks for the tools that change a database's schema. The first wins.
 func (p project) migrations(f *found) {
-	if f.frontend || f.migrate != "" {
+	if f.frontend && f.server == "" || f.migrate != "" {
 		return
 	}
 	d := f.dir
@@ -156,7 +167,7 @@ func (p project) nodejs(f *found) bool {
 			break
 		}
 	}
-	if server == "" && p.renders(f, j) {
+	if (server == "" || j.any(renderers...) != "") && p.renders(f, j, run) {
 		return true
 	}
 	f.framework = strings.TrimPrefix(strings.TrimSuffix(server, "/core"), "@")
@@ -246,78 +257,10 @@ func (p project) nodeNeeds(f *found, j packageJSON, file string) {
 
 var prismaProvider = regexp.MustCompile(`(?s)datasource\s+\w+\s*\{[^}]*?provider\s*=\s*"(\w+)"`)
 
-// renders recognises frameworks that make pages; false means: no such framework.
-func (p project) renders(f *found, j packageJSON) bool {
-	site := func(name, output, fallback string) bool {
-		f.framework, f.frontend, f.output, f.fallback = name, true, output, fallback
-		return true
-	}
-	serve := func(name, command string) bool {
-		f.framework, f.command = name, command
-		return true
-	}
-	build := j.Scripts["build"]
-	config := func(names ...string) string { return p.text(p.first(f.dir, names...)) }
-	switch {
-	case j.has("next"):
-		c := config("next.config.js", "next.config.mjs", "next.config.ts")
-		if nextExport.MatchString(c) || strings.Contains(build, "next export") {
-			return site("next", "out", "")
-		}
-		return serve("next", "npx next start -H 127.0.0.1 -p $PORT")
-	case j.has("nuxt"):
-		if strings.Contains(build, "generate") {
-			return site("nuxt", ".output/public", "")
-		}
-		return serve("nuxt", "HOST=127.0.0.1 node .output/server/index.mjs")
-	case j.has("astro"):
-		if j.has("@astrojs/node") {
-			return serve("astro", "HOST=127.0.0.1 node dist/server/entry.mjs")
-		}
-		return site("astro", "dist", "")
-	case j.has("@sveltejs/kit"):
-		switch {
-		case j.has("@sveltejs/adapter-static"):
-			fallback := ""
-			if m := svelteFallback.FindStringSubmatch(config("svelte.config.js", "svelte.config.ts")); m != nil {
-				fallback = m[1]
-			}
-			return site("sveltekit", "build", fallback)
-		case !j.has("@sveltejs/adapter-node"):
-			f.warnings = append(f.warnings, path.Join(f.dir, "svelte.config.js")+": use @sveltejs/adapter-node (a server) or @sveltejs/adapter-static (files)")
-		}
-		return serve("sveltekit", "HOST=127.0.0.1 node build")
-	case j.any("@remix-run/serve", "@react-router/serve") != "":
-		return serve("remix", "HOST=127.0.0.1 npm start")
-	case j.has("react-scripts"):
-		return site("create-react-app", "build", "index.html")
-	case j.has("@angular/core"):
-		return site("angular", "dist/"+strings.TrimPrefix(j.Name, "@")+"/browser", "index.html")
-	case j.has("gatsby"):
-		return site("gatsby", "public", "")
-	case j.has("@11ty/eleventy"):
-		return site("eleventy", "_site", "")
-	case j.has("@vue/cli-service"):
-		return site("vue-cli", "dist", "index.html")
-	case j.has("vite"):
-		output := "dist"
-		if m := viteOut.FindStringSubmatch(config(viteConfigs...)); m != nil && !strings.Contains(m[1], "..") {
-			output = path.Clean(m[1])
-		}
-		return site("vite", output, "index.html")
-	case j.has("parcel"):
-		return site("parcel", "dist", "index.html")
-	}
-	return false
-}
-
 var (
-	viteConfigs    = []string{"vite.config.ts", "vite.config.js", "vite.config.mjs", "vite.config.mts"}
-	nextExport     = regexp.MustCompile(`output\s*:\s*['"]export['"]`)
-	svelteFallback = regexp.MustCompile(`fallback\s*:\s*['"]([\w.-]+)['"]`)
-	viteOut        = regexp.MustCompile(`outDir\s*:\s*['"]([\w./-]+)['"]`)
-	viteProxy      = regexp.MustCompile(`(?s)proxy\s*:\s*\{(.*)`)
-	proxyKey       = regexp.MustCompile(`['"]\^?(/[\w/.-]*)['"]\s*:\s*[{'"]`)
+	viteConfigs = []string{"vite.config.ts", "vite.config.js", "vite.config.mjs", "vite.config.mts"}
+	viteProxy   = regexp.MustCompile(`(?s)proxy\s*:\s*\{(.*)`)
+	proxyKey    = regexp.MustCompile(`['"]\^?(/[\w/.-]*)['"]\s*:\s*[{'"]`)
 )
 
 // proxied are the routes that a development server hands to the service, with their origin.

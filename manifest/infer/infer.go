@@ -59,7 +59,7 @@ func Infer(fsys fs.FS, folder string) (*Draft, error) {
 	d.route()
 	for _, e := range slices.Concat(d.frontends, d.services) {
 		d.out.Warnings = append(d.out.Warnings, e.warnings...)
-		if !e.frontend {
+		if !e.frontend || e.server != "" {
 			d.variables(e)
 		}
 	}
@@ -231,7 +231,7 @@ func (d *draft) sites() {
 	if len(d.frontends) == 0 {
 		return
 	}
-	if e := d.frontends[0]; len(d.frontends) == 1 {
+	if e := d.frontends[0]; len(d.frontends) == 1 && len(d.serverKeys(e)) == 0 {
 		text := "frontends: [" + e.name + "]"
 		if e.dir != e.name {
 			text = "frontends: {" + e.name + ": {path: " + quote(e.dir) + "}}"
@@ -241,7 +241,17 @@ func (d *draft) sites() {
 	}
 	d.line("frontends:", "")
 	for _, e := range d.frontends {
-		d.line("  "+e.name+": {path: "+quote(e.dir)+", routes: ["+e.routes+"]}", d.origin(e))
+		keys := d.serverKeys(e)
+		if len(keys) == 0 {
+			d.line("  "+e.name+": {path: "+quote(e.dir)+", routes: ["+e.routes+"]}", d.origin(e))
+			continue
+		}
+		d.line("  "+e.name+":", "")
+		d.line("    path: "+quote(e.dir), d.origin(e))
+		if e.routes != "" {
+			d.line("    routes: ["+e.routes+"]", e.routesFrom)
+		}
+		d.line("    server: {"+strings.Join(keys, ", ")+"}", e.found.origin)
 	}
 }
 
@@ -249,6 +259,9 @@ func (d *draft) origin(e *entry) string {
 	o := Origin{tenfold.Name(e.name), describe(e.framework, e.command, strings.TrimSpace(e.language+" "+e.version)), e.dir}
 	if e.frontend {
 		o.What = describe(e.framework, e.build, e.output)
+		if e.server != "" {
+			o.What = describe(e.framework, e.build, "server: "+e.server)
+		}
 	}
 	if e.dir == "." {
 		o.From = ""
@@ -269,27 +282,53 @@ func (d *draft) service(e *entry) {
 	if e.migrate != "" {
 		d.line("    migrate: "+quote(e.migrate), e.found.origin)
 	}
-	var uses []string
+	if uses := e.uses(); len(uses) > 0 {
+		d.line("    uses: ["+strings.Join(uses, ", ")+"]", "")
+	}
+}
+
+// serverKeys is what must be said of the server of a frontend.
+func (d *draft) serverKeys(e *entry) (keys []string) {
+	if e.server == "" {
+		return nil
+	}
+	if e.migrate != "" {
+		keys = append(keys, "migrate: "+quoteInline(e.migrate))
+	}
+	if uses := e.uses(); len(uses) > 0 {
+		keys = append(keys, "uses: ["+strings.Join(uses, ", ")+"]")
+	}
+	return keys
+}
+
+// quoteInline is quote for a text within braces, where a comma ends it.
+func quoteInline(s string) string {
+	if strings.Contains(s, ",") && s == quote(s) {
+		return "'" + s + "'"
+	}
+	return quote(s)
+}
+
+func (e *entry) uses() (uses []string) {
 	if e.database != "" {
 		uses = append(uses, "db")
 	}
 	if e.cache != "" {
 		uses = append(uses, "cache")
 	}
-	if uses = append(uses, e.secrets...); len(uses) > 0 {
-		d.line("    uses: ["+strings.Join(uses, ", ")+"]", "")
-	}
+	return append(uses, e.secrets...)
 }
 
 func (d *draft) stores() {
-	for _, e := range d.services {
+	all := slices.Concat(d.services, slices.DeleteFunc(slices.Clone(d.frontends), func(e *entry) bool { return e.server == "" }))
+	for _, e := range all {
 		if e.database != "" {
 			d.line("databases: [db]", e.database)
 			break
 		}
 	}
 	cache, queue := "", ""
-	for _, e := range d.services {
+	for _, e := range all {
 		if cache == "" {
 			cache = e.cache
 		}

@@ -45,11 +45,8 @@ func Resolve(fsys fs.FS, app *tenfold.App) ([]Origin, error) {
 		if f.Build.Test.IsZero() && found.test != "" {
 			f.Build.Test.Shell = found.test
 		}
-		if f.Build.Output == "" {
-			f.Build.Output = found.output
-		}
-		if f.Build.Output == "" {
-			return nil, unknown("frontends", name, f.Line, "the folder with the built files is not known", "build: {output: dist}")
+		if err := resolveServer(name, &f, found); err != nil {
+			return nil, err
 		}
 		switch f.Fallback {
 		case "":
@@ -59,7 +56,11 @@ func Resolve(fsys fs.FS, app *tenfold.App) ([]Origin, error) {
 		}
 		clearNothing(&f.Build)
 		app.Frontends[name] = f
-		out = append(out, Origin{name, describe(found.framework, f.Build.Command.String(), f.Build.Output), f.Source.Path})
+		what := f.Build.Output
+		if f.Server != nil {
+			what = "server: " + f.Server.Command.String()
+		}
+		out = append(out, Origin{name, describe(found.framework, f.Build.Command.String(), what), f.Source.Path})
 	}
 	for _, name := range slices.Sorted(maps.Keys(app.Services)) {
 		s := app.Services[name]
@@ -78,6 +79,33 @@ func Resolve(fsys fs.FS, app *tenfold.App) ([]Origin, error) {
 		out = append(out, Origin{name, describe(found.framework, s.Command.String(), strings.TrimSpace(s.Build.Language+" "+s.Build.Version)), s.Source.Path})
 	}
 	return out, nil
+}
+
+// resolveServer settles whether a frontend has a server, and where the files of its build lie.
+func resolveServer(name tenfold.Name, f *tenfold.Frontend, found found) error {
+	if s := f.Server; s != nil && s.Command.IsZero() {
+		switch {
+		case found.server != "":
+			s.Command.Shell = found.server
+		case s.Line > 0:
+			return unknown("frontends", name, s.Line, "how the server of "+f.Source.Path+" is started is not known", "server: node server.js")
+		default:
+			f.Server = nil
+		}
+	}
+	if f.Server != nil {
+		f.Build.Private = found.private
+		if f.Build.Output == "" {
+			f.Build.Assets = found.assets
+		}
+	}
+	if f.Build.Output == "" && len(f.Build.Assets) == 0 {
+		f.Build.Output = found.output
+	}
+	if f.Build.Output == "" && len(f.Build.Assets) == 0 {
+		return unknown("frontends", name, f.Line, "the folder with the built files is not known", "build: {output: dist}")
+	}
+	return nil
 }
 
 // resolve does what frontends and services share.

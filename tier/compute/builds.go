@@ -217,7 +217,7 @@ func (c *Compute) PruneBuilds(keep map[string]bool) error {
 			it.mu.Unlock()
 		case *service:
 			rec := it.snapshot()
-			for _, v := range []*version{rec.Goal, rec.Serving} {
+			for _, v := range []*version{rec.Goal, rec.Serving, rec.Before} {
 				if v != nil {
 					all[v.Spec.Build] = true
 				}

@@ -49,6 +49,10 @@ type Config struct {
 	Emit    tenfold.Emit
 	// KeepBuilds names builds of a shared Builder that others need; nil: none.
 	KeepBuilds func() map[string]bool
+	// FrontendBuild is the key of a frontend's build, and Released that of the one whose release users
+	// get now ("" for none): what a frontend's server runs from. nil: no frontend has a server.
+	FrontendBuild func(tenfold.App, tenfold.Name) string
+	Released      func(frontend tenfold.ID) string
 	// URL is what processes are told as APP_URL; nil: nothing.
 	URL func(tenfold.AppName, tenfold.Environment) string
 	// BaseEnv is what every process gets: PATH, HOME, LANG, TMPDIR. Empty: those of this process.

@@ -48,9 +48,11 @@ type task struct {
 
 // record is the durable state of a service: where a daemon that died goes on.
 type record struct {
-	ID          tenfold.ID           `json:"id"`
-	Goal        *version             `json:"goal,omitempty"` // nil: nothing should run
-	Serving     *version             `json:"serving,omitempty"`
+	ID      tenfold.ID `json:"id"`
+	Goal    *version   `json:"goal,omitempty"` // nil: nothing should run
+	Serving *version   `json:"serving,omitempty"`
+	// Before is, of a frontend's server, the version that users have until the frontend is switched.
+	Before      *version             `json:"before,omitempty"`
 	Deploy      *deployment          `json:"deploy,omitempty"`
 	Tasks       []task               `json:"tasks,omitempty"`
 	LastTask    int                  `json:"lastTask"` // numbers are never used again
@@ -78,6 +80,7 @@ type seen struct {
 	Busy     map[int]bool     // being stopped right now
 	Wrong    map[int]bool     // listens on another port than its own
 	Clash    map[int]bool     // ended because its port was taken
+	Released string           // of a frontend's server: the build whose release users have
 	InFlight map[int]int      // of draining tasks whose draining the door knows; absent: unknown
 }
 
@@ -123,6 +126,7 @@ func next(r record, w seen, now time.Time) (record, []effect) {
 	if p.r.Deploy != nil {
 		p.deploy()
 	}
+	p.handOver()
 	if p.r.Serving != nil {
 		p.keepCount()
 	}
@@ -158,7 +162,7 @@ func (p *planner) retire(t *task) {
 func (p *planner) goal() {
 	r := &p.r
 	if r.Goal == nil {
-		r.Deploy, r.Serving = nil, nil
+		r.Deploy, r.Serving, r.Before = nil, nil, nil
 		for i := range r.Tasks {
 			p.retire(&r.Tasks[i])
 		}
@@ -251,7 +255,7 @@ func (p *planner) living(t *task, u unitSeen, exists, ended bool) {
 		t.Port = 0
 		t.Restarts++
 		p.do(doStart, t.N, "")
-	case ended && p.isNew(*t):
+	case ended && p.isNew(*t) && t.Phase == starting:
 		// deploy judges it
 	case ended:
 		p.crashed(t)
@@ -306,6 +310,9 @@ func (p *planner) deploy() {
 	}
 	healthy, waiting := 0, 0
 	for _, t := range p.r.Tasks {
+		if p.isNew(t) && t.Phase == serving && !t.Down {
+			healthy++ // users have them still: back to the version before
+		}
 		if !p.isNew(t) || t.Phase != starting {
 			continue
 		}
@@ -355,9 +362,12 @@ func (p *planner) add(version string) {
 // switchOver gives users the new version: one new record, published whole.
 func (p *planner) switchOver() {
 	d := p.r.Deploy
+	p.r.Before = p.outgoing(d.To)
 	for i := range p.r.Tasks {
 		t := &p.r.Tasks[i]
 		switch {
+		case p.r.Before != nil && t.Version == p.r.Before.Version:
+			// until handOver
 		case t.Version != d.To.Version:
 			p.retire(t)
 		case t.Phase == starting && t.Healthy:
@@ -367,6 +377,34 @@ func (p *planner) switchOver() {
 	to := d.To
 	p.r.Serving, p.r.Deploy, p.r.Failed, p.r.Reason, p.r.Hint = &to, nil, "", "", ""
 	p.do(saySwitch, 0, "")
+}
+
+// outgoing is the version that users of a frontend's server have until its release is switched; nil
+// when they have to's at once.
+func (p *planner) outgoing(to version) *version {
+	if !to.Spec.Paired || p.w.Released == "" || p.w.Released == to.Spec.Build {
+		return nil
+	}
+	for _, v := range []*version{p.r.Serving, p.r.Before} {
+		if v != nil && v.Version != to.Version && v.Spec.Build == p.w.Released {
+			return v
+		}
+	}
+	return nil
+}
+
+// handOver retires the outgoing version once users have the release of the serving one.
+func (p *planner) handOver() {
+	b := p.r.Before
+	if b == nil || p.r.Serving == nil || p.w.Released == "" || p.w.Released == b.Spec.Build && p.w.Released != p.r.Serving.Spec.Build {
+		return
+	}
+	for i := range p.r.Tasks {
+		if t := &p.r.Tasks[i]; t.Version == b.Version && t.Version != p.r.Serving.Version {
+			p.retire(t)
+		}
+	}
+	p.r.Before = nil
 }
 
 // keepCount holds the number of tasks of the serving version at what is wanted.

@@ -21,7 +21,9 @@ type world struct {
 	migrate *unitSeen
 	rnd     *rand.Rand
 	crashes bool
-	log     []string
+	// released is, of a frontend's server, the build whose release users have.
+	released string
+	log      []string
 }
 
 func newWorld(seed uint64) *world {
@@ -41,7 +43,7 @@ func (w *world) goal(v string, count int, migrate bool) {
 }
 
 func (w *world) see() seen {
-	s := seen{Units: maps.Clone(w.units), Healthy: map[int]bool{}, InFlight: map[int]int{}, Wrong: map[int]bool{}, Migrate: w.migrate}
+	s := seen{Released: w.released, Units: maps.Clone(w.units), Healthy: map[int]bool{}, InFlight: map[int]int{}, Wrong: map[int]bool{}, Migrate: w.migrate}
 	for n, at := range w.up {
 		s.Healthy[n] = w.units[n].Phase == keeper.Running && !w.now.Before(at)
 	}

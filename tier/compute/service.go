@@ -207,6 +207,9 @@ func (s *service) settled(r record) bool {
 	if r.Deploy != nil || r.Goal == nil && len(r.Tasks) > 0 {
 		return false
 	}
+	if r.Before != nil {
+		return false
+	}
 	return !slices.ContainsFunc(r.Tasks, func(t task) bool { return t.Phase != serving || t.Down })
 }
 
@@ -234,6 +237,9 @@ func (s *service) see(ctx context.Context, r record, units []keeper.Status, now 
 	}
 	if w.Migrate, err = s.migration(ctx, r); err != nil {
 		return w, err
+	}
+	if r.Goal != nil && r.Goal.Spec.Paired && s.c.cfg.Released != nil {
+		w.Released = s.c.cfg.Released(tenfold.ID{App: s.id.App, Env: s.id.Env, Kind: tenfold.KindFrontend, Name: s.id.Name})
 	}
 	s.lookAtPorts(r, full, now)
 	w.Wrong = s.wrong
@@ -287,7 +293,7 @@ func versionOf(r record, t task) (version, bool) {
 	if r.Deploy != nil && r.Deploy.To.Version == t.Version {
 		return r.Deploy.To, true
 	}
-	for _, v := range []*version{r.Serving, r.Goal} {
+	for _, v := range []*version{r.Serving, r.Before, r.Goal} {
 		if v != nil && v.Version == t.Version {
 			return *v, true
 		}

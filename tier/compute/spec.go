@@ -27,7 +27,7 @@ func (s buildSpec) request(id tenfold.ID) build.Request {
 		Root: s.Source.Root, Context: s.Source.Context, Path: s.Source.Path, Digest: s.Source.Digest,
 		Language: s.Build.Language, Version: s.Build.Version,
 		Install: s.Build.Install.Argv(), Test: s.Build.Test.Argv(), Command: s.Build.Command.Argv(),
-		Env: pairs(s.Env), Timeout: s.Build.Timeout, Memory: s.Build.Size,
+		Only: s.Source.Only, Also: s.Source.Also, Env: pairs(s.Env), Timeout: s.Build.Timeout, Memory: s.Build.Size,
 	}
 }
 
@@ -45,7 +45,10 @@ type serviceSpec struct {
 	Scale    tenfold.Bounds    `json:"scale"`
 	Deadline time.Duration     `json:"deadline"`
 	Drain    time.Duration     `json:"drain"`
-	Line     int               `json:"line,omitempty"`
+	// Paired says that this is the server of a frontend: users have it when the frontend's release is
+	// switched, and until then the tasks of the version before serve on.
+	Paired bool `json:"paired,omitempty"`
+	Line   int  `json:"line,omitempty"`
 }
 
 // version hashes what a running task would notice. Bounds, deadline and drain are not in it: changing
@@ -103,6 +106,17 @@ func (c *Compute) Desired(app tenfold.App, scale tenfold.Scale) ([]tenfold.Resou
 		}
 		out = append(out, r)
 	}
+	for _, name := range slices.Sorted(maps.Keys(app.Frontends)) {
+		w := app.Frontends[name].Server
+		if w == nil {
+			continue
+		}
+		r, err := c.pairedService(app, name, *w, builds, scale)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
 	for _, name := range slices.Sorted(maps.Keys(app.Jobs)) {
 		j := app.Jobs[name]
 		s := jobSpec{
@@ -120,14 +134,44 @@ func (c *Compute) Desired(app tenfold.App, scale tenfold.Scale) ([]tenfold.Resou
 	return out, nil
 }
 
+// pairedService is the service of a frontend with a server. Its build is the frontend's; it comes after
+// all other services, which its pages call.
+func (c *Compute) pairedService(app tenfold.App, name tenfold.Name, w tenfold.Workload, builds []tenfold.ID, scale tenfold.Scale) (tenfold.Resource, error) {
+	if c.cfg.FrontendBuild == nil {
+		return tenfold.Resource{}, fmt.Errorf("plan frontend %s: nobody says what its build is", name)
+	}
+	s := serviceSpec{
+		Build: c.cfg.FrontendBuild(app, name), Command: w.Command, Migrate: w.Migrate, Env: w.Env, Bindings: w.Bindings, Health: w.Health,
+		Size: w.Size, Logs: w.Logs, Scale: w.Scale, Deadline: w.Deadline, Drain: w.Drain, Line: w.Line, Routed: true, Paired: true,
+	}
+	if bounds, ok := scale[name]; ok {
+		s.Scale = bounds
+	}
+	needs := append(slices.Clone(builds), w.Uses...)
+	for n := range app.Services {
+		needs = append(needs, app.ID(tenfold.KindService, n))
+	}
+	slices.SortFunc(needs, tenfold.ID.Compare)
+	needs = slices.Compact(needs)
+	hashed := s
+	hashed.Line = 0
+	return resource(app.ID(tenfold.KindService, name), s, hashed, needs)
+}
+
 // called says that another of the app's services is given this one's address. One that nobody calls
 // and no route leads to is a worker: it need not listen.
 func called(app tenfold.App, name tenfold.Name) bool {
+	calls := func(bs []tenfold.Binding) bool {
+		return slices.ContainsFunc(bs, func(b tenfold.Binding) bool { return b.From.Kind == tenfold.KindService && b.From.Name == name })
+	}
 	for _, w := range app.Services {
-		for _, b := range w.Bindings {
-			if b.From.Kind == tenfold.KindService && b.From.Name == name {
-				return true
-			}
+		if calls(w.Bindings) {
+			return true
+		}
+	}
+	for _, f := range app.Frontends {
+		if f.Server != nil && calls(f.Server.Bindings) {
+			return true
 		}
 	}
 	return false

@@ -79,6 +79,9 @@ func (s *service) endpoints(r record, w seen) (out []directory.Endpoint, down st
 			continue
 		}
 		e := directory.Endpoint{ID: taskID(s.id, t.N), Addr: "127.0.0.1:" + strconv.Itoa(t.Port), Draining: t.Phase == draining}
+		if v, ok := versionOf(r, t); ok && v.Spec.Paired {
+			e.Build = v.Spec.Build
+		}
 		if h := s.probes[t.N]; h != nil && h.bad >= sickAfter && t.Phase == serving {
 			sick = append(sick, e)
 			continue

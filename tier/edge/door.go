@@ -337,12 +337,36 @@ func (d *Door) listenPrivately(t *table) {
 			d.background.Go(func() { p.server.Serve(l) }) // ends with the server, which drain or a later snapshot closes
 		}
 	}
+	for addr := range t.candidates {
+		named[addr] = true
+		d.listenFor(addr)
+	}
 	for addr, p := range d.private {
 		if !named[addr] {
 			d.background.Go(func() { p.server.Close() })
 			delete(d.private, addr)
 		}
 	}
+}
+
+// listenFor opens a candidate's address. Under d.mu.
+func (d *Door) listenFor(addr string) {
+	if _, ok := d.private[addr]; ok {
+		return
+	}
+	l, err := shared.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		d.cfg.Log.Error("listen for a candidate", "err", err)
+		return
+	}
+	p := &privateListener{}
+	if p.server, err = wire.New(wire.Config{Log: d.cfg.Log, MaxHeader: maxHeader, Handler: d.try(addr)}); err != nil {
+		l.Close()
+		d.cfg.Log.Error("listen for a candidate", "err", err)
+		return
+	}
+	d.private[addr] = p
+	d.background.Go(func() { p.server.Serve(l) })
 }
 
 // controlHandler is what the daemon asks.
@@ -411,6 +435,8 @@ type routed struct {
 	to     *destination // nil: no route
 	rule   *httpcache.Rule
 	asked  time.Time // when the service was
+	// release is the one that frontend is answered from; "" for whatever is current.
+	frontend, release string
 }
 
 type routedKey struct{}
@@ -448,7 +474,8 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := &routed{decision: s.decide(r.Method, host, r.URL.Path), site: s, host: host, rule: &uncached}
 	q.client, q.secure = t.client(r.RemoteAddr, r.Header["X-Forwarded-For"]), t.secure(r)
 	if to, _, ok := s.routes.Find(r.Method, host, q.path(r.URL)); ok {
-		q.to, q.rule = to, q.ruleFor(to)
+		q.to, q.frontend = to, to.Frontend
+		q.rule, q.release = s.pinned(q.ruleFor(to), to)
 	}
 	rec := &recorder{ResponseWriter: w, begun: time.Now(), q: q}
 	defer func(target string) { q.note(rec, r, target) }(r.URL.RequestURI())
@@ -560,7 +587,7 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request) {
 	case q.to == nil:
 		page{http.StatusNotFound, "no route for " + r.Method + " " + r.URL.Path, "routes: " + patterns(q.site), ""}.show(w, r)
 	case q.to.Frontend != "":
-		d.statics.serve(w, r, q.to.Frontend, q.site.Frontends[q.to.Frontend])
+		d.toFrontend(w, r, q)
 	default:
 		q.asked = time.Now()
 		d.toService(w, r, serviceKey{q.site.App, q.site.Env, q.to.Service}, q.override())

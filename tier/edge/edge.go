@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"tenfold"
@@ -58,6 +59,9 @@ type Edge struct {
 
 	turn    chan struct{} // holds one: a snapshot is made and handed down by one at a time
 	version uint64        // of the last snapshot; owned by the holder of turn
+
+	mu         sync.Mutex
+	candidates map[tenfold.ID]directory.Candidate // by frontend; forgotten with the daemon, as their tests are
 }
 
 var _ tenfold.Tier = (*Edge)(nil)
@@ -68,6 +72,7 @@ type spec struct {
 	Routes    []directory.Route  `json:"routes"`
 	Rules     []directory.Rule   `json:"rules,omitempty"`
 	Frontends map[string]string  `json:"frontends,omitempty"` // name -> fallback
+	Servers   []string           `json:"servers,omitempty"`   // frontends with a service of the same name
 	Services  map[string]limits  `json:"services,omitempty"`
 	Log       *directory.Logging `json:"log,omitempty"`
 	// Auth are the secrets of rules, by pattern: what Rules say of it is filled in when they are resolved.
@@ -185,6 +190,10 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 	for _, name := range slices.Sorted(maps.Keys(app.Frontends)) {
 		v := app.Frontends[name]
 		s.Frontends[string(name)] = v.Fallback
+		if v.Server != nil {
+			s.Servers = append(s.Servers, string(name))
+			s.Services[string(name)] = limits{v.Server.Timeout.Request, v.Server.Timeout.Idle, v.Server.Sticky}
+		}
 		needs = append(needs, app.ID(tenfold.KindFrontend, name))
 		for _, r := range v.Routes {
 			s.Routes = append(s.Routes, directory.Route{Pattern: string(r), Frontend: string(name)})
@@ -409,19 +418,15 @@ func (e *Edge) snapshot() directory.Snapshot {
 		if r.Live == nil {
 			continue
 		}
-		x.Hosts, x.Redirect, x.Routes, x.Rules, x.Default, x.Log = r.Live.Hosts, r.Live.Redirect, r.Live.Routes, r.Live.Rules, r.Default, r.Live.Log
+		e.fill(x, r.ID, *r.Live)
+		x.Default = r.Default
 		if e.cfg.Password != nil {
 			x.Password = e.cfg.Password(r.ID.App, r.ID.Env)
 		}
-		x.HSTS, x.Errors, x.Geo = r.Live.HSTS, r.Live.Errors, r.Live.Geo
 		for _, t := range r.Live.Trust {
 			trust[t] = true
 		}
 		s.Memory, s.Disk = max(s.Memory, r.Live.Memory), max(s.Disk, r.Live.Disk)
-		for name, fallback := range r.Live.Frontends {
-			id := tenfold.ID{App: r.ID.App, Env: r.ID.Env, Kind: tenfold.KindFrontend, Name: tenfold.Name(name)}
-			x.Frontends[name] = directory.Frontend{Dir: e.cfg.SiteDir(id), Fallback: fallback}
-		}
 		for name, limit := range r.Live.Services {
 			bounds[tenfold.ID{App: r.ID.App, Env: r.ID.Env, Kind: tenfold.KindService, Name: tenfold.Name(name)}] = limit
 		}
@@ -432,10 +437,25 @@ func (e *Edge) snapshot() directory.Snapshot {
 		x.Services = append(x.Services, directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: bounds[p.ID].Request, Idle: bounds[p.ID].Idle, Sticky: bounds[p.ID].Sticky})
 	}
 	s.Trust = slices.Sorted(maps.Keys(trust))
+	s.Candidates = e.tried()
 	for _, k := range slices.SortedFunc(maps.Keys(sites), func(a, b [2]string) int { return strings.Compare(a[0]+"/"+a[1], b[0]+"/"+b[1]) }) {
 		s.Sites = append(s.Sites, *sites[k])
 	}
 	return s
+}
+
+// fill says of a site what its spec does.
+func (e *Edge) fill(x *directory.Site, id tenfold.ID, s spec) {
+	x.Hosts, x.Redirect, x.Routes, x.Rules, x.Log = s.Hosts, s.Redirect, s.Routes, s.Rules, s.Log
+	x.HSTS, x.Errors, x.Geo = s.HSTS, s.Errors, s.Geo
+	for name, fallback := range s.Frontends {
+		id := tenfold.ID{App: id.App, Env: id.Env, Kind: tenfold.KindFrontend, Name: tenfold.Name(name)}
+		f := directory.Frontend{Dir: e.cfg.SiteDir(id), Fallback: fallback}
+		if slices.Contains(s.Servers, name) {
+			f.Server = name
+		}
+		x.Frontends[name] = f
+	}
 }
 
 // push makes a snapshot, stores it and hands it to the door, again and again until the door

@@ -50,11 +50,12 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 	if _, _, found := s.careful.Find(r.Method, host, path); found {
 		return nil // who asks matters, or hits count too
 	}
+	rule, _ := s.pinned(d.ruleFor(to), to)
 	scheme := "http"
 	if r.Secure {
 		scheme = "https"
 	}
-	l := httpcache.Lookup{Method: r.Method, Scheme: scheme, Host: r.Host, Target: r.Target, Plain: true, Rule: d.ruleFor(to), Fields: r}
+	l := httpcache.Lookup{Method: r.Method, Scheme: scheme, Host: r.Host, Target: r.Target, Plain: true, Rule: rule, Fields: r}
 	st := h.d.cache.Hit(&l)
 	if st == nil {
 		return nil

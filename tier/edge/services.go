@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"tenfold/internal/directory"
 	"tenfold/tier/edge/httpcache"
@@ -27,20 +28,22 @@ func (d *Door) update(s directory.Snapshot, trust []netip.Prefix) map[serviceKey
 	named := map[serviceKey]*upstream.Service{}
 	for _, site := range s.Sites {
 		for _, sv := range site.Services {
-			key := serviceKey{site.App, site.Env, sv.Name}
-			way, ok := d.services.ways[key]
-			if !ok {
-				way = upstream.NewService(upstream.Config{Name: sv.Name, Fail: failing(sv.Name)})
-				d.services.ways[key] = way
-				d.begin(key, way)
+			parts := byBuild(sv.Endpoints)
+			if len(sv.Endpoints) == 0 {
+				// All ended at once: whoever waits for a build's tasks goes on waiting.
+				for key := range d.services.ways {
+					if build, ok := strings.CutPrefix(key.name, sv.Name+"@"); ok && key.app == site.App && key.env == site.Env {
+						parts[build] = nil
+					}
+				}
 			}
-			way.SetPolicy(upstream.Policy{Timeout: sv.Request, Idle: sv.Idle, Sticky: sv.Sticky, Trust: trust})
-			tasks := make([]upstream.Endpoint, len(sv.Endpoints))
-			for i, e := range sv.Endpoints {
-				tasks[i] = upstream.Endpoint{ID: e.ID, Addr: e.Addr, Weight: 1, Draining: e.Draining}
+			for build, eps := range parts {
+				key := serviceKey{site.App, site.Env, sv.Name}
+				if build != "" {
+					key.name += "@" + build
+				}
+				named[key] = d.updateWay(key, sv, eps, trust)
 			}
-			way.Update(tasks, sv.Down)
-			named[key] = way
 		}
 	}
 	for key, way := range d.services.ways {
@@ -58,6 +61,23 @@ func (d *Door) update(s directory.Snapshot, trust []netip.Prefix) map[serviceKey
 		}
 	}
 	return named
+}
+
+// updateWay makes the way to some tasks of a service, or tells it how they are now.
+func (d *Door) updateWay(key serviceKey, sv directory.Service, eps []directory.Endpoint, trust []netip.Prefix) *upstream.Service {
+	way, ok := d.services.ways[key]
+	if !ok {
+		way = upstream.NewService(upstream.Config{Name: sv.Name, Fail: failing(sv.Name)})
+		d.services.ways[key] = way
+		d.begin(key, way)
+	}
+	way.SetPolicy(upstream.Policy{Timeout: sv.Request, Idle: sv.Idle, Sticky: sv.Sticky, Trust: trust})
+	tasks := make([]upstream.Endpoint, len(eps))
+	for i, e := range eps {
+		tasks[i] = upstream.Endpoint{ID: e.ID, Addr: e.Addr, Weight: 1, Draining: e.Draining}
+	}
+	way.Update(tasks, sv.Down)
+	return way
 }
 
 func busy(way *upstream.Service) (n int64) {

@@ -82,18 +82,22 @@ func (s *statics) serve(w http.ResponseWriter, r *http.Request, name string, f d
 			return
 		}
 	}
-	status := http.StatusOK
 	if !ok {
-		if file, ok = f.Fallback, f.Fallback != ""; ok {
-			_, ok = rel.Files[file]
+		s.missing(w, r, site, rel, f)
+		return
+	}
+	s.file(w, r, site, rel, file, http.StatusOK)
+}
+
+// missing answers for a path without a file: the page of a single-page app, else 404.
+func (s *statics) missing(w http.ResponseWriter, r *http.Request, site release.Site, rel *release.Release, f directory.Frontend) {
+	file, status := f.Fallback, http.StatusOK
+	if rel.Files[file].Digest == "" {
+		if file = "404.html"; rel.Files[file].Digest == "" {
+			page{http.StatusNotFound, "no such page", r.URL.Path, ""}.show(w, r)
+			return
 		}
-		if !ok {
-			if file = "404.html"; rel.Files[file].Digest == "" {
-				page{http.StatusNotFound, "no such page", r.URL.Path, ""}.show(w, r)
-				return
-			}
-			status = http.StatusNotFound
-		}
+		status = http.StatusNotFound
 	}
 	s.file(w, r, site, rel, file, status)
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 
 	"tenfold/internal/directory"
 	"tenfold/internal/httproute"
@@ -23,7 +24,9 @@ type table struct {
 	console  map[string]bool
 	trust    []netip.Prefix
 	limits   limiters
-	services map[serviceKey]*upstream.Service // set before the table comes into use
+	// candidates are what is tried out, by the address where it answers.
+	candidates map[string]*candidate
+	services   map[serviceKey]*upstream.Service // set before the table comes into use
 }
 
 type site struct {
@@ -33,6 +36,8 @@ type site struct {
 	// careful has the rules that are not plain: what they cover is never answered from the loop.
 	careful httproute.Table[*rule]
 	missing *accessLog // of requests that no route takes
+	// released holds copies of rules, by rule and release (see pinned).
+	released sync.Map
 }
 
 // name tells a site from others.
@@ -52,7 +57,7 @@ type destination struct {
 
 // newTable builds a table. Counts of routes are kept across tables.
 func newTable(s directory.Snapshot, counts *traffic, before limiters, logs *accessLogs) (*table, error) {
-	t := &table{snapshot: s, hosts: map[string]*site{}, redirect: map[string]string{}, console: map[string]bool{}, limits: limiters{}}
+	t := &table{snapshot: s, hosts: map[string]*site{}, redirect: map[string]string{}, console: map[string]bool{}, limits: limiters{}, candidates: map[string]*candidate{}}
 	var err error
 	if t.trust, err = prefixes(s.Trust); err != nil {
 		return nil, err
@@ -89,7 +94,29 @@ func newTable(s directory.Snapshot, counts *traffic, before limiters, logs *acce
 			t.fallback = st
 		}
 	}
+	for _, c := range s.Candidates {
+		if err := t.addCandidate(c); err != nil {
+			return nil, err
+		}
+	}
 	return t, nil
+}
+
+func (t *table) addCandidate(c directory.Candidate) error {
+	st := &site{Site: c.Site}
+	for _, r := range c.Site.Routes {
+		if err := st.routes.Add(r.Pattern, &destination{Route: r, rule: uncached}); err != nil {
+			return err
+		}
+	}
+	for _, r := range c.Site.Rules {
+		r.Limit, r.Cache, r.Auth = nil, nil, nil // whoever tries it out may
+		if err := st.addRule(r, "", nil, nil); err != nil {
+			return err
+		}
+	}
+	t.candidates[c.Addr] = &candidate{st, c.Frontend, c.Release}
+	return nil
 }
 
 func (s *site) addRule(of directory.Rule, mark string, limits, before limiters) error {

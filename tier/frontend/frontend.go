@@ -26,12 +26,21 @@ import (
 // keptReleases stay whatever their age, for instant rollback.
 const keptReleases = 5
 
-// Config is what a Frontend stands on. All fields are required.
+// keptServers is how many of them keep the build that their server runs from.
+const keptServers = 3
+
+// Config is what a Frontend stands on. Dir, Builder, Resolve and Emit are required.
 type Config struct {
 	Dir     string // records and sites
 	Builder *build.Builder
 	Resolve tenfold.Resolve
 	Emit    tenfold.Emit
+	// Serves says whether the server of a frontend answers from a build, or why it never will. nil: no
+	// frontend has a server.
+	Serves func(frontend tenfold.ID, build string) (ok bool, failed string)
+	// Try gives an address where the app answers with a release of a frontend that users do not have
+	// yet, until end is called. nil: nothing can be tried out.
+	Try func(ctx context.Context, frontend tenfold.ID, release string) (url string, end func(), err error)
 }
 
 // Frontend is the tier of frontends and their builds.
@@ -75,6 +84,8 @@ type record struct {
 	Releases []made `json:"releases,omitempty"`
 	// Serving is, of a frontend, the fingerprint that was switched to last.
 	Serving string `json:"serving,omitempty"`
+	// Passed are, of a frontend, the fingerprints that were tried out with success, newest last.
+	Passed []string `json:"passed,omitempty"`
 	// Pin is, of a frontend, the release a person went back to; the next deploy ends it.
 	Pin tenfold.ReleaseID `json:"pin,omitempty"`
 }
@@ -219,17 +230,17 @@ func (f *Frontend) Current(id tenfold.ID) (tenfold.ReleaseID, error) {
 	return tenfold.ReleaseID(c), err
 }
 
-// Rollback serves an earlier release at once ("" for the one before the current) and stays with it
-// until the next deploy that changes the frontend.
-func (f *Frontend) Rollback(_ context.Context, id tenfold.ID, to tenfold.ReleaseID) (tenfold.ReleaseID, error) {
+// Earlier finds the release that a person means ("" for the one before the current), and the build
+// that its server runs from ("" without one).
+func (f *Frontend) Earlier(id tenfold.ID, to tenfold.ReleaseID) (tenfold.ReleaseID, string, error) {
 	site := f.site(id)
 	all, err := site.List()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	current, err := site.Current()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	list := fmt.Sprintf("list them: tenfold releases --app %s", id.App)
 	at := slices.IndexFunc(all, func(r release.Release) bool { return r.ID == current })
@@ -238,21 +249,57 @@ func (f *Frontend) Rollback(_ context.Context, id tenfold.ID, to tenfold.Release
 		i = slices.IndexFunc(all, func(r release.Release) bool { return strings.HasPrefix(r.ID, string(to)) })
 	}
 	if i < 0 || i >= len(all) {
-		return "", tenfold.Errorf(tenfold.CodeNotFound, "frontend %s has no earlier release %s", id.Name, to).WithHint("%s", list)
+		return "", "", tenfold.Errorf(tenfold.CodeNotFound, "frontend %s has no earlier release %s", id.Name, to).WithHint("%s", list)
+	}
+	return tenfold.ReleaseID(all[i].ID), all[i].Meta.Server, nil
+}
+
+// Rollback serves an earlier release at once ("" for the one before the current) and stays with it
+// until the next deploy that changes the frontend. Its server, if it has one, must serve already.
+func (f *Frontend) Rollback(_ context.Context, id tenfold.ID, to tenfold.ReleaseID) (tenfold.ReleaseID, error) {
+	release, server, err := f.Earlier(id, to)
+	if err != nil {
+		return "", err
+	}
+	if server != "" {
+		if ok, failed := f.serves(id, server); !ok {
+			return "", tenfold.Errorf(tenfold.CodeUnavailable, "the server of release %s does not answer yet %s", short(string(release)), failed).WithHint("see what it says: tenfold logs %s --app %s", id.Name, id.App)
+		}
 	}
 	it := f.item(id)
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	rec := it.rec
-	rec.Pin = tenfold.ReleaseID(all[i].ID)
+	rec.Pin = release
 	if err := it.save(rec); err != nil {
 		return "", err
 	}
-	if err := site.Switch(all[i].ID); err != nil {
+	if err := f.site(id).Switch(string(release)); err != nil {
 		return "", err
 	}
-	it.emit(tenfold.SeverityInfo, 0, "release "+short(all[i].ID)+" serves again")
-	return rec.Pin, nil
+	it.emit(tenfold.SeverityInfo, 0, "release "+short(string(release))+" serves again")
+	return release, nil
+}
+
+func (f *Frontend) serves(id tenfold.ID, build string) (bool, string) {
+	if f.cfg.Serves == nil {
+		return false, "nobody runs it"
+	}
+	return f.cfg.Serves(id, build)
+}
+
+// Released is the build whose server belongs to the release that users get; "" when none does.
+func (f *Frontend) Released(id tenfold.ID) string {
+	site := f.site(id)
+	current, err := site.Current()
+	if err != nil || current == "" {
+		return ""
+	}
+	r, err := site.Open(current)
+	if err != nil {
+		return ""
+	}
+	return r.Meta.Server
 }
 
 // BuildKeys names the builds that this tier still needs, for the Prune of a shared Builder.
@@ -263,7 +310,18 @@ func (f *Frontend) BuildKeys() map[string]bool {
 		if n := len(rec.Releases); n > 0 && it.id.Kind == tenfold.KindBuild {
 			out[rec.Releases[n-1].Key] = true
 		}
+		if it.id.Kind != tenfold.KindFrontend {
+			continue
+		}
+		// What users have, and the few before it that they may go back to.
+		out[f.Released(it.id)] = true
+		if all, err := f.site(it.id).List(); err == nil {
+			for _, r := range all[:min(len(all), keptServers)] {
+				out[r.Meta.Server] = true
+			}
+		}
 	}
+	delete(out, "")
 	return out
 }
 
@@ -330,7 +388,7 @@ func (it *item) run(ctx context.Context) {
 		if it.id.Kind == tenfold.KindBuild {
 			it.pursueBuild(ctx)
 		} else {
-			it.pursueSwitch()
+			it.pursueSwitch(ctx)
 		}
 		timer := time.NewTimer(2 * time.Second)
 		select {

@@ -26,6 +26,15 @@ func (it *item) releaseOf(rec record, fingerprint string) (*release.Release, boo
 	return nil, false
 }
 
+// whole says that what a release's server runs from is still there, too.
+func (it *item) whole(g goal, r *release.Release) bool {
+	if !g.Spec.Paired {
+		return true
+	}
+	_, err := it.f.cfg.Builder.Find(r.Meta.Server)
+	return err == nil
+}
+
 func (it *item) observe() (tenfold.Resource, bool, error) {
 	rec := it.snapshot()
 	o := tenfold.Resource{ID: it.id, State: tenfold.StatePending, Failed: rec.Failed, Reason: rec.Reason, Hint: rec.Hint}
@@ -34,7 +43,7 @@ func (it *item) observe() (tenfold.Resource, bool, error) {
 	}
 	o.Goal, o.Needs = rec.Goal.Fingerprint, rec.Goal.Needs
 	if it.id.Kind == tenfold.KindBuild {
-		if r, ok := it.releaseOf(rec, o.Goal); ok {
+		if r, ok := it.releaseOf(rec, o.Goal); ok && it.whole(*rec.Goal, r) {
 			o.Serving, o.Note = o.Goal, "release "+short(r.ID)
 		}
 	} else {
@@ -68,7 +77,7 @@ func (it *item) pursueBuild(ctx context.Context) {
 		it.mu.Unlock()
 		return
 	}
-	if _, ok := it.releaseOf(it.rec, g.Fingerprint); ok {
+	if r, ok := it.releaseOf(it.rec, g.Fingerprint); ok && it.whole(*g, r) {
 		it.mu.Unlock()
 		return
 	}
@@ -136,13 +145,29 @@ func (it *item) make(ctx context.Context, s spec) (string, release.Release, erro
 	if err != nil {
 		return "", release.Release{}, err
 	}
-	if err := checkOutput(res, s); err != nil {
+	if res.Cached {
+		it.emit(tenfold.SeverityInfo, 0, "cached: built "+res.Made.Local().Format("2006-01-02 15:04:05"))
+	}
+	meta := release.Meta{Source: s.Source.Digest, Build: res.Key}
+	dir := res.Output
+	if s.Paired {
+		meta.Server = res.Key
+		if err := checkServer(ctx, res, s, secrets, values); err != nil {
+			return "", release.Release{}, err
+		}
+		assets, end, err := gather(ctx, res, s.Build)
+		if err != nil {
+			return "", release.Release{}, err
+		}
+		defer end()
+		dir = assets
+	} else if err := checkOutput(res, s); err != nil {
 		return "", release.Release{}, err
 	}
-	if err := leak(ctx, res.Output, secrets, values); err != nil {
+	if err := leak(ctx, dir, secrets, values); err != nil {
 		return "", release.Release{}, err
 	}
-	r, err := it.f.site(it.id).Add(ctx, res.Output, release.Meta{Source: s.Source.Digest, Build: res.Key})
+	r, err := it.f.site(it.id).Add(ctx, dir, meta)
 	if err != nil {
 		return "", r, err
 	}
@@ -211,7 +236,10 @@ func failure(err error) (reason, hint string) {
 }
 
 // pursueSwitch makes the goal's release the served one.
-func (it *item) pursueSwitch() {
+func (it *item) pursueSwitch(ctx context.Context) {
+	if !it.gate(ctx) {
+		return
+	}
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	rec, site := it.rec, it.f.site(it.id)
@@ -238,6 +266,14 @@ func (it *item) pursueSwitch() {
 	}
 	if current == want && rec.Serving == rec.Goal.Fingerprint {
 		return
+	}
+	if rec.Failed == rec.Goal.Fingerprint || !rec.passed() {
+		return
+	}
+	if rec.Pin == "" && r.Meta.Server != "" {
+		if ok, _ := it.f.serves(it.id, r.Meta.Server); !ok {
+			return // looked at again; should it never come, its own deployment fails
+		}
 	}
 	if current != want {
 		if err := site.Switch(want); err != nil {

@@ -1,0 +1,103 @@
+package edge
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"tenfold/internal/directory"
+	"tenfold/internal/release"
+	"tenfold/tier/edge/httpcache"
+)
+
+// A frontend with a server is two halves of one release: files, and tasks that render the rest. Which
+// release it is is read from the disk once a request, and both halves are chosen by it, so that one
+// rename switches both.
+
+// releaseOf is the release that a request for a frontend is answered from; "" when there is none.
+func (q *routed) releaseOf(name string, f directory.Frontend) string {
+	if q.frontend == name && q.release != "" {
+		return q.release
+	}
+	id, err := release.Site{Dir: f.Dir}.Current()
+	if err != nil {
+		return ""
+	}
+	return id
+}
+
+// pinned is the cache's rule for a request to a destination; of a frontend with a server its pages are
+// kept by the release that answers, which it returns too. The same pointer for the same release, so that
+// a hit costs no copy.
+func (s *site) pinned(rule *httpcache.Rule, to *destination) (*httpcache.Rule, string) {
+	f := s.Frontends[to.Frontend]
+	if f.Server == "" {
+		return rule, ""
+	}
+	type key struct {
+		rule *httpcache.Rule
+		id   string
+	}
+	id := (&routed{}).releaseOf(to.Frontend, f)
+	if v, ok := s.released.Load(key{rule, id}); ok {
+		return v.(*httpcache.Rule), id
+	}
+	own := *rule
+	own.Release += "@" + id
+	v, _ := s.released.LoadOrStore(key{rule, id}, &own)
+	return v.(*httpcache.Rule), id
+}
+
+// toFrontend answers with a file, or with what the frontend's server says where there is none.
+func (d *Door) toFrontend(w http.ResponseWriter, r *http.Request, q *routed) {
+	name := q.to.Frontend
+	f := q.site.Frontends[name]
+	id := q.releaseOf(name, f)
+	tried := q.frontend == name && q.release != ""
+	if f.Server == "" && !tried {
+		d.statics.serve(w, r, name, f)
+		return
+	}
+	at := release.Site{Dir: f.Dir}
+	rel, err := d.statics.release(at, id)
+	if id == "" || err != nil {
+		page{http.StatusServiceUnavailable, "frontend " + name + " has no release yet", "its build has not finished", "tenfold status"}.show(w, r)
+		return
+	}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		if file, ok := lookup(rel, r.URL.Path); ok {
+			d.statics.file(w, r, at, rel, file, http.StatusOK)
+			return
+		}
+		if old, file, ok := d.statics.earlier(at, strings.TrimPrefix(r.URL.Path, "/")); ok {
+			d.statics.file(w, r, at, old, file, http.StatusOK)
+			return
+		}
+		if f.Server == "" {
+			d.statics.missing(w, r, at, rel, f)
+			return
+		}
+	}
+	q.asked = time.Now()
+	d.toService(w, r, serverKey(d.current.Load(), serviceKey{q.site.App, q.site.Env, f.Server}, rel.Meta.Server), q.override())
+}
+
+// serverKey is the way to those tasks of a frontend's server that run a build; when the door knows
+// none, the service itself, which says why.
+func serverKey(t *table, k serviceKey, build string) serviceKey {
+	own := k
+	own.name += "@" + build
+	if build == "" || t.services[own] == nil {
+		return k
+	}
+	return own
+}
+
+// byBuild parts a service's endpoints by what they run: "" for those of which it is not said.
+func byBuild(eps []directory.Endpoint) map[string][]directory.Endpoint {
+	out := map[string][]directory.Endpoint{"": nil}
+	for _, e := range eps {
+		out[e.Build] = append(out[e.Build], e)
+	}
+	return out
+}
