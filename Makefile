@@ -4,6 +4,9 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PREFIX ?= /usr/local
 GO ?= go
+# nodynamic: pictures are coded by what is in the binary, never by a library of the machine, which
+# would make it need one.
+TAGS = nodynamic
 LDFLAGS = -s -w -X main.version=$(VERSION)
 
 .PHONY: build demo test unit lint scenarios conformance bench install package clean
@@ -12,7 +15,7 @@ build: bin/tenfold
 
 bin/tenfold: FORCE
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/tenfold
+	CGO_ENABLED=0 $(GO) build -tags '$(TAGS)' -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/tenfold
 FORCE:
 
 ## demo: install what is missing, build, run the example; Ctrl-C stops everything
@@ -28,7 +31,7 @@ test:
 
 unit:
 	$(GO) test -race ./...
-	$(GO) test -count 1 -run 'StaySmall|AVIFWhere' ./internal/keeper ./tier/frontend/image # not with the race detector
+	$(GO) test -count 1 -run 'StaySmall|AVIFWhere' ./internal/keeper ./tier/edge/image # not with the race detector
 	cd examples/conduit/api && $(GO) test ./...
 
 lint:

@@ -107,14 +107,24 @@ type Frontend struct {
 	Bindings []Binding         `json:"bindings,omitempty"` // for the build only
 	Routes   []Route           `json:"routes"`
 	// Fallback is the file for paths without one ("index.html" of a single-page app); "" means 404.
-	Fallback string        `json:"fallback,omitempty"`
-	Keep     time.Duration `json:"keep"`
+	Fallback string `json:"fallback,omitempty"`
+	// Images is how pictures are made to fit; nil: the app's own, by the defaults.
+	Images *Images       `json:"images,omitempty"`
+	Keep   time.Duration `json:"keep"`
 	// Server answers what has no file, from the same build: server-side rendering. It is a service by
 	// the frontend's name, without routes, sources and a build of its own; nil: files are all there is.
 	Server *Workload `json:"server,omitempty"`
 	// E2E runs against the new release before users get it.
 	E2E  Command `json:"e2e,omitzero"`
 	Line int     `json:"line,omitempty"` // in the manifest; for hints
+}
+
+// Images says which pictures the front door makes to fit who looks at them.
+type Images struct {
+	Off     bool     `json:"off,omitempty"`
+	Widths  []int    `json:"widths,omitempty"`  // in pixels; none: those of Next.js
+	Formats []string `json:"formats,omitempty"` // webp, avif, the preferred first; none: webp
+	From    []string `json:"from,omitempty"`    // other hosts that pictures may come from
 }
 
 // Workload is a service: tasks that run a command.

@@ -211,6 +211,7 @@ func (b *builder) frontends() {
 		} else if v, ok := value(t, "fallback"); ok {
 			f.Fallback, _ = readPath(b.reporter, v.node, v.path)
 		}
+		f.Images = b.images(t)
 		f.Bindings, _ = b.uses(t, f.Env, tenfold.KindFrontend, n)
 		if f.E2E = b.command(t, "e2e"); f.E2E.Shell == Nothing {
 			f.E2E = tenfold.Command{}

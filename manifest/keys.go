@@ -141,9 +141,14 @@ func frontendKeys() []key {
 		{name: "uses", form: fUses, doc: "Secrets for the build only."},
 		{name: "fallback", form: fText, off: true, deflt: "index.html if it is a single-page app", doc: "File for paths without one; false: 404."},
 		{name: "keep", form: fDuration, deflt: "7d", doc: "How long earlier releases stay, for rollback and old hashed assets."},
+		{name: "images", form: fMap, off: true, deflt: "the app's own", doc: "Pictures made to fit, at /_tenfold/image and /_next/image; false: none.", keys: []key{
+			{name: "widths", form: fWords, deflt: "those of Next.js", doc: "Widths that may be asked for, in pixels."},
+			{name: "formats", form: fWords, deflt: "webp", doc: "webp and avif, the preferred first, for browsers that take them."},
+			{name: "from", form: fWords, deflt: "none", doc: "Other hosts that pictures may come from: cdn.example.com, *.example.com."},
+		}},
 		{name: "e2e", form: fCommand, off: true, deflt: "none", doc: "Runs against the new release, whose address is APP_URL, before anybody else gets it; failing stops the deploy."},
 		{name: "server", form: fMap, main: "command", off: true, deflt: "detected", doc: "Server-side rendering: what answers paths without a file, from the same build; false: files are all there is.", keys: serverKeys()},
-	}, later("pinning of calls to a deployment", "pin"), later("image resizing", "images"))
+	}, later("pinning of calls to a deployment", "pin"))
 }
 
 // serverKeys are those of a service that make sense where sources, build and routes are the frontend's.

@@ -40,7 +40,7 @@ type Manifest struct {
 	top    *tree
 	envs   map[string]*tree
 	places map[string]place // of envs that are not left out
-	text *text
+	text   *text
 }
 
 // Parse reads a manifest. name is how messages call the file. The error is an *Errors with up to

@@ -181,7 +181,7 @@ func TestUpgradeHandsOver(t *testing.T) {
 	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [db]\ndatabases: [db]\n")})
 	h.up(dir)
 	next := filepath.Join(h.dir, "next") // there as long as the house
-	build := exec.Command("go", "build", "-ldflags", "-X main.version=next", "-o", next, "./cmd/tenfold")
+	build := exec.Command("go", "build", "-tags", "nodynamic", "-ldflags", "-X main.version=next", "-o", next, "./cmd/tenfold")
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

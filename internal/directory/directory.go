@@ -127,6 +127,7 @@ type Limiting struct {
 type Frontend struct {
 	Dir      string `json:"dir"`
 	Fallback string `json:"fallback,omitempty"`
+	Images   Images `json:"images,omitzero"`
 	// Server is the service that answers what has no file: those of its endpoints whose Build is the
 	// release's Server, so that nobody gets the files of one release and the pages of another.
 	Server string `json:"server,omitempty"`
@@ -139,6 +140,14 @@ type Candidate struct {
 	Site     Site   `json:"site"`
 	Frontend string `json:"frontend"`
 	Release  string `json:"release"`
+}
+
+// Images is how a frontend's pictures are made to fit; see tenfold.Images, whose fields these are.
+type Images struct {
+	Off     bool     `json:"off,omitempty"`
+	Widths  []int    `json:"widths,omitempty"`
+	Formats []string `json:"formats,omitempty"`
+	From    []string `json:"from,omitempty"`
 }
 
 // Service is a set of endpoints that answer alike.

@@ -73,6 +73,7 @@ type Door struct {
 	console *httputil.ReverseProxy
 
 	passwords *passwords
+	pictures  *pictures
 	places    *places
 	traffic   *traffic
 	logs      *accessLogs
@@ -106,6 +107,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 		cfg: cfg, passwords: newPasswords(), places: &places{open: map[string]*place{}}, statics: newStatics(), traffic: newTraffic(), logs: &accessLogs{dir: cfg.Dir, m: map[string]*accessLog{}}, private: map[string]*privateListener{},
 		services: services{ways: map[serviceKey]*upstream.Service{}, ends: map[serviceKey]context.CancelFunc{}},
 	}
+	d.pictures = &pictures{d: d, m: map[string]*pictureHandler{}}
 	err := d.openKeys()
 	if err != nil {
 		return nil, err
@@ -184,6 +186,7 @@ func (d *Door) use(t *table) {
 	}
 	d.cache.SetBounds(t.snapshot.Memory, t.snapshot.Disk)
 	d.places.retain(t.snapshot.Sites)
+	d.pictures.retain(t.snapshot.Sites)
 	if d.keys != nil {
 		d.keys.SetHosts(hostsOf(t))
 		d.askForCertificates(t)
@@ -471,16 +474,23 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		page{http.StatusNotFound, "nothing is served for " + host, known(t), ""}.show(w, r)
 		return
 	}
+	q := d.route(s, r)
+	rec := &recorder{ResponseWriter: w, begun: time.Now(), q: q}
+	defer func(target string) { q.note(rec, r, target) }(r.URL.RequestURI())
+	r = r.WithContext(context.WithValue(r.Context(), routedKey{}, q))
+	d.pass(rec, r, q)
+}
+
+// route decides on a request of a site.
+func (d *Door) route(s *site, r *http.Request) *routed {
+	t, host := d.current.Load(), hostOf(r)
 	q := &routed{decision: s.decide(r.Method, host, r.URL.Path), site: s, host: host, rule: &uncached}
 	q.client, q.secure = t.client(r.RemoteAddr, r.Header["X-Forwarded-For"]), t.secure(r)
 	if to, _, ok := s.routes.Find(r.Method, host, q.path(r.URL)); ok {
 		q.to, q.frontend = to, to.Frontend
 		q.rule, q.release = s.pinned(q.ruleFor(to), to)
 	}
-	rec := &recorder{ResponseWriter: w, begun: time.Now(), q: q}
-	defer func(target string) { q.note(rec, r, target) }(r.URL.RequestURI())
-	r = r.WithContext(context.WithValue(r.Context(), routedKey{}, q))
-	d.pass(rec, r, q)
+	return q
 }
 
 // note counts a request and writes it into the access log.
@@ -517,7 +527,7 @@ func (d *Door) pass(w http.ResponseWriter, r *http.Request, q *routed) {
 		w = &headerWriter{ResponseWriter: w, editor: &outward{kept: true}}
 	}
 	most := int64(maxBody)
-	if q.limit.rule != nil {
+	if q.limit.rule != nil && !isInner(r) {
 		l := q.limit.limiter
 		leave, pass := l.admit(w, r, q.client)
 		if !pass {
@@ -543,7 +553,7 @@ func (d *Door) admit(w http.ResponseWriter, r *http.Request, q *routed) func(htt
 	if q.maintenance.rule != nil && !(q.auth.rule != nil && len(q.auth.guard.allow) > 0 && q.auth.guard.addressed(q.client)) {
 		return func(w http.ResponseWriter, r *http.Request) { maintenance(w, r, q.maintenance.Maintenance) }
 	}
-	if q.site.Password != "" {
+	if q.site.Password != "" && !isInner(r) {
 		if no := d.passwords.check(map[string]string{"": q.site.Password}, q, r); no != nil {
 			return no.show
 		}
@@ -586,6 +596,8 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case q.to == nil:
 		page{http.StatusNotFound, "no route for " + r.Method + " " + r.URL.Path, "routes: " + patterns(q.site), ""}.show(w, r)
+	case q.to.Frontend != "" && d.pictures.meant(r.URL.Path, q.site.Frontends[q.to.Frontend]):
+		d.pictures.serve(w, r, q, q.to.Frontend, q.site.Frontends[q.to.Frontend].Images)
 	case q.to.Frontend != "":
 		d.toFrontend(w, r, q)
 	default:

@@ -67,14 +67,15 @@ type Edge struct {
 var _ tenfold.Tier = (*Edge)(nil)
 
 type spec struct {
-	Hosts     []string           `json:"hosts"`
-	Redirect  map[string]string  `json:"redirect,omitempty"`
-	Routes    []directory.Route  `json:"routes"`
-	Rules     []directory.Rule   `json:"rules,omitempty"`
-	Frontends map[string]string  `json:"frontends,omitempty"` // name -> fallback
-	Servers   []string           `json:"servers,omitempty"`   // frontends with a service of the same name
-	Services  map[string]limits  `json:"services,omitempty"`
-	Log       *directory.Logging `json:"log,omitempty"`
+	Hosts     []string                    `json:"hosts"`
+	Redirect  map[string]string           `json:"redirect,omitempty"`
+	Routes    []directory.Route           `json:"routes"`
+	Rules     []directory.Rule            `json:"rules,omitempty"`
+	Frontends map[string]string           `json:"frontends,omitempty"` // name -> fallback
+	Servers   []string                    `json:"servers,omitempty"`   // frontends with a service of the same name
+	Services  map[string]limits           `json:"services,omitempty"`
+	Log       *directory.Logging          `json:"log,omitempty"`
+	Images    map[string]directory.Images `json:"images,omitempty"` // of frontends that say something of them
 	// Auth are the secrets of rules, by pattern: what Rules say of it is filled in when they are resolved.
 	Auth map[string]tenfold.Auth `json:"auth,omitempty"`
 	// What concerns the site, or with others the house.
@@ -193,6 +194,12 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 		if v.Server != nil {
 			s.Servers = append(s.Servers, string(name))
 			s.Services[string(name)] = limits{v.Server.Timeout.Request, v.Server.Timeout.Idle, v.Server.Sticky}
+		}
+		if v.Images != nil {
+			if s.Images == nil {
+				s.Images = map[string]directory.Images{}
+			}
+			s.Images[string(name)] = directory.Images(*v.Images)
 		}
 		needs = append(needs, app.ID(tenfold.KindFrontend, name))
 		for _, r := range v.Routes {
@@ -450,7 +457,7 @@ func (e *Edge) fill(x *directory.Site, id tenfold.ID, s spec) {
 	x.HSTS, x.Errors, x.Geo = s.HSTS, s.Errors, s.Geo
 	for name, fallback := range s.Frontends {
 		id := tenfold.ID{App: id.App, Env: id.Env, Kind: tenfold.KindFrontend, Name: tenfold.Name(name)}
-		f := directory.Frontend{Dir: e.cfg.SiteDir(id), Fallback: fallback}
+		f := directory.Frontend{Dir: e.cfg.SiteDir(id), Fallback: fallback, Images: s.Images[name]}
 		if slices.Contains(s.Servers, name) {
 			f.Server = name
 		}

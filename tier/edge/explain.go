@@ -86,11 +86,7 @@ func (x *explainer) tell() {
 		why = "no app has this host: the house's first app answers on this machine"
 	}
 	x.say("app", s.App+" "+s.Env, why)
-	q := &routed{decision: s.decide(r.Method, host, r.URL.Path), site: s, host: host, rule: &uncached}
-	q.client = x.t.client(r.RemoteAddr, r.Header["X-Forwarded-For"])
-	if to, _, ok := s.routes.Find(r.Method, host, q.path(r.URL)); ok {
-		q.to, q.rule = to, q.ruleFor(to)
-	}
+	q := x.d.route(s, r)
 	x.admission(q)
 	x.route(q)
 	if q.to != nil {
@@ -233,6 +229,9 @@ func (x *explainer) cache(q *routed) {
 // origin is what answers behind the cache.
 func (x *explainer) origin(q *routed) {
 	switch {
+	case q.to.Frontend != "" && x.d.pictures.meant(q.path(x.r.URL), q.site.Frontends[q.to.Frontend]):
+		x.say("picture", "made to fit, of "+x.r.URL.Query().Get("url"), "frontends."+q.to.Frontend+".images")
+		x.answers("frontend " + q.to.Frontend + ": a picture made to fit")
 	case q.to.Frontend != "":
 		f := q.site.Frontends[q.to.Frontend]
 		file, id, how := x.d.statics.find(f, q.path(x.r.URL))
