@@ -1,7 +1,7 @@
 // Package release is the layout of a frontend's releases on disk. Tier frontend writes it, the front
 // door reads it, each in a process of its own:
 //
-//	<Dir>/blobs/<2 hex>/<SHA-256>      every file once, by content
+//	<Dir>/blobs/<2 hex>/<SHA-256>      every file once, by content; beside it <SHA-256>.br and so on
 //	<Dir>/releases/<id>/release.json   what a release holds (Release)
 //	<Dir>/releases/<id>/files/…        its files, hard links to the blobs
 //	<Dir>/current -> releases/<id>     what is served
@@ -73,6 +73,8 @@ type File struct {
 	Type   string `json:"type"`   // content type
 	// Hashed says that the name carries a hash of the content: the file may be cached for ever.
 	Hashed bool `json:"hashed,omitempty"`
+	// Coded are the content codings that the file is kept in too, with their bytes.
+	Coded map[string]int64 `json:"coded,omitempty"`
 }
 
 func (s Site) releases() string { return filepath.Join(s.Dir, "releases") }
@@ -116,8 +118,12 @@ func idOf(files map[string]File, server string) string {
 
 // store puts every file's content among the blobs and lists it in r.
 func (s Site) store(ctx context.Context, from string, r *Release) error {
-	return walk(ctx, from, func(path, name string) (err error) {
-		r.Files[name], err = s.blob(path, name)
+	return walk(ctx, from, func(path, name string) error {
+		f, err := s.blob(path, name)
+		if err == nil {
+			f.Coded, err = s.code(f)
+		}
+		r.Files[name] = f
 		return err
 	})
 }
@@ -403,7 +409,8 @@ func (s Site) prune() error {
 		return err
 	}
 	for _, b := range blobs {
-		if !held[filepath.Base(b)] {
+		digest, _, _ := strings.Cut(filepath.Base(b), ".") // coded forms go with what they are of
+		if !held[digest] {
 			if err := os.Remove(b); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("remove blob: %w", err)
 			}

@@ -1,8 +1,6 @@
 package edge
 
 import (
-	"bytes"
-	"compress/gzip"
 	"net/http"
 	"os"
 	"path"
@@ -12,6 +10,7 @@ import (
 
 	"tenfold/internal/directory"
 	"tenfold/internal/release"
+	"tenfold/tier/edge/httpcache"
 )
 
 // statics serves frontends' releases. Which release is current is read from the disk at each
@@ -19,18 +18,10 @@ import (
 type statics struct {
 	mu   sync.Mutex
 	open map[string]*release.Release // by folder and id; a release never changes
-	gz   map[string][]byte           // by digest; bounded by gzBudget
-	size int
 }
 
-const (
-	gzBudget = 16 << 20 // bytes of compressed variants kept
-	gzLeast  = 512      // smaller files are not worth it
-	gzMost   = 4 << 20
-)
-
 func newStatics() *statics {
-	return &statics{open: map[string]*release.Release{}, gz: map[string][]byte{}}
+	return &statics{open: map[string]*release.Release{}}
 }
 
 func (s *statics) release(site release.Site, id string) (*release.Release, error) {
@@ -155,14 +146,17 @@ func (s *statics) file(w http.ResponseWriter, r *http.Request, site release.Site
 		h.Set("Cache-Control", "public, max-age=0, must-revalidate")
 	}
 	full := site.Path(rel.ID, name)
-	if compressible(meta.Type) && meta.Size >= gzLeast && meta.Size <= gzMost {
-		h.Set("Vary", "Accept-Encoding")
-		if acceptsGzip(r) && r.Header.Get("Range") == "" {
-			if z, err := s.compressed(meta.Digest, full); err == nil {
-				h.Set("Content-Encoding", "gzip")
-				h.Set("ETag", `"`+meta.Digest[:min(32, len(meta.Digest))]+`-gz"`)
-				content(w, r, status, bytes.NewReader(z))
-				return
+	if len(meta.Coded) > 0 {
+		h.Add("Vary", "Accept-Encoding")
+		if r.Header.Get("Range") == "" && status == http.StatusOK {
+			if coding := choose(r.Header["Accept-Encoding"], meta.Coded); coding != "" {
+				if f, err := os.Open(site.Coded(meta.Digest, coding)); err == nil {
+					defer f.Close()
+					h.Set("Content-Encoding", coding)
+					h.Set("ETag", strings.TrimSuffix(h.Get("ETag"), `"`)+"-"+coding+`"`)
+					content(w, r, status, f)
+					return
+				}
 			}
 		}
 	}
@@ -173,6 +167,25 @@ func (s *statics) file(w http.ResponseWriter, r *http.Request, site release.Site
 	}
 	defer f.Close()
 	content(w, r, status, f)
+}
+
+// choose takes, of the codings that a client likes best, the one that is smallest; "" for the file as it is.
+func choose(accept []string, coded map[string]int64) string {
+	if len(accept) == 0 {
+		return ""
+	}
+	weight := httpcache.Accepted(strings.Join(accept, ","))
+	best, top := "", weight["identity"]
+	for _, coding := range release.Codings {
+		size, ok := coded[coding]
+		if !ok || weight[coding] == 0 {
+			continue
+		}
+		if w := weight[coding]; w > top || w == top && (best == "" || size < coded[best]) {
+			best, top = coding, w
+		}
+	}
+	return best
 }
 
 type seeker interface {
@@ -197,47 +210,3 @@ type statusWriter struct {
 
 // WriteHeader answers with the status of the page.
 func (s *statusWriter) WriteHeader(int) { s.ResponseWriter.WriteHeader(s.status) }
-
-func compressible(t string) bool {
-	return strings.HasPrefix(t, "text/") || strings.Contains(t, "json") || strings.Contains(t, "xml") || strings.Contains(t, "javascript") || strings.Contains(t, "wasm")
-}
-
-func acceptsGzip(r *http.Request) bool {
-	for _, part := range strings.Split(r.Header.Get("Accept-Encoding"), ",") {
-		name, q, _ := strings.Cut(strings.TrimSpace(part), ";")
-		if (name == "gzip" || name == "*") && strings.ReplaceAll(q, " ", "") != "q=0" {
-			return true
-		}
-	}
-	return false
-}
-
-func (s *statics) compressed(digest, full string) ([]byte, error) {
-	s.mu.Lock()
-	z, ok := s.gz[digest]
-	s.mu.Unlock()
-	if ok {
-		return z, nil
-	}
-	raw, err := os.ReadFile(full)
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	zw, _ := gzip.NewWriterLevel(&b, gzip.BestCompression)
-	if _, err := zw.Write(raw); err != nil {
-		return nil, err
-	}
-	if err := zw.Close(); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.size+b.Len() > gzBudget {
-		clear(s.gz)
-		s.size = 0
-	}
-	s.gz[digest] = b.Bytes()
-	s.size += b.Len()
-	return b.Bytes(), nil
-}

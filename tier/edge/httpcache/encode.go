@@ -134,6 +134,18 @@ func acceptable(value string, q *[codings]int) {
 	}
 }
 
+// Accepted reads an Accept-Encoding field (RFC 9110 §12.5.3): the weights, in thousandths, of identity, br,
+// zstd and gzip. What the field does not name, and * does not mean, has 0, identity too unless it says so.
+func Accepted(value string) map[string]int {
+	var q [codings]int
+	acceptable(value, &q)
+	out := make(map[string]int, codings)
+	for code, name := range codingNames {
+		out[name] = q[code]
+	}
+	return out
+}
+
 func (c *Cache) encodeLoop(ctx context.Context) {
 	for {
 		select {
