@@ -43,7 +43,7 @@ func (m *making) prepare(ctx context.Context) error {
 	}
 	m.env = append(append(append([]string{}, base...), m.Request.Env...), m.Secret...)
 	m.env = append(m.env, "CI=true", "npm_config_fund=false", "npm_config_audit=false", "npm_config_update_notifier=false",
-		"NEXT_TELEMETRY_DISABLED=1", "PIP_DISABLE_PIP_VERSION_CHECK=1")
+		"NEXT_TELEMETRY_DISABLED=1", "TURBO_TELEMETRY_DISABLED=1", "ASTRO_TELEMETRY_DISABLED=1", "NUXT_TELEMETRY_DISABLED=1", "PIP_DISABLE_PIP_VERSION_CHECK=1")
 	if valueOf(m.env, "PATH") == "" {
 		m.env = append(m.env, "PATH="+os.Getenv("PATH"))
 	}
@@ -57,6 +57,9 @@ func (m *making) prepare(ctx context.Context) error {
 	}
 	if m.Language == "node" {
 		if err := m.node(ctx); err != nil {
+			return err
+		}
+		if err := m.manager(ctx); err != nil {
 			return err
 		}
 	}
@@ -202,7 +205,13 @@ func (m *making) install(ctx context.Context) error {
 	}
 	cache := m.moduleCache(ctx)
 	modules := filepath.Join(m.result.Dir, "node_modules")
-	count := func() string { return packages(modules) }
+	count := func() string {
+		if n := packages(modules); n != "" {
+			return n
+		}
+		// A workspace is installed in its root.
+		return packages(filepath.Join(m.dir(m.result.Key), "tree", "node_modules"))
+	}
 	if cache != "" {
 		began := time.Now()
 		if _, err := os.Stat(cache); err == nil {
@@ -216,6 +225,12 @@ func (m *making) install(ctx context.Context) error {
 				return err
 			}
 		}
+	}
+	if found := managerWord.FindStringSubmatch(text(m.Install) + " "); found != nil && found[1] == "yarn" {
+		// Two of its first version break each other's downloads.
+		lock := m.lock("yarn")
+		lock.Lock()
+		defer lock.Unlock()
 	}
 	if err := m.stage(ctx, "install", m.Install, count); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package infer
 
 import (
+	"cmp"
 	"path"
 	"regexp"
 	"slices"
@@ -167,6 +168,11 @@ func (p project) nodejs(f *found) bool {
 			break
 		}
 	}
+	defer func() {
+		if w, is := p.workspace(); is {
+			w.plan(f, run)
+		}
+	}()
 	if (server == "" || j.any(renderers...) != "") && p.renders(f, j, run) {
 		return true
 	}
@@ -204,6 +210,9 @@ func (p project) packages(f *found, j packageJSON) (run string) {
 			return "pnpm"
 		case p.has(path.Join(d, "yarn.lock")):
 			f.install = "yarn install --frozen-lockfile"
+			if p.has(path.Join(d, ".yarnrc.yml")) || strings.Contains(p.text(path.Join(d, "yarn.lock")), "__metadata:") {
+				f.install = "yarn install --immutable"
+			}
 			return "yarn"
 		case p.first(d, "bun.lock", "bun.lockb") != "":
 			f.install, f.language = "bun install --frozen-lockfile", "bun"
@@ -216,7 +225,20 @@ func (p project) packages(f *found, j packageJSON) (run string) {
 			break
 		}
 	}
-	if len(j.Dependencies)+len(j.DevDependencies) > 0 {
+	// No lock file: what the project says, if it does.
+	root, said := j, ""
+	if p.above(f.dir) {
+		root, _ = p.node(".")
+	}
+	said, _, _ = strings.Cut(cmp.Or(j.PackageManager, root.PackageManager), "@")
+	if said == "" && p.above(f.dir) && p.has("pnpm-workspace.yaml") {
+		said = "pnpm"
+	}
+	if said == "pnpm" || said == "yarn" || said == "bun" {
+		f.install = said + " install"
+		return said
+	}
+	if len(j.Dependencies)+len(j.DevDependencies)+len(root.Dependencies)+len(root.DevDependencies) > 0 {
 		f.install = "npm install"
 	}
 	return "npm"

@@ -56,12 +56,15 @@ func (p project) folders(dir string) []string {
 	var out []string
 	for _, e := range list {
 		n := e.Name()
-		if e.IsDir() && !strings.HasPrefix(n, ".") && !strings.HasPrefix(n, "_") && !slices.Contains(skipped, n) {
+		if e.IsDir() && !strings.HasPrefix(n, ".") && !strings.HasPrefix(n, "_") && (dir != "." || !slices.Contains(skipped, n)) && !slices.Contains(never, n) {
 			out = append(out, path.Join(dir, n))
 		}
 	}
 	return out
 }
+
+// never hold an entry, skipped not right below the root: apps/docs may be a site.
+var never = []string{"node_modules", "vendor", "dist", "build", "out", "target", "testdata"}
 
 var skipped = []string{
 	"node_modules", "vendor", "dist", "build", "out", "target", "test", "tests", "docs", "examples", "e2e", "cypress",
@@ -70,14 +73,17 @@ var skipped = []string{
 
 // packageJSON is what of package.json matters here.
 type packageJSON struct {
-	Name            string            `json:"name"`
-	Main            string            `json:"main"`
-	Scripts         map[string]string `json:"scripts"`
-	Dependencies    map[string]string `json:"dependencies"`
-	DevDependencies map[string]string `json:"devDependencies"`
-	Engines         map[string]string `json:"engines"`
-	Workspaces      any               `json:"workspaces"`
-	Proxy           any               `json:"proxy"`
+	Name                 string            `json:"name"`
+	Main                 string            `json:"main"`
+	Scripts              map[string]string `json:"scripts"`
+	Dependencies         map[string]string `json:"dependencies"`
+	DevDependencies      map[string]string `json:"devDependencies"`
+	Engines              map[string]string `json:"engines"`
+	PeerDependencies     map[string]string `json:"peerDependencies"`
+	OptionalDependencies map[string]string `json:"optionalDependencies"`
+	PackageManager       string            `json:"packageManager"`
+	Workspaces           any               `json:"workspaces"`
+	Proxy                any               `json:"proxy"`
 }
 
 func (p project) node(dir string) (packageJSON, bool) {

@@ -77,12 +77,14 @@ func (d *draft) collect() {
 		}
 	}
 	var below []found
+	w, _ := d.p.workspace()
 	for _, dir := range dirs {
 		// A folder of a Go module is a package, not an entry, unless it is a module of its own.
 		if !d.p.marked(dir) {
 			continue
 		}
-		if f, ok := d.p.detect(dir, ""); ok {
+		// A package that others are made with, and that starts no server known, is a library.
+		if f, ok := d.p.detect(dir, ""); ok && !(f.framework == "node" && w.needed(dir)) {
 			below = append(below, f)
 		}
 	}
@@ -133,8 +135,18 @@ func (d *draft) taken(name string) bool {
 	return name == "db" || name == "cache" || slices.ContainsFunc(slices.Concat(d.frontends, d.services), func(e *entry) bool { return e.name == name })
 }
 
+// mainFirst orders names of sites.
+func mainFirst(name string) int {
+	if i := slices.Index([]string{"web", "www", "site", "app", "client", "frontend"}, name); i >= 0 {
+		return i
+	}
+	return 100
+}
+
 // route gives each entry its URLs.
 func (d *draft) route() {
+	// The one that is called so is the main one.
+	slices.SortStableFunc(d.frontends, func(a, b *entry) int { return mainFirst(a.name) - mainFirst(b.name) })
 	for i, e := range d.frontends {
 		if len(d.frontends) > 1 {
 			e.routes, e.routesFrom = "/*", "first site"

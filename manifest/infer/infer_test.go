@@ -97,7 +97,7 @@ func run(t *testing.T, fsys fstest.MapFS) map[string]string {
 	var b strings.Builder
 	show := func(kind string, name tenfold.Name, s tenfold.Source, build tenfold.Build) {
 		b.WriteString(kind + " " + string(name) + "\n")
-		for _, kv := range [][2]string{{"path", s.Path}, {"context", s.Context}, {"language", strings.TrimSpace(build.Language + " " + build.Version)}, {"install", build.Install.String()}, {"test", build.Test.String()}, {"build", build.Command.String()}, {"output", build.Output}} {
+		for _, kv := range [][2]string{{"path", s.Path}, {"context", s.Context}, {"only", strings.Join(s.Only, " ")}, {"also", strings.Join(s.Also, " ")}, {"language", strings.TrimSpace(build.Language + " " + build.Version)}, {"install", build.Install.String()}, {"test", build.Test.String()}, {"build", build.Command.String()}, {"output", build.Output}} {
 			if kv[1] != "" {
 				b.WriteString("  " + kv[0] + ": " + kv[1] + "\n")
 			}
@@ -107,6 +107,12 @@ func run(t *testing.T, fsys fstest.MapFS) map[string]string {
 		f := app.Frontends[n]
 		show("frontend", n, f.Source, f.Build)
 		b.WriteString("  fallback: " + f.Fallback + "\n")
+		if f.Server != nil {
+			b.WriteString("  server: " + f.Server.Command.String() + "\n  private: " + f.Build.Private + "\n")
+			for _, a := range f.Build.Assets {
+				b.WriteString("  assets: " + a.From + " -> /" + a.To + "\n")
+			}
+		}
 	}
 	for _, n := range sorted(app.Services) {
 		s := app.Services[n]

@@ -122,6 +122,11 @@ func (p project) resolve(section string, name tenfold.Name, src *tenfold.Source,
 	}
 	src.Context = p.context(src.Path)
 	f, ok := p.detect(src.Path, string(name))
+	if w, is := p.workspace(); is && src.Context == "." && f.language != "go" && f.language != "python" {
+		if _, member := w.dirs[src.Path]; member {
+			src.Only, src.Also = w.only(src.Path)
+		}
+	}
 	if !ok && b.Language == "" && section == "services" {
 		return f, unknown(section, name, line, "the language of "+src.Path+" is not known (no package.json, go.mod, requirements.txt, Gemfile, composer.json, Procfile or index.html)", "runtime, build and command")
 	}

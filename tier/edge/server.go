@@ -54,6 +54,7 @@ func (d *Door) toFrontend(w http.ResponseWriter, r *http.Request, q *routed) {
 	f := q.site.Frontends[name]
 	id := q.releaseOf(name, f)
 	tried := q.frontend == name && q.release != ""
+	r = d.statics.rebase(r, q.to.Pattern, f, id)
 	if f.Server == "" && !tried {
 		d.statics.serve(w, r, name, f)
 		return
@@ -80,6 +81,42 @@ func (d *Door) toFrontend(w http.ResponseWriter, r *http.Request, q *routed) {
 	}
 	q.asked = time.Now()
 	d.toService(w, r, serverKey(d.current.Load(), serviceKey{q.site.App, q.site.Env, f.Server}, rel.Meta.Server), q.override())
+}
+
+// rebase takes a route's prefix off the path where the build leaves it out of its files' names, as Vite
+// and Astro do with a base path. One that renders on a server is asked for the path as it came.
+func (s *statics) rebase(r *http.Request, pattern string, f directory.Frontend, id string) *http.Request {
+	_, route, _ := strings.Cut(pattern, "/")
+	prefix, ok := strings.CutSuffix("/"+route, "/*")
+	if !ok || prefix == "" || f.Server != "" || strings.Contains(prefix, "/:") {
+		return r
+	}
+	rest, below := strings.CutPrefix(r.URL.Path, prefix)
+	rel, err := s.release(release.Site{Dir: f.Dir}, id)
+	if err != nil || !below || rest != "" && rest[0] != '/' || s.holds(rel, prefix[1:]) {
+		return r
+	}
+	out := *r
+	u := *r.URL
+	u.Path, u.RawPath = "/"+strings.TrimPrefix(rest, "/"), ""
+	out.URL = &u
+	return &out
+}
+
+// holds says whether a release has a folder; found out once a release.
+func (s *statics) holds(rel *release.Release, folder string) bool {
+	key := rel.ID + "/" + folder
+	if v, ok := s.folders.Load(key); ok {
+		return v.(bool)
+	}
+	has := false
+	for name := range rel.Files {
+		if has = strings.HasPrefix(name, folder+"/"); has {
+			break
+		}
+	}
+	s.folders.Store(key, has)
+	return has
 }
 
 // serverKey is the way to those tasks of a frontend's server that run a build; when the door knows

@@ -18,6 +18,8 @@ import (
 type statics struct {
 	mu   sync.Mutex
 	open map[string]*release.Release // by folder and id; a release never changes
+	// folders says which releases have which folder (see holds).
+	folders sync.Map
 }
 
 func newStatics() *statics {

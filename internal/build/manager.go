@@ -1,0 +1,111 @@
+package build
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// A project says which package manager it is installed with, by its lock file and, more exactly, by
+// packageManager in the root's package.json. npm comes with Node.js; pnpm and Yarn are fetched with it
+// where the machine has none, into a folder that all builds share.
+
+var (
+	managerWord = regexp.MustCompile(`(?:^|[\s;&|(])(pnpm|yarn)\s`)
+	managerSaid = regexp.MustCompile(`^(pnpm|yarn)@(\d+(?:\.\d+){0,2})`)
+	lockVersion = regexp.MustCompile(`(?m)^lockfileVersion:\s*'?(\d+)`)
+)
+
+// manager puts the package manager that the commands name first in PATH.
+func (m *making) manager(ctx context.Context) error {
+	name := ""
+	for _, c := range [][]string{m.Install, m.Command, m.Test} {
+		if found := managerWord.FindStringSubmatch(text(c) + " "); found != nil && name == "" {
+			name = found[1]
+		}
+	}
+	if name == "" {
+		return nil
+	}
+	version := m.managerVersion(name)
+	if path, ok := lookup(m.env, name); ok && (version == "" || majorOf(ctx, path) == wantedNode(version)) {
+		return nil
+	}
+	if version == "" {
+		version = map[string]string{"pnpm": "9", "yarn": "1"}[name]
+	}
+	pack, major := name, wantedNode(version)
+	if name == "yarn" && major > 1 {
+		pack = "@yarnpkg/cli-dist" // what npm calls Yarn since 2
+	}
+	dir := filepath.Join(m.Builder.Dir, "toolchains", name+"-"+version)
+	bin := filepath.Join(dir, "node_modules", ".bin")
+	if !executable(filepath.Join(bin, name)) {
+		m.progress("fetching %s %s: the project is installed with it", name, version)
+		if err := m.fetchManager(ctx, name, pack+"@"+version, dir); err != nil {
+			return err
+		}
+	}
+	m.useBin(bin)
+	return nil
+}
+
+// managerVersion is what the project asks for: "9.12.0" of packageManager, else what its lock file was
+// written by; "" when any will do.
+func (m *making) managerVersion(name string) string {
+	tree := filepath.Join(m.dir(m.result.Key), "tree")
+	for _, dir := range []string{tree, m.result.Dir} {
+		var p struct{ PackageManager string }
+		b, err := os.ReadFile(filepath.Join(dir, "package.json"))
+		if err != nil || json.Unmarshal(b, &p) != nil {
+			continue
+		}
+		if said := managerSaid.FindStringSubmatch(p.PackageManager); said != nil && said[1] == name {
+			return said[2]
+		}
+	}
+	for _, dir := range []string{tree, m.result.Dir} {
+		if b, err := os.ReadFile(filepath.Join(dir, "pnpm-lock.yaml")); err == nil && name == "pnpm" {
+			if v := lockVersion.FindSubmatch(b[:min(len(b), 4096)]); v != nil {
+				return map[string]string{"5": "7", "6": "8"}[string(v[1])] // 9 is read by 9 and all after it
+			}
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "yarn.lock")); err == nil && name == "yarn" && strings.Contains(string(b), "__metadata:") {
+			return "4"
+		}
+	}
+	return ""
+}
+
+func (m *making) fetchManager(ctx context.Context, name, pack, dir string) error {
+	if _, ok := lookup(m.env, "npm"); !ok {
+		return &MissingError{Tool: name, Hint: "install " + name + ", or npm to fetch it with, and start the daemon with it in PATH"}
+	}
+	lock := m.lock("toolchain")
+	lock.Lock()
+	defer lock.Unlock()
+	if executable(filepath.Join(dir, "node_modules", ".bin", name)) {
+		return nil
+	}
+	tmp := filepath.Join(filepath.Dir(dir), ".new-"+rand.Text())
+	defer os.RemoveAll(tmp)
+	if err := os.MkdirAll(tmp, 0o755); err != nil {
+		return fmt.Errorf("fetch %s: %w", name, err)
+	}
+	began := time.Now()
+	if err := m.run(ctx, "toolchain", []string{"npm", "install", "--no-save", "--prefix", tmp, pack}, m.env, tmp); err != nil {
+		return err
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.Rename(tmp, dir)); err != nil {
+		return fmt.Errorf("fetch %s: %w", name, err)
+	}
+	m.done(Stage{Name: "toolchain", Command: pack, Took: time.Since(began), Note: pack + " fetched"})
+	return nil
+}
