@@ -162,6 +162,11 @@ func (x *exchange) relayHTTP2(res *http.Response, silence *time.Timer) error {
 	announced := len(res.Trailer)
 	x.begun = true
 	x.w.WriteHeader(res.StatusCode)
+	if res.ContentLength == 0 && announced == 0 {
+		// The head ended the stream: gRPC's Trailers-Only, which has to end it again. A flush would send a
+		// head that something follows, and a client would wait for trailers that were in it.
+		return nil
+	}
 	if err := x.doFlush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return ErrClientGone
 	}
