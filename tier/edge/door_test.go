@@ -679,36 +679,6 @@ func TestRoutesAreCachedByRule(t *testing.T) {
 	}
 }
 
-// A head that ends the stream (gRPC's Trailers-Only) has to end it for the client too.
-func TestGRPCErrorWithoutAMessage(t *testing.T) {
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/grpc")
-		w.Header().Set("Grpc-Status", "12")
-	}))
-	s.Config.Protocols = new(http.Protocols)
-	s.Config.Protocols.SetUnencryptedHTTP2(true)
-	s.Start()
-	defer s.Close()
-	h := open(t)
-	h.route(t, "shop", func(a *tenfold.App) { a.Services["api"] = tenfold.Workload{Routes: []tenfold.Route{"/svc/*"}} })
-	h.publish(t, directory.Endpoint{ID: "grpc", Addr: s.Listener.Addr().String()})
-	two := &http.Transport{Protocols: s.Config.Protocols}
-	defer two.CloseIdleConnections()
-	req, _ := http.NewRequest("POST", "http://"+h.addr+"/svc/Method", strings.NewReader("x"))
-	req.Host = "shop.localhost"
-	req.Header.Set("Content-Type", "application/grpc")
-	req.Header.Set("Te", "trailers")
-	res, err := two.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	// Go's client knows a length only when the head itself ended the stream.
-	if res.Header.Get("Grpc-Status") != "12" || res.ContentLength != 0 {
-		t.Errorf("%v, length %d", res.Header, res.ContentLength)
-	}
-}
-
 func FuzzSnapshot(f *testing.F) {
 	f.Add([]byte(`{"version":1,"sites":[{"app":"a","env":"production","hosts":["a.localhost"],"default":true,"routes":[{"pattern":"/*","service":"s"}],"rules":[{"pattern":"/x/*","redirectTo":"/y/*","status":301}],"services":[{"name":"s"}]}]}`), "a.localhost", "/x/1")
 	f.Fuzz(func(t *testing.T, b []byte, host, path string) {
