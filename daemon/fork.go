@@ -35,6 +35,11 @@ func (h *house) distrust(app *tenfold.App) {
 	}
 	for n, f := range app.Frontends {
 		f.Bindings = keep(f.Bindings)
+		if f.Server != nil {
+			server := *f.Server
+			server.Bindings = keep(server.Bindings)
+			f.Server = &server
+		}
 		app.Frontends[n] = f
 	}
 	for n, s := range app.Services {

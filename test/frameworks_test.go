@@ -107,3 +107,97 @@ func TestMonoreposBuildOnlyWhatChanged(t *testing.T) {
 		})
 	}
 }
+
+// TestVariablesOfAnEnvironmentReachItsBuild: each environment is built with its own, and what is secret
+// appears nowhere.
+func TestVariablesOfAnEnvironmentReachItsBuild(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir()+"/colours", map[string]string{
+		"index.html": "<h1>unbuilt</h1>",
+		"tenfold.yaml": `app: colours
+frontends:
+  web:
+    path: .
+    build: {command: "echo using $TOKEN && mkdir -p out && echo colour $COLOUR size $SIZE > out/index.html", output: out}
+    env: {COLOUR: red, SIZE: large}
+    uses: [TOKEN]
+secrets: [TOKEN]
+environments:
+  staging: {frontends: {web: {env: {COLOUR: blue}}}}
+`})
+	h.up(write(t, t.TempDir()+"/first", map[string]string{"index.html": "<h1>first</h1>"}))
+	if _, err := h.client().SetSecret(t.Context(), "colours", "TOKEN", "s3cret-of-the-build"); err != nil {
+		t.Fatal(err)
+	}
+	h.must(dir, "up", "--detach")
+	out := h.must(dir, "up", "--detach", "--env", "staging")
+	for host, want := range map[string]string{"colours.localhost": "colour red size large", "staging.colours.localhost": "colour blue size large"} {
+		if _, text := h.get(host, "/"); !strings.Contains(text, want) {
+			t.Errorf("%s says %s, want %s", host, text, want)
+		}
+	}
+	logs := h.must(dir, "logs", "web")
+	if strings.Contains(out+logs, "s3cret") || !strings.Contains(logs, "using ***") {
+		t.Errorf("the build's log:\n%s", logs)
+	}
+}
+
+// Sites to the letter of their frameworks' documentation, without a manifest: what the first page must
+// say, and a file that is released beside what a server renders.
+var frameworks = map[string]struct {
+	files      map[string]string
+	page, want string
+	asset      string // a pattern whose first group is the path of an asset that the page names
+	server     bool
+}{
+	"next": {map[string]string{
+		"package.json":    `{"name":"next-site","version":"1.0.0","private":true,"scripts":{"dev":"next dev","build":"next build","start":"next start"},"dependencies":{"next":"15.5.4","react":"19.1.1","react-dom":"19.1.1"}}`,
+		"next.config.mjs": "export default { output: 'standalone' }\n",
+		"app/layout.js":   "export default function Layout({ children }) { return <html><body>{children}</body></html> }\n",
+		"app/page.js":     "export default async function Page({ searchParams }) { return <h1>Next says {(await searchParams).q}</h1> }\n",
+		"public/logo.svg": "<svg xmlns=\"http://www.w3.org/2000/svg\"/>\n",
+	}, "/?q=seven", "Next says", `src="(/_next/static/chunks/[^"]+\.js)"`, true},
+	"astro": {map[string]string{
+		"package.json":          `{"name":"astro-site","version":"1.0.0","private":true,"type":"module","scripts":{"dev":"astro dev","build":"astro build","preview":"astro preview"},"dependencies":{"astro":"5.14.1"}}`,
+		"astro.config.mjs":      "import { defineConfig } from 'astro/config'\nexport default defineConfig({ build: { inlineStylesheets: 'never' } })\n",
+		"src/pages/index.astro": "---\nconst title = 'Astro says hello'\n---\n<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n<style>h1 { color: teal }</style>\n",
+	}, "/", "Astro says hello", `href="(/_astro/[^"]+\.css)"`, false},
+	"react-router": {map[string]string{
+		"package.json":           `{"name":"router-site","private":true,"type":"module","scripts":{"build":"react-router build","start":"react-router-serve ./build/server/index.js"},"dependencies":{"@react-router/node":"7.9.3","@react-router/serve":"7.9.3","isbot":"5.1.31","react":"19.1.1","react-dom":"19.1.1","react-router":"7.9.3"},"devDependencies":{"@react-router/dev":"7.9.3","typescript":"5.9.3","vite":"7.1.7"}}`,
+		"vite.config.ts":         "import { reactRouter } from '@react-router/dev/vite'\nexport default { plugins: [reactRouter()] }\n",
+		"react-router.config.ts": "export default { ssr: true }\n",
+		"app/root.tsx":           "import { Links, Meta, Outlet, Scripts } from 'react-router'\nexport default function App() { return <html><head><Meta/><Links/></head><body><Outlet/><Scripts/></body></html> }\n",
+		"app/routes.ts":          "import { index } from '@react-router/dev/routes'\nexport default [index('home.tsx')]\n",
+		"app/home.tsx":           "export function loader({ request }) { return { q: new URL(request.url).searchParams.get('q') } }\nexport default function Home({ loaderData }) { return <h1>Router says {loaderData.q}</h1> }\n",
+	}, "/?q=seven", "Router says", `href="(/assets/[^"]+\.js)"`, true},
+}
+
+func TestFrameworksDeployWithoutAManifest(t *testing.T) {
+	h := newHouse(t)
+	for name, site := range frameworks {
+		out := h.up(write(t, t.TempDir()+"/"+name, site.files))
+		if !strings.Contains(out, "no tenfold.yaml: inferred") {
+			t.Errorf("%s: nothing is said of inferring:\n%s", name, out)
+		}
+		host := hostIn(out)
+		status, page := h.get(host, site.page)
+		if status != 200 || !strings.Contains(page, site.want) || site.server && !strings.Contains(page, "seven") {
+			t.Errorf("%s: %d %s", name, status, page)
+			continue
+		}
+		m := regexp.MustCompile(site.asset).FindStringSubmatch(page)
+		if m == nil {
+			t.Errorf("%s: the page names no asset: %s", name, page)
+			continue
+		}
+		if status, text := h.get(host, m[1]); status != 200 || text == "" {
+			t.Errorf("%s: %s: %d", name, m[1], status)
+		}
+		if status, _ := h.get(host, "/no/such/page"); status != 404 {
+			t.Errorf("%s: a page that is not there: %d", name, status)
+		}
+		if tasks := regexp.MustCompile(`, 1 task`).MatchString(h.must("", "status", "--app", strings.TrimSuffix(host, ".localhost"))); tasks != site.server {
+			t.Errorf("%s: it has a server: %v, want %v", name, tasks, site.server)
+		}
+	}
+}

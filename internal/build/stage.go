@@ -104,6 +104,10 @@ func (m *making) run(ctx context.Context, name string, argv, env []string, dir s
 		ID: unitPrefix(m.ID) + name, Argv: argv, Env: Dedupe(env), Dir: dir, Log: m.Log, LogKeep: 1,
 		StopGrace: 5 * time.Second, Memory: m.Memory, OOMScore: 300,
 	}
+	for _, s := range m.Secret {
+		name, _, _ := strings.Cut(s, "=")
+		u.Hide = append(u.Hide, name)
+	}
 	began := time.Now()
 	limited, cancel := context.WithTimeout(ctx, m.Timeout)
 	defer cancel()

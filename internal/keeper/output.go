@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -65,6 +67,16 @@ func (k *Keeper) openOutput(u Unit) (o *output, out, errw *os.File, err error) {
 	return o, out, errw, err
 }
 
+// hidden are the values that the log of u must not hold.
+func hidden(u Unit) (out []string) {
+	for _, e := range u.Env {
+		if name, value, ok := strings.Cut(e, "="); ok && slices.Contains(u.Hide, name) {
+			out = append(out, value)
+		}
+	}
+	return out
+}
+
 // readOutput starts readers on pipes; nil ones have ended already.
 func (k *Keeper) readOutput(u Unit, pipes [2]*os.File, pending [2][]byte) (*output, error) {
 	most, keep := u.LogMax, u.LogKeep
@@ -78,6 +90,7 @@ func (k *Keeper) readOutput(u Unit, pipes [2]*os.File, pending [2][]byte) (*outp
 	if err != nil {
 		return nil, err
 	}
+	w.Hide(hidden(u)...)
 	o := &output{log: w}
 	out := &leader{f: pipes[0]}
 	in := [2]io.Reader{out, &trailer{f: pipes[1], out: out}}

@@ -52,6 +52,8 @@ type Unit struct {
 	Log     string `json:"log,omitempty"`
 	LogMax  int64  `json:"logMax,omitempty"`
 	LogKeep int    `json:"logKeep,omitempty"`
+	// Hide names variables of Env whose values are kept out of Log.
+	Hide []string `json:"hide,omitempty"`
 	// Memory (bytes) and CPU (cores) are limits, enforced by cgroups where they can be written; 0: none.
 	Memory int64   `json:"memory,omitempty"`
 	CPU    float64 `json:"cpu,omitempty"`

@@ -230,3 +230,27 @@ func BenchmarkCopy(b *testing.B) {
 	}()
 	w.Copy(r, false, nil)
 }
+
+func TestHiddenValuesAreNotStored(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "build.log")
+	w, err := Create(path, 1<<20, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Hide("hunter2", "hunter2hunter2", "-----BEGIN\nline two\n", "abc", "")
+	if _, err := w.Copy(strings.NewReader("say hunter2hunter2 and hunter2\nurl?t=hunter2&x\nline two\nabc\nhunter"), false, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	lines, err := Read(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, l := range lines {
+		got = append(got, l.Text)
+	}
+	if want := "say *** and ***|url?t=***&x|***|abc|hunter"; strings.Join(got, "|") != want {
+		t.Errorf("%q, want %q", strings.Join(got, "|"), want)
+	}
+}

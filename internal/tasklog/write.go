@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -24,6 +26,8 @@ type Writer struct {
 	path string
 	max  int64
 	keep int
+
+	hide *strings.Replacer // nil: nothing; set before the first line
 
 	mu   sync.Mutex // owns what is below
 	f    *os.File   // nil when it could not be opened: tried again with the next line
@@ -64,8 +68,39 @@ func (w *Writer) open() error {
 	return nil
 }
 
+// shortest is the length in bytes from which a value is hidden: shorter ones are words of any log.
+const shortest = 4
+
+// Hide keeps values out of the log: "***" stands in their place. Of a value with several lines each is
+// hidden. It is called before the first line is added. A value that a line longer than MaxLine cuts in
+// two is not found.
+func (w *Writer) Hide(values ...string) {
+	var pairs []string
+	seen := map[string]bool{}
+	for _, v := range values {
+		for line := range strings.SplitSeq(v, "\n") {
+			if line = strings.TrimSpace(line); len(line) >= shortest && !seen[line] {
+				seen[line] = true
+				pairs = append(pairs, line)
+			}
+		}
+	}
+	// Of two of which one begins the other the longer is replaced.
+	slices.SortFunc(pairs, func(a, b string) int { return len(b) - len(a) })
+	var list []string
+	for _, p := range pairs {
+		list = append(list, p, "***")
+	}
+	if len(list) > 0 {
+		w.hide = strings.NewReplacer(list...)
+	}
+}
+
 // Add appends a line; it reaches the file with the next Flush, or when much has gathered.
 func (w *Writer) Add(at time.Time, stderr, partial bool, text []byte) error {
+	if w.hide != nil {
+		text = []byte(w.hide.Replace(string(text)))
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var err error

@@ -1,0 +1,145 @@
+package frontend
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"tenfold"
+	"tenfold/internal/build"
+	"tenfold/internal/release"
+)
+
+// paired is an app whose build yields a server: $v in both halves.
+func (s *shop) paired(text, command string) tenfold.App {
+	app := s.app(text, command)
+	w := app.Frontends["web"]
+	w.Server = &tenfold.Workload{Command: tenfold.Command{Shell: "node server/index.mjs"}}
+	w.Build.Output, w.Build.Private = "", "server"
+	w.Build.Assets = []tenfold.Asset{{From: "static", To: "_next/static"}, {From: "public"}}
+	app.Frontends["web"] = w
+	return app
+}
+
+const halves = "mkdir -p static public server && cp text static/app.txt && echo page > public/robots.txt && cp text server/index.mjs"
+
+func TestABuildWithAServerIsReleasedInTwoHalves(t *testing.T) {
+	s := newShop(t)
+	s.stop()
+	served, asked := "", []string{}
+	s.cfg.Serves = func(_ tenfold.ID, build string) (bool, string) { return build == served, "" }
+	s.cfg.Try = func(_ context.Context, _ tenfold.ID, release string) (string, func(), error) {
+		asked = append(asked, release)
+		return "http://127.0.0.1:1", func() {}, nil
+	}
+	s.begin()
+	app := s.paired("one", halves)
+	served = BuildKey(app, "web")
+	if o := s.deploy(app); o.Failed != "" {
+		t.Fatalf("%+v", o)
+	}
+	id, _ := s.Current(web)
+	r, err := s.site(web).Open(string(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for n := range r.Files {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	if !slices.Equal(names, []string{"_next/static/app.txt", "robots.txt"}) || r.Meta.Server != served || s.Released(web) != served {
+		t.Errorf("files %v, server %q, released %q; want %s", names, r.Meta.Server, s.Released(web), served)
+	}
+	if keys := s.BuildKeys(); !keys[served] {
+		t.Errorf("the build that serves may be pruned: %v", keys)
+	}
+	// The same files with another server are another release.
+	app = s.paired("one", halves+" && echo two >> server/index.mjs")
+	served = BuildKey(app, "web")
+	if o := s.deploy(app); o.Failed != "" {
+		t.Fatalf("%+v", o)
+	}
+	if again, _ := s.Current(web); again == id {
+		t.Error("another server did not make another release")
+	}
+
+	for _, c := range []struct{ name, command, reason string }{
+		{"secret in the bundle", halves + ` && echo "const t='$TOKEN'" > server/index.mjs`, "the value of TOKEN stands in index.mjs"},
+		{"no server", "mkdir -p static && cp text static/app.txt", "the build made no server: there is no folder server"},
+		{"link that leaves", halves + " && ln -s /etc/passwd public/passwd", "leaves its folder"},
+	} {
+		app := s.paired(c.name, c.command)
+		served = BuildKey(app, "web")
+		if o := s.deploy(app); !strings.Contains(o.Reason, c.reason) {
+			t.Errorf("%s: %+v", c.name, o)
+		}
+	}
+
+	// Tests against the candidate decide; what passed once is not tried again.
+	app = s.paired("three", halves)
+	w := app.Frontends["web"]
+	w.E2E = tenfold.Command{Shell: `echo "asked $APP_URL, ${TOKEN-no secret}" && grep -q three text && exit 4`}
+	app.Frontends["web"] = w
+	served = BuildKey(app, "web")
+	o := s.deploy(app)
+	if !strings.Contains(o.Reason, "exited with status 4") || !strings.Contains(o.Reason, "asked http://127.0.0.1:1, no secret") || !strings.Contains(o.Hint, "e2e: false") {
+		t.Errorf("%+v", o)
+	}
+	w.E2E.Shell = "grep -q three text"
+	app.Frontends["web"] = w
+	before := len(asked)
+	if o := s.deploy(app); o.Failed != "" || len(asked) != before+1 {
+		t.Errorf("tried %d times: %+v", len(asked)-before, o)
+	}
+	s.stop()
+	s.begin()
+	if o := s.deploy(app); o.Failed != "" || len(asked) != before+1 {
+		t.Errorf("after a restart it was tried %d times: %+v", len(asked)-before, o)
+	}
+}
+
+func TestSecretsAreMaskedInTheBuildLog(t *testing.T) {
+	s := newShop(t)
+	if o := s.deploy(s.app("one", good+` && echo "with $TOKEN and $TOKEN"`)); o.Failed != "" {
+		t.Fatalf("%+v", o)
+	}
+	paths := s.LogPaths(web)
+	if len(paths) != 1 {
+		t.Fatalf("logs: %v", paths)
+	}
+	b, err := os.ReadFile(paths[0])
+	if err != nil || strings.Contains(string(b), "hunter2") || !strings.Contains(string(b), "with *** and ***") {
+		t.Errorf("%v, the log has\n%s", err, b)
+	}
+	// What was told of it is masked too, in a failure.
+	o := s.deploy(s.app("two", `echo "no $TOKEN"; exit 1`))
+	if strings.Contains(o.Reason, "hunter2") || !strings.Contains(o.Reason, "no ***") {
+		t.Errorf("the failure says %s", o.Reason)
+	}
+}
+
+func TestGatheringKeepsTheFirstOfTwo(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"client/a": "client", "prerendered/a": "prerendered", "prerendered/b": "b"} {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, end, err := gather(t.Context(), build.Result{Dir: dir}, tenfold.Build{Output: "client", Assets: []tenfold.Asset{{From: "prerendered"}, {From: "not there", To: "x"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end()
+	r, err := release.Site{Dir: t.TempDir()}.Add(t.Context(), out, release.Meta{})
+	if err != nil || len(r.Files) != 2 || r.Files["a"].Size != int64(len("client")) {
+		t.Errorf("%v %+v", err, r.Files)
+	}
+}
