@@ -213,8 +213,10 @@ type Status struct {
 	Resources []Resource `json:"resources"`
 	Tasks     []Task     `json:"tasks"`
 	Kept      []Kept     `json:"kept,omitempty"`
-	Warnings  []string   `json:"warnings,omitempty"`
-	Traffic   Traffic    `json:"traffic"`
+	// Certificates are those of public names.
+	Certificates []Certificate `json:"certificates,omitempty"`
+	Warnings     []string      `json:"warnings,omitempty"`
+	Traffic      Traffic       `json:"traffic"`
 }
 
 // Resource is one named thing.
@@ -249,6 +251,16 @@ type Traffic struct {
 	Hits     uint64  `json:"hits"`  // answered from the front door's HTTP cache
 	Rate     float64 `json:"rate"`  // requests per second, over the last 10 s
 	P95      float64 `json:"p95ms"` // milliseconds, upper bound of its bucket
+}
+
+// Certificate is how one of a host stands.
+type Certificate struct {
+	Host     string    `json:"host"`
+	Issuer   string    `json:"issuer,omitempty"` // "" while there is none
+	NotAfter time.Time `json:"notAfter,omitzero"`
+	Renewal  time.Time `json:"renewal,omitzero"`
+	Error    string    `json:"error,omitempty"` // what is wrong, or why the last attempt failed
+	Hint     string    `json:"hint,omitempty"`
 }
 
 // Kept is data that nothing in a manifest names any more.

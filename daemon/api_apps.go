@@ -109,6 +109,9 @@ func (h *house) Status(ctx context.Context, env control.Env) (control.Status, er
 			return st, err
 		}
 		st.Label = rev.Label
+		if app, err := h.app(ctx, e.App, e.Env, e.Goal); err == nil {
+			st.Certificates = h.certificatesOf(ctx, app)
+		}
 	}
 	st.Resources, st.Tasks = []control.Resource{}, []control.Task{}
 	for _, o := range joinServers(observed) {

@@ -89,7 +89,7 @@ func Run(ctx context.Context, data, version string) error {
 	if h.git, err = h.newGit(l, token); err != nil {
 		return err
 	}
-	services = append(services, loop{h}, oldDoors{k, version}, gitJobs{h}, previewLife{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
+	services = append(services, loop{h}, oldDoors{k, version}, gitJobs{h}, previewLife{h}, certificates{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
 	if settings.SSH != "" {
 		services = append(services, sshRemote{h, settings.SSH})
 	}

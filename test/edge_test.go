@@ -90,3 +90,18 @@ edge:
 		t.Errorf("a page that is not there: exit %d\n%s", code, out)
 	}
 }
+
+// A certificate that cannot be got is told, with the cause, by an event and in status.
+func TestACertificateThatFailsIsTold(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), map[string]string{"index.html": "x", "tenfold.yaml": "app: pages\ndomain: shop.example.com\nfrontends: {web: {path: ., build: false}}\n"})
+	write(t, h.dir, map[string]string{"house.json": `{"listen": "127.0.0.1:0", "tls": "127.0.0.1:0", "acme": "https://127.0.0.1:1/dir"}`})
+	h.must(dir, "up", "--detach")
+	eventually(t, "status tells", 20*time.Second, func() bool {
+		out := h.must(dir, "status")
+		return strings.Contains(out, "certificate of shop.example.com") && strings.Contains(out, "connection refused") && strings.Contains(out, "hint:")
+	})
+	eventually(t, "an event tells", 40*time.Second, func() bool {
+		return strings.Contains(h.must(dir, "events"), "shop.example.com has no certificate")
+	})
+}

@@ -64,6 +64,19 @@ func (c *cli) statusCommand() *cobra.Command {
 			rows = append(rows, []string{string(r.Name), string(r.Kind), string(r.State), r.Now, note})
 		}
 		table(c.out, rows)
+		for _, k := range st.Certificates {
+			switch {
+			case k.Error != "":
+				fmt.Fprintf(c.out, "\ncertificate of %s: %s\n", k.Host, k.Error)
+				if k.Hint != "" {
+					fmt.Fprintf(c.out, "  hint: %s\n", k.Hint)
+				}
+			case k.NotAfter.IsZero():
+				fmt.Fprintf(c.out, "\ncertificate of %s: being got\n", k.Host)
+			default:
+				fmt.Fprintf(c.out, "\ncertificate of %s: by %s until %s\n", k.Host, k.Issuer, k.NotAfter.Local().Format(time.DateOnly))
+			}
+		}
 		for _, k := range st.Kept {
 			fmt.Fprintf(c.out, "\nkept: %s, %s in %s; remove it for good: %s\n", k.ID.Short(), size(k.Bytes), k.Path, k.Remove)
 		}

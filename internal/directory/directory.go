@@ -182,6 +182,18 @@ type Report struct {
 	// Root is the certificate, in PEM, of the authority that signs local names; empty without TLS.
 	Root         string        `json:"root,omitempty"`
 	Certificates []Certificate `json:"certificates,omitempty"`
+	// Faults are what is wrong with certificates, by host; each stands here until it is mended.
+	Faults []Fault `json:"faults,omitempty"`
+}
+
+// Fault is what is wrong with a host's certificate.
+type Fault struct {
+	Host   string    `json:"host"`
+	Title  string    `json:"title"`
+	Cause  string    `json:"cause,omitempty"`
+	Hint   string    `json:"hint,omitempty"`
+	Since  time.Time `json:"since"`
+	Severe bool      `json:"severe,omitempty"` // visitors see errors
 }
 
 // Certificate is how a host's certificate stands.
