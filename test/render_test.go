@@ -188,6 +188,24 @@ func TestServerRenderingSwitchesBothHalvesAtOnce(t *testing.T) {
 	// A dead task is started again; who asks meanwhile waits.
 	h.kill("dist/server/index.mjs")
 	eventually(t, "the server is back", 10*time.Second, func() bool { status, _ := h.get(host, "/"); return status == 200 })
+	if out := h.must(dir, "edge", "explain", "/any/path"); !strings.Contains(out, "the server of frontend web") || !strings.Contains(out, "rendered/production/web/") {
+		t.Errorf("explain:\n%s", out)
+	}
+	// The daemon is killed in the middle of deploys: users have one release or the other, whole.
+	w = h.watch(host)
+	for i, wait := range []time.Duration{20, 150, 400, 700, 1000, 1300} {
+		version(fmt.Sprint(10 + i))
+		done := make(chan struct{})
+		go func() { defer close(done); h.runIn(dir, "up", "--detach") }()
+		<-time.After(wait * time.Millisecond)
+		h.kill("house daemon")
+		<-done
+	}
+	eventually(t, "the daemon is back", 20*time.Second, func() bool { _, code := h.runIn(dir, "up", "--detach"); return code == 0 })
+	if _, page := h.get(host, "/"); !strings.Contains(page, "version 15") {
+		t.Errorf("after the kills: %s", page)
+	}
+	t.Logf("pages of versions were seen: %v", w.stop(t))
 	// Without its server the site is files.
 	y := strings.Replace(rendered["tenfold.yaml"], "server: node dist/server/index.mjs\n    e2e: node e2e.mjs", "server: false", 1)
 	if err := os.WriteFile(filepath.Join(dir, "tenfold.yaml"), []byte(y), 0o644); err != nil {

@@ -234,7 +234,20 @@ func (x *explainer) origin(q *routed) {
 		x.answers("frontend " + q.to.Frontend + ": a picture made to fit")
 	case q.to.Frontend != "":
 		f := q.site.Frontends[q.to.Frontend]
-		file, id, how := x.d.statics.find(f, q.path(x.r.URL))
+		at := x.r.URL
+		if current, err := (release.Site{Dir: f.Dir}).Current(); err == nil {
+			at = x.d.statics.rebase(x.r, q.to.Pattern, f, current).URL
+		}
+		file, id, how := x.d.statics.find(f, q.path(at))
+		if f.Server != "" && id != "" && (file == "" || x.r.Method != http.MethodGet && x.r.Method != http.MethodHead) {
+			x.say("file", "none", "the server of release "+id+" answers")
+			k := serviceKey{q.site.App, q.site.Env, f.Server}
+			if rel, err := x.d.statics.release(release.Site{Dir: f.Dir}, id); err == nil {
+				k = serverKey(x.t, k, rel.Meta.Server)
+			}
+			x.tasks(q, k, "the server of frontend "+q.to.Frontend)
+			return
+		}
 		if id == "" {
 			x.say("file", "none", how)
 			x.answers("503: frontend " + q.to.Frontend + " has no release yet")
@@ -248,38 +261,42 @@ func (x *explainer) origin(q *routed) {
 		x.say("file", file+" of release "+id, how)
 		x.answers("frontend " + q.to.Frontend + ", " + file)
 	default:
-		way := x.t.services[serviceKey{q.site.App, q.site.Env, q.to.Service}]
-		takes := 0
-		if way != nil {
-			for _, c := range way.Counts() {
-				state := "may be asked"
-				switch {
-				case c.Draining:
-					state = "drains: gets nothing new"
-				case c.Sick:
-					state = "fails its health check"
-				case c.Ejected:
-					state = "passed over for a while: too many failures, or too slow"
-				case c.Refusing:
-					state = "takes no connection"
-				default:
-					takes++
-				}
-				x.say("task", c.ID+" at "+c.Addr, fmt.Sprintf("%s, %d in flight, %s", state, c.InFlight, c.Latency.Round(100*time.Microsecond)))
-			}
-		}
-		if takes == 0 {
-			x.answers("503 after up to 5s: service " + q.to.Service + " has no healthy task")
-			return
-		}
-		if o := q.override(); o.Timeout > 0 {
-			x.say("timeout", o.Timeout.String(), by(q.wait))
-		}
-		if q.hedge.rule != nil {
-			x.say("hedge", fmt.Sprintf("a second task past %.0f%% of latencies", q.hedge.Hedge*100), by(q.hedge))
-		}
-		x.answers("service " + q.to.Service + ": the less loaded of two of its tasks taken at random")
+		x.tasks(q, serviceKey{q.site.App, q.site.Env, q.to.Service}, "service "+q.to.Service)
 	}
+}
+
+// tasks tells which tasks may be asked, of a service or of a frontend's server.
+func (x *explainer) tasks(q *routed, key serviceKey, name string) {
+	takes := 0
+	if way := x.t.services[key]; way != nil {
+		for _, c := range way.Counts() {
+			state := "may be asked"
+			switch {
+			case c.Draining:
+				state = "drains: gets nothing new"
+			case c.Sick:
+				state = "fails its health check"
+			case c.Ejected:
+				state = "passed over for a while: too many failures, or too slow"
+			case c.Refusing:
+				state = "takes no connection"
+			default:
+				takes++
+			}
+			x.say("task", c.ID+" at "+c.Addr, fmt.Sprintf("%s, %d in flight, %s", state, c.InFlight, c.Latency.Round(100*time.Microsecond)))
+		}
+	}
+	if takes == 0 {
+		x.answers("503 after up to 5s: " + name + " has no healthy task")
+		return
+	}
+	if o := q.override(); o.Timeout > 0 {
+		x.say("timeout", o.Timeout.String(), by(q.wait))
+	}
+	if q.hedge.rule != nil {
+		x.say("hedge", fmt.Sprintf("a second task past %.0f%% of latencies", q.hedge.Hedge*100), by(q.hedge))
+	}
+	x.answers(name + ": the less loaded of two of its tasks taken at random")
 }
 
 // find is the file that serve would answer a path with, and how it is found.
