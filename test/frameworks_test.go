@@ -43,6 +43,11 @@ var workspaces = map[string]map[string]string{
 		"turbo.json":            `{"tasks":{"build":{"dependsOn":["^build"],"outputs":["dist/**"]}}}`,
 		"apps/web/package.json": `{"name":"web","version":"1.0.0","type":"module","scripts":{"build":"vite build"},"dependencies":{"@acme/ui":"workspace:*"},"devDependencies":{"vite":"7.1.7"}}`,
 	},
+	"yarn-berry": {
+		"package.json":          `{"name":"mono-berry","private":true,"packageManager":"yarn@4.10.3","workspaces":["apps/*","packages/*"]}`,
+		".yarnrc.yml":           "nodeLinker: node-modules\nenableTelemetry: false\n",
+		"apps/web/package.json": `{"name":"web","version":"1.0.0","type":"module","scripts":{"build":"vite build"},"dependencies":{"@acme/ui":"workspace:*"},"devDependencies":{"vite":"7.1.7"}}`,
+	},
 	"yarn": {
 		"package.json":          `{"name":"mono-yarn","private":true,"packageManager":"yarn@1.22.22","workspaces":["apps/*","packages/*"]}`,
 		"apps/web/package.json": `{"name":"web","version":"1.0.0","type":"module","scripts":{"build":"vite build"},"dependencies":{"@acme/ui":"1.0.0"},"devDependencies":{"vite":"7.1.7"}}`,

@@ -226,16 +226,18 @@ func (p project) packages(f *found, j packageJSON) (run string) {
 		}
 	}
 	// No lock file: what the project says, if it does.
-	root, said := j, ""
+	root := j
 	if p.above(f.dir) {
 		root, _ = p.node(".")
 	}
-	said, _, _ = strings.Cut(cmp.Or(j.PackageManager, root.PackageManager), "@")
+	said, version, _ := strings.Cut(cmp.Or(j.PackageManager, root.PackageManager), "@")
 	if said == "" && p.above(f.dir) && p.has("pnpm-workspace.yaml") {
 		said = "pnpm"
 	}
 	if said == "pnpm" || said == "yarn" || said == "bun" {
-		f.install = said + " install"
+		if f.install = said + " install"; said == "yarn" && version != "" && !strings.HasPrefix(version, "1.") {
+			f.install += " --no-immutable" // which it would be on its own, in a build without a lock file
+		}
 		return said
 	}
 	if len(j.Dependencies)+len(j.DevDependencies)+len(root.Dependencies)+len(root.DevDependencies) > 0 {
