@@ -12,7 +12,19 @@ import (
 )
 
 // project reads a folder of a project: small files only, and none outside.
-type project struct{ fs.FS }
+type project struct {
+	fs.FS
+	memo *memo
+}
+
+// memo holds what is found out once.
+type memo struct {
+	looked, is bool
+	workspace  workspace
+	visited    int // folders that were searched for packages
+}
+
+func read(fsys fs.FS) project { return project{fsys, &memo{}} }
 
 func (p project) has(name string) bool {
 	info, err := fs.Stat(p, path.Clean(name))

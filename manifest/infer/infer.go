@@ -50,7 +50,7 @@ type draft struct {
 // Infer drafts a manifest from the project's files. folder is the name of the project's folder.
 // The error is a *tenfold.Error when nothing that runs was found.
 func Infer(fsys fs.FS, folder string) (*Draft, error) {
-	d := &draft{p: project{fsys}, secrets: map[string]string{}, out: &Draft{Secrets: map[string]string{}}}
+	d := &draft{p: read(fsys), secrets: map[string]string{}, out: &Draft{Secrets: map[string]string{}}}
 	d.collect()
 	if len(d.frontends)+len(d.services) == 0 {
 		return nil, tenfold.Errorf(tenfold.CodeNotFound, "nothing that Tenfold can run was found in %s (no package.json, go.mod, requirements.txt, Gemfile, composer.json, Procfile or index.html)", folder).

@@ -34,7 +34,7 @@ func (o Origin) String() string {
 // says is never changed; manifest.Nothing becomes nothing. The error is a *tenfold.Error with the
 // line to write.
 func Resolve(fsys fs.FS, app *tenfold.App) ([]Origin, error) {
-	p := project{fsys}
+	p := read(fsys)
 	var out []Origin
 	for _, name := range slices.Sorted(maps.Keys(app.Frontends)) {
 		f := app.Frontends[name]

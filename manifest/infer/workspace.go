@@ -18,11 +18,24 @@ type workspace struct {
 	name map[string]string      // of a package: its folder
 }
 
-// maxPackages bounds how many packages of a workspace are looked at.
-const maxPackages = 2000
+// What is looked at of a workspace, at most.
+const (
+	maxPackages = 2000
+	maxFolders  = 20000
+	maxPatterns = 200
+	maxSegments = 12 // of a pattern
+)
 
-// workspace reads the packages of the root; false when it has none.
+// workspace is what the root owns; false when it owns nothing.
 func (p project) workspace() (workspace, bool) {
+	if !p.memo.looked {
+		p.memo.looked = true
+		p.memo.workspace, p.memo.is = p.packagesOf()
+	}
+	return p.memo.workspace, p.memo.is
+}
+
+func (p project) packagesOf() (workspace, bool) {
 	w := workspace{project: p, dirs: map[string]packageJSON{}, name: map[string]string{}}
 	var ok bool
 	if w.root, ok = p.node("."); !ok && !p.has("pnpm-workspace.yaml") {
@@ -37,7 +50,7 @@ func (p project) workspace() (workspace, bool) {
 			patterns = append(patterns, pnpm.Packages...)
 		}
 	}
-	if len(patterns) == 0 {
+	if patterns = patterns[:min(len(patterns), maxPatterns)]; len(patterns) == 0 {
 		return w, false
 	}
 	w.find(".", patterns, 0)
@@ -61,7 +74,7 @@ func (j packageJSON) workspaces() (out []string) {
 
 // find enters the packages below dir whose folder matches a pattern and no pattern with "!".
 func (w workspace) find(dir string, patterns []string, depth int) {
-	if depth > 5 {
+	if w.memo.visited++; depth > 5 || w.memo.visited > maxFolders {
 		return
 	}
 	list, err := fs.ReadDir(w, dir)
@@ -94,11 +107,16 @@ func (w workspace) find(dir string, patterns []string, depth int) {
 
 // matches says whether a folder is meant by a pattern such as "apps/*" or "packages/**".
 func matches(pattern, dir string) bool {
-	p, d := strings.Split(path.Clean(strings.TrimPrefix(pattern, "./")), "/"), strings.Split(dir, "/")
+	p := slices.CompactFunc(strings.Split(path.Clean(strings.TrimPrefix(pattern, "./")), "/"), func(a, b string) bool { return a == "**" && b == "**" })
+	return len(p) <= maxSegments && match(p, strings.Split(dir, "/"))
+}
+
+// match compares segment by segment; "**" takes any number of them.
+func match(p, d []string) bool {
 	for len(p) > 0 {
 		if p[0] == "**" {
 			for i := range len(d) + 1 {
-				if len(p) == 1 && i < len(d) || len(p) > 1 && matches(strings.Join(p[1:], "/"), strings.Join(d[i:], "/")) {
+				if len(p) == 1 && i < len(d) || len(p) > 1 && match(p[1:], d[i:]) {
 					return true
 				}
 			}
@@ -146,9 +164,15 @@ func (w workspace) needs(dir string) (out []string) {
 
 // needed says that another package is made with the one in dir.
 func (w workspace) needed(dir string) bool {
-	for other := range w.dirs {
-		if other != dir && slices.Contains(w.needs(other), dir) {
-			return true
+	name := w.dirs[dir].Name
+	for other, j := range w.dirs {
+		if other == dir || name == "" {
+			continue
+		}
+		for _, deps := range []map[string]string{j.Dependencies, j.DevDependencies, j.PeerDependencies, j.OptionalDependencies} {
+			if _, ok := deps[name]; ok {
+				return true
+			}
 		}
 	}
 	return false
