@@ -16,6 +16,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,7 @@ import (
 	"time"
 
 	"tenfold/internal/atomicfile"
+	"tenfold/internal/siterules"
 )
 
 // ErrCurrent means that the release is the one being served.
@@ -40,7 +42,7 @@ var ErrEmpty = errors.New("no files")
 // Site is the folder of one frontend's releases.
 type Site struct{ Dir string }
 
-// Meta is what the maker of a release notes with it; only Server enters the release's ID.
+// Meta is what the maker of a release notes with it; only Server and Rules enter the release's ID.
 type Meta struct {
 	Source string `json:"source,omitempty"` // digest of the sources
 	Build  string `json:"build,omitempty"`  // key of the build
@@ -48,6 +50,8 @@ type Meta struct {
 	// Server is the key of the build whose server answers what has no file in this release; the same
 	// files with another server are another release. Empty: files are all there is.
 	Server string `json:"server,omitempty"`
+	// Rules are what the site's own rule files say, by file; they enter the ID too.
+	Rules map[string]siterules.Set `json:"rules,omitempty"`
 }
 
 // Release is an immutable frontend build.
@@ -81,7 +85,7 @@ func (s Site) releases() string { return filepath.Join(s.Dir, "releases") }
 
 // Add makes a release of all files below from and returns it; the same files give the same release.
 // Symbolic links are followed within from and refused when they leave it. Names that begin with a dot
-// (but .well-known) and node_modules are left out: they are for tools, not visitors. ErrEmpty without files.
+// (but .well-known), node_modules and rule files are left out: they are for tools, not visitors. ErrEmpty without files.
 func (s Site) Add(ctx context.Context, from string, meta Meta) (Release, error) {
 	r := Release{Meta: meta, Created: time.Now().UTC(), Files: map[string]File{}}
 	if err := os.MkdirAll(s.releases(), 0o755); err != nil {
@@ -94,7 +98,7 @@ func (s Site) Add(ctx context.Context, from string, meta Meta) (Release, error) 
 	if len(r.Files) == 0 && meta.Server == "" {
 		return r, fmt.Errorf("add release: %w in %s", ErrEmpty, from)
 	}
-	r.ID = idOf(r.Files, meta.Server)
+	r.ID = idOf(r.Files, meta)
 	if old, err := s.Open(r.ID); err == nil {
 		return *old, nil
 	}
@@ -104,14 +108,18 @@ func (s Site) Add(ctx context.Context, from string, meta Meta) (Release, error) 
 	return r, nil
 }
 
-// idOf hashes the index: paths and digests in order of path, then the server.
-func idOf(files map[string]File, server string) string {
+// idOf hashes the index: paths and digests in order of path, then the server and the rules.
+func idOf(files map[string]File, meta Meta) string {
 	h := sha256.New()
 	for _, p := range slices.Sorted(maps.Keys(files)) {
 		fmt.Fprintf(h, "%s\x00%s\n", p, files[p].Digest)
 	}
-	if server != "" {
-		fmt.Fprintf(h, "server\x00%s\n", server)
+	if meta.Server != "" {
+		fmt.Fprintf(h, "server\x00%s\n", meta.Server)
+	}
+	if len(meta.Rules) > 0 {
+		rules, _ := json.Marshal(meta.Rules) // maps are written in order of their keys
+		fmt.Fprintf(h, "rules\x00%s\n", rules)
 	}
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
@@ -148,7 +156,7 @@ func walk(ctx context.Context, from string, file func(path, name string) error) 
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if n := e.Name(); n == "node_modules" || strings.HasPrefix(n, ".") && n != ".well-known" {
+			if n := e.Name(); n == "node_modules" || strings.HasPrefix(n, ".") && n != ".well-known" || depth == 0 && slices.Contains(siterules.Names, n) {
 				continue
 			}
 			full, rel := filepath.Join(dir, e.Name()), strings.TrimPrefix(name+"/"+e.Name(), "/")
@@ -426,4 +434,15 @@ func (s Site) Path(id, file string) string {
 		return filepath.Join(s.releases(), "none")
 	}
 	return filepath.Join(s.releases(), id, "files", filepath.Join("/", filepath.FromSlash(file)))
+}
+
+// Rules are all rules of a release, file by file in the order in which they are asked.
+func (r *Release) Rules() siterules.Set {
+	var all siterules.Set
+	for _, name := range siterules.Names {
+		s := r.Meta.Rules[name]
+		all.Redirects = append(all.Redirects, s.Redirects...)
+		all.Headers = append(all.Headers, s.Headers...)
+	}
+	return all
 }

@@ -234,6 +234,9 @@ func (x *explainer) origin(q *routed) {
 		x.answers("frontend " + q.to.Frontend + ": a picture made to fit")
 	case q.to.Frontend != "":
 		f := q.site.Frontends[q.to.Frontend]
+		if rel, err := x.d.statics.release(release.Site{Dir: f.Dir}, q.releaseOf(q.to.Frontend, f)); err == nil {
+			x.explainRules(rel)
+		}
 		at := x.r.URL
 		if current, err := (release.Site{Dir: f.Dir}).Current(); err == nil {
 			at = x.d.statics.rebase(x.r, q.to.Pattern, f, current).URL

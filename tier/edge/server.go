@@ -59,23 +59,31 @@ func (d *Door) toFrontend(w http.ResponseWriter, r *http.Request, q *routed) {
 		d.statics.serve(w, r, name, f)
 		return
 	}
-	at := release.Site{Dir: f.Dir}
-	rel, err := d.statics.release(at, id)
+	here := release.Site{Dir: f.Dir}
+	rel, err := d.statics.release(here, id)
 	if id == "" || err != nil {
 		page{http.StatusServiceUnavailable, "frontend " + name + " has no release yet", "its build has not finished", "tenfold status"}.show(w, r)
 		return
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		if file, ok := lookup(rel, r.URL.Path); ok {
-			d.statics.file(w, r, at, rel, file, http.StatusOK)
+		var to string
+		var done bool
+		if w, to, done = d.statics.byRule(w, r, here, rel); done {
 			return
 		}
-		if old, file, ok := d.statics.earlier(at, strings.TrimPrefix(r.URL.Path, "/")); ok {
-			d.statics.file(w, r, at, old, file, http.StatusOK)
+		if to != r.URL.Path {
+			r = at(r, to)
+		}
+		if file, ok := lookup(rel, r.URL.Path); ok {
+			d.statics.file(w, r, here, rel, file, http.StatusOK)
+			return
+		}
+		if old, file, ok := d.statics.earlier(here, strings.TrimPrefix(r.URL.Path, "/")); ok {
+			d.statics.file(w, r, here, old, file, http.StatusOK)
 			return
 		}
 		if f.Server == "" {
-			d.statics.missing(w, r, at, rel, f)
+			d.statics.missing(w, r, here, rel, f)
 			return
 		}
 	}
@@ -96,11 +104,7 @@ func (s *statics) rebase(r *http.Request, pattern string, f directory.Frontend, 
 	if err != nil || !below || rest != "" && rest[0] != '/' || s.holds(rel, prefix[1:]) {
 		return r
 	}
-	out := *r
-	u := *r.URL
-	u.Path, u.RawPath = "/"+strings.TrimPrefix(rest, "/"), ""
-	out.URL = &u
-	return &out
+	return at(r, "/"+strings.TrimPrefix(rest, "/"))
 }
 
 // holds says whether a release has a folder; found out once a release.

@@ -20,6 +20,7 @@ type statics struct {
 	open map[string]*release.Release // by folder and id; a release never changes
 	// folders says which releases have which folder (see holds).
 	folders sync.Map
+	rules   sync.Map // *siterules.Rules by release
 }
 
 func newStatics() *statics {
@@ -42,6 +43,7 @@ func (s *statics) release(site release.Site, id string) (*release.Release, error
 	defer s.mu.Unlock()
 	if len(s.open) > 64 {
 		clear(s.open)
+		s.rules.Clear()
 	}
 	s.open[key] = r
 	return r, nil
@@ -66,6 +68,13 @@ func (s *statics) serve(w http.ResponseWriter, r *http.Request, name string, f d
 		page{http.StatusInternalServerError, "frontend " + name + " cannot be read", err.Error(), ""}.show(w, r)
 		return
 	}
+	w, to, done := s.byRule(w, r, site, rel)
+	if done {
+		return
+	}
+	if to != r.URL.Path {
+		r = at(r, to)
+	}
 	file, ok := lookup(rel, r.URL.Path)
 	if !ok && asset(r.URL.Path) {
 		if rel, file, ok = s.earlier(site, strings.TrimPrefix(path.Clean(r.URL.Path), "/")); !ok {
@@ -80,6 +89,15 @@ func (s *statics) serve(w http.ResponseWriter, r *http.Request, name string, f d
 		return
 	}
 	s.file(w, r, site, rel, file, http.StatusOK)
+}
+
+// at is a request for another path.
+func at(r *http.Request, to string) *http.Request {
+	out := *r
+	u := *r.URL
+	u.Path, u.RawPath = to, ""
+	out.URL = &u
+	return &out
 }
 
 // missing answers for a path without a file: the page of a single-page app, else 404.

@@ -167,6 +167,7 @@ func (it *item) make(ctx context.Context, s spec) (string, release.Release, erro
 	if err := leak(ctx, dir, secrets, values); err != nil {
 		return "", release.Release{}, err
 	}
+	meta.Rules = it.rules(dir, res.Dir)
 	r, err := it.f.site(it.id).Add(ctx, dir, meta)
 	if err != nil {
 		return "", r, err

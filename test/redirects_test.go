@@ -1,0 +1,68 @@
+//go:build scenario
+
+package test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// Rule files of another host: followed, noted where they are not, kept when they break, and gone back
+// with a rollback.
+func TestRuleFilesOfOtherHosts(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), map[string]string{
+		"tenfold.yaml": "app: pages\nfrontends: {web: {path: ., build: false}}\nedge: {routes: {/mine: {redirect: /manifest}}}\n",
+		"index.html":   "home", "shadow.html": "a file", "404.html": "lost",
+		"_redirects": "/old/* /new/:splat 301\n/shadow /elsewhere\n/app/* /index.html 200\n/api/* https://api.example.com/:splat 200\n/mine /theirs\n",
+		"_headers":   "/*\n  X-Frame-Options: DENY\n",
+	})
+	out := h.up(dir)
+	if !strings.Contains(out, "_redirects:4: another host is not asked") {
+		t.Errorf("what is not honoured is not listed: %s", out)
+	}
+	ask := func(path string) (int, string, http.Header) {
+		t.Helper()
+		r, _ := http.NewRequest("GET", "http://"+h.addr+path, nil)
+		r.Host = "pages.localhost"
+		res, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		b := make([]byte, 100)
+		n, _ := res.Body.Read(b)
+		return res.StatusCode, string(b[:n]), res.Header
+	}
+	expect := func(path string, code int, text string) {
+		t.Helper()
+		got, body, header := ask(path)
+		if got != code || body != text && header.Get("Location") != text {
+			t.Errorf("%s: %d %q %q, want %d %q", path, got, body, header.Get("Location"), code, text)
+		}
+	}
+	expect("/old/a?x=1", 301, "/new/a?x=1")
+	expect("/shadow", 200, "a file")
+	expect("/app/deep/link", 200, "home")
+	expect("/mine", 301, "/manifest")
+	expect("/_redirects", 404, "lost")
+	if _, _, header := ask("/"); header.Get("X-Frame-Options") != "DENY" {
+		t.Errorf("headers: %v", header)
+	}
+	if out := h.must(dir, "edge", "explain", "/old/a"); !strings.Contains(out, "_redirects:1: /old/*") || !strings.Contains(out, "/new/a") {
+		t.Errorf("explain: %s", out)
+	}
+	write(t, dir, map[string]string{"_redirects": "/old/* /newer/:splat 301\nnonsense\n", "index.html": "second"})
+	out, code := h.runIn(dir, "deploy")
+	if code != 0 || !strings.Contains(out, "_redirects:2: ") || !strings.Contains(out, "stay as they were") {
+		t.Errorf("a broken file: exit %d %s", code, out)
+	}
+	expect("/", 200, "second")
+	expect("/old/a", 301, "/new/a")
+	write(t, dir, map[string]string{"_redirects": "/old/* /newest/:splat 301\n"})
+	h.must(dir, "deploy")
+	expect("/old/a", 301, "/newest/a")
+	h.must(dir, "rollback")
+	expect("/old/a", 301, "/new/a")
+}
