@@ -186,7 +186,16 @@ func TestServerRenderingSwitchesBothHalvesAtOnce(t *testing.T) {
 		t.Errorf("pages of versions were seen: %v", seen)
 	}
 	// A dead task is started again; who asks meanwhile waits.
-	h.kill("dist/server/index.mjs")
+	eventually(t, "the tasks of the other release are gone", 20*time.Second, func() bool {
+		n := 0
+		for _, cmd := range h.mine() {
+			if strings.HasPrefix(cmd, "node dist/server/") {
+				n++
+			}
+		}
+		return n == 1
+	})
+	h.kill("node dist/server/index.mjs")
 	eventually(t, "the server is back", 10*time.Second, func() bool { status, _ := h.get(host, "/"); return status == 200 })
 	if out := h.must(dir, "edge", "explain", "/any/path"); !strings.Contains(out, "the server of frontend web") || !strings.Contains(out, "rendered/production/web/") {
 		t.Errorf("explain:\n%s", out)
