@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"tenfold/tier/edge"
@@ -57,6 +58,10 @@ func RunDoor(ctx context.Context, data string) error {
 	if err != nil {
 		return err
 	}
+	// Memory that is never touched, and so never there, but counts when the collector decides when to run:
+	// a door that proxies holds a few megabytes and would collect them a hundred times a second.
+	ballast := make([]byte, 64<<20)
+	defer runtime.KeepAlive(ballast)
 	return d.Run(ctx, func() {})
 }
 

@@ -34,7 +34,10 @@ type Writer struct {
 	buf  []byte
 	in   int   // lines in buf
 	size int64 // of the file and buf
-	lost int
+	// prefix is the time of second, as lines have it.
+	second int64
+	prefix []byte
+	lost   int
 }
 
 // Create opens path for appending. max is the size in bytes past which it is rotated, keep how
@@ -126,7 +129,15 @@ func (w *Writer) Add(at time.Time, stderr, partial bool, text []byte) error {
 }
 
 func (w *Writer) line(at time.Time, mark byte, text []byte) {
-	w.buf = at.UTC().AppendFormat(w.buf, stamp)
+	// Formatting a time costs as much as all the rest of a line; most lines share their second.
+	at = at.UTC()
+	if s := at.Unix(); s != w.second || w.prefix == nil {
+		w.second, w.prefix = s, at.Truncate(time.Second).AppendFormat(w.prefix[:0], stamp)
+	}
+	w.buf = append(w.buf, w.prefix...)
+	for i, n := len(w.buf)-2, at.Nanosecond(); n > 0; i, n = i-1, n/10 { // ".000000000Z"
+		w.buf[i] = byte('0' + n%10)
+	}
 	w.buf = append(w.buf, ' ', mark, ' ')
 	w.buf = append(w.buf, text...)
 	w.buf = append(w.buf, '\n')

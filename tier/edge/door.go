@@ -478,7 +478,12 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := d.route(s, r)
 	rec := &recorder{ResponseWriter: w, begun: time.Now(), q: q}
 	defer func(target string) { q.note(rec, r, target) }(r.URL.RequestURI())
-	r = r.WithContext(context.WithValue(r.Context(), routedKey{}, q))
+	// A context of wire's own takes it along; any other needs a copy of the request.
+	if c, ok := r.Context().(interface{ Keep(key, value any) }); ok {
+		c.Keep(routedKey{}, q)
+	} else {
+		r = r.WithContext(context.WithValue(r.Context(), routedKey{}, q))
+	}
 	d.pass(rec, r, q)
 }
 

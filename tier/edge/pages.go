@@ -24,12 +24,24 @@ var traceparent = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-
 
 // trace passes a W3C traceparent on, and starts one where there is none that is valid.
 func trace(h http.Header) {
-	v := h.Values("Traceparent")
-	if len(v) == 1 && traceparent.MatchString(v[0]) && !strings.HasPrefix(v[0], "ff") && v[0][3:35] != strings.Repeat("0", 32) && v[0][36:52] != strings.Repeat("0", 16) {
+	if v := h["Traceparent"]; len(v) == 1 && traceparent.MatchString(v[0]) && !strings.HasPrefix(v[0], "ff") && v[0][3:35] != strings.Repeat("0", 32) && v[0][36:52] != strings.Repeat("0", 16) {
 		return
 	}
-	h.Del("Tracestate")
-	h.Set("Traceparent", fmt.Sprintf("00-%016x%016x-%016x-00", rand.Uint64()|1, rand.Uint64(), rand.Uint64()|1))
+	delete(h, "Tracestate")
+	b := make([]byte, 0, 55)
+	b = append(b, "00-"...)
+	b = appendHex(appendHex(b, rand.Uint64()|1), rand.Uint64())
+	b = appendHex(append(b, '-'), rand.Uint64()|1)
+	h["Traceparent"] = []string{string(append(b, "-00"...))}
+}
+
+// appendHex appends a number as 16 hexadecimal digits.
+func appendHex(b []byte, n uint64) []byte {
+	const hex = "0123456789abcdef"
+	for shift := 60; shift >= 0; shift -= 4 {
+		b = append(b, hex[n>>shift&15])
+	}
+	return b
 }
 
 // page is an error answer: which tier failed and, to callers on this machine, why.

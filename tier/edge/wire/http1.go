@@ -2,7 +2,6 @@ package wire
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -318,8 +317,8 @@ func (c *conn1) handle(b []byte) bool {
 		f.Name, f.Value = rebase(b, s, f.Name), rebase(b, s, f.Value)
 	}
 	r.Method, r.Host, r.Target = rebase(b, s, r.Method), rebase(b, s, r.Host), rebase(b, s, r.Target)
-	ctx, cancel := context.WithCancel(c.ctx)
-	defer cancel()
+	ctx := &requestContext{parent: c.ctx}
+	defer ctx.cancel()
 	body := &body1{c: c, chunked: c.head.chunked, left: max(0, c.head.length), ended: !c.head.hasBody()}
 	body.expect.Store(c.head.expect)
 	length := max(0, c.head.length)
@@ -331,7 +330,7 @@ func (c *conn1) handle(b []byte) bool {
 		return c.refuse(badTarget)
 	}
 	c.r += len(b)
-	a := &answer1{c: c, req: q, body: body, cancel: cancel, length: -1}
+	a := &answer1{c: c, req: q, body: body, cancel: ctx.cancel, length: -1}
 	if c.head.hasBody() {
 		q.Body = body
 		body.answer = a
@@ -341,7 +340,7 @@ func (c *conn1) handle(b []byte) bool {
 		}
 		q.Close = c.head.close
 	}
-	c.watch.cancel = cancel
+	c.watch.cancel = ctx.cancel
 	c.phase.Store(phaseBusy)
 	if body.ended {
 		c.watch.arm()
