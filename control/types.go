@@ -112,7 +112,7 @@ type Preview struct {
 	Commit   string    `json:"commit"`
 	Title    string    `json:"title,omitempty"`
 	Author   string    `json:"author,omitempty"`
-	State    string    `json:"state"` // deploying, serving, failed, waiting for approval
+	State    string    `json:"state"` // deploying, serving, stopped, failed, waiting for approval
 	Reason   string    `json:"reason,omitempty"`
 	URL      string    `json:"url"`
 	Password string    `json:"password,omitempty"` // "": none is asked; the user's name is free

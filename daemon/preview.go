@@ -169,6 +169,8 @@ func (h *house) Previews(ctx context.Context, app tenfold.AppName) ([]control.Pr
 			v.State = "waiting for approval"
 		case p.Failed != "":
 			v.State = "failed"
+		case err == nil && e.Goal == 0:
+			v.State = "stopped"
 		case err == nil && e.Goal > 0 && e.Goal == e.Serving:
 			v.State = "serving"
 			if a, err := h.app(ctx, e.App, e.Env, e.Goal); err == nil {
