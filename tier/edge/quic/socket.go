@@ -208,8 +208,9 @@ func (s *Socket) sort(ms []ipv4.Message) int {
 		if to, ok := addressee(m.Buffers[0][:m.N]); ok && to != s.mark && s.pass(to, m) {
 			continue
 		}
-		if kept != i {
-			ms[kept], ms[i] = ms[i], ms[kept]
+		if kept != i { // copied, not swapped: quic-go knows whose buffer is at which place
+			to := &ms[kept]
+			to.N, to.NN, to.Flags, to.Addr = copy(to.Buffers[0], m.Buffers[0][:m.N]), copy(to.OOB, m.OOB[:m.NN]), m.Flags, m.Addr
 		}
 		kept++
 	}

@@ -177,6 +177,26 @@ func TestDeadDoorsLeaveNothing(t *testing.T) {
 	}
 }
 
+// quic-go pairs the places of a batch with buffers of its own: what is kept moves, its buffer does not.
+func TestKeptPacketsMoveAndBuffersStay(t *testing.T) {
+	a, b := pair(t)
+	packet := func(m mark, text string) []byte { return append(append([]byte{0x40, m[0], m[1]}, "123456"...), text...) }
+	var ms []ipv4.Message
+	for _, p := range [][]byte{packet(b.mark, "his"), packet(a.mark, "mine"), packet(b.mark, "his too"), packet(a.mark, "mine again")} {
+		buf := make([]byte, 64)
+		ms = append(ms, ipv4.Message{Buffers: [][]byte{buf}, OOB: make([]byte, 32), N: copy(buf, p), Addr: a.LocalAddr()})
+	}
+	first, second := &ms[0].Buffers[0][0], &ms[1].Buffers[0][0]
+	if n := a.sort(ms); n != 2 || &ms[0].Buffers[0][0] != first || &ms[1].Buffers[0][0] != second {
+		t.Fatalf("%d kept, or a buffer has moved", n)
+	}
+	for i, want := range []string{"mine", "mine again"} {
+		if got := string(ms[i].Buffers[0][9:ms[i].N]); got != want {
+			t.Errorf("place %d has %q, not %q", i, got, want)
+		}
+	}
+}
+
 func TestCloseEndsAll(t *testing.T) {
 	a, _ := pair(t)
 	a.Close()
