@@ -180,7 +180,9 @@ func TestDeadDoorsLeaveNothing(t *testing.T) {
 // quic-go pairs the places of a batch with buffers of its own: what is kept moves, its buffer does not.
 func TestKeptPacketsMoveAndBuffersStay(t *testing.T) {
 	a, b := pair(t)
-	packet := func(m mark, text string) []byte { return append(append([]byte{0x40, m[0], m[1]}, "123456"...), text...) }
+	packet := func(m mark, text string) []byte {
+		return append(append([]byte{0x40, m[0], m[1]}, "123456"...), text...)
+	}
 	var ms []ipv4.Message
 	for _, p := range [][]byte{packet(b.mark, "his"), packet(a.mark, "mine"), packet(b.mark, "his too"), packet(a.mark, "mine again")} {
 		buf := make([]byte, 64)
