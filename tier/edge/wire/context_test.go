@@ -6,13 +6,19 @@ import (
 	"testing/synctest"
 )
 
+type (
+	outer struct{}
+	mine  struct{}
+	other struct{}
+)
+
 func TestRequestContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		parent, end := context.WithCancel(context.WithValue(context.Background(), "a", 1))
+		parent, end := context.WithCancel(context.WithValue(context.Background(), outer{}, 1))
 		c := &requestContext{parent: parent}
-		type mine struct{}
+
 		c.Keep(mine{}, 2)
-		if c.Value("a") != 1 || c.Value(mine{}) != 2 || c.Value("b") != nil || c.Err() != nil {
+		if c.Value(outer{}) != 1 || c.Value(mine{}) != 2 || c.Value(other{}) != nil || c.Err() != nil {
 			t.Error("values")
 		}
 		child, stop := context.WithCancel(c)
