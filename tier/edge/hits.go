@@ -47,6 +47,9 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 	if s.Password != "" {
 		return nil
 	}
+	if _, said := r.Value(viewerCountry); said > 0 && s.Geo != "" {
+		return nil // it is the door's to say; a stored answer may have been chosen by it
+	}
 	if _, _, found := s.careful.Find(r.Method, host, path); found {
 		return nil // who asks matters, or hits count too
 	}

@@ -53,6 +53,7 @@ func ruled(t *testing.T, rules map[tenfold.Route]tenfold.Rule, secrets map[strin
 		w.Header().Set("X-Subject-Seen", r.Header.Get("X-Amzn-Mtls-Clientcert-Subject"))
 		w.Header().Set("X-Forwarded-Seen", r.Header.Get("X-Forwarded-For"))
 		w.Header().Set("Cache-Control", r.URL.Query().Get("cc"))
+		w.Header().Set("Vary", "CloudFront-Viewer-Country")
 		if d, err := time.ParseDuration(r.URL.Query().Get("wait")); err == nil {
 			select {
 			case <-time.After(d):
@@ -478,6 +479,15 @@ func TestCountries(t *testing.T) {
 	})
 	there := network.IP.To4()
 	there[3] = 9
+	// An answer for one country is stored; who says that he is there does not get it.
+	for from, want := range map[int]string{0: "IT", 1: ""} {
+		client := []string{there.String(), "192.0.2.1"}[from]
+		for range 2 {
+			if res, _ := h.ask(t, "GET", "/api/vary?cc=max-age%3D60", "", "X-Forwarded-For", client, "CloudFront-Viewer-Country", "IT"); res.Header.Get("X-Country-Seen") != want {
+				t.Errorf("%s is answered for %q", client, res.Header.Get("X-Country-Seen"))
+			}
+		}
+	}
 	for forwarded, want := range map[string]string{there.String(): "IT", "192.0.2.1": ""} {
 		if res, _ := h.ask(t, "GET", "/api/x", "", "X-Forwarded-For", forwarded, "CloudFront-Viewer-Country", "XX"); res.Header.Get("X-Country-Seen") != want {
 			t.Errorf("%s is in %q, want %q", forwarded, res.Header.Get("X-Country-Seen"), want)
