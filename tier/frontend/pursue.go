@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -169,6 +170,7 @@ func (it *item) make(ctx context.Context, s spec) (string, release.Release, erro
 	}
 	meta.Rules = it.rules(dir, res.Dir)
 	r, err := it.f.site(it.id).Add(ctx, dir, meta)
+	debug.FreeOSMemory() // coding the files took tens of megabytes, which nobody needs until the next release
 	if err != nil {
 		return "", r, err
 	}
