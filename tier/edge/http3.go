@@ -67,15 +67,17 @@ func (d *Door) serveQUIC(wg *sync.WaitGroup) {
 	}
 }
 
-// drainQUIC lets what is under way come to its end. With another door beside this one, new clients
-// are its own from here on; without, they are refused and come by TCP.
+// drainQUIC lets what is under way come to its end. New clients are the next door's from here on; where
+// none comes they get no answer, and come by TCP.
 func (d *Door) drainQUIC(limit context.Context) {
+	limit, end := context.WithCancel(limit)
+	var leaving sync.WaitGroup
 	for _, s := range d.sockets {
-		if s.Others() {
-			s.Retire()
-		}
+		leaving.Go(func() { s.Leave(limit) })
 	}
 	d.http3.Drain(limit)
+	end()
+	leaving.Wait()
 }
 
 func (d *Door) closeQUIC() error {

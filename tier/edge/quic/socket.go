@@ -1,6 +1,7 @@
 package quic
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,9 +40,11 @@ type Socket struct {
 	mu      sync.Mutex
 	passed  []passedOn // by others, not yet read
 	more    chan struct{}
+	leaving bool // first packets are for the others
 	retired bool
 	stopped bool // by SetReadDeadline
 	reading sync.WaitGroup
+	thrown  atomic.Int64 // first packets while leaving
 }
 
 // mark is the beginning of all connection ids of one process.
@@ -116,8 +120,27 @@ func (s *Socket) Others() bool {
 	return found
 }
 
-// Retire stops reading new packets from the shared socket: others do. What they pass on still comes.
-func (s *Socket) Retire() {
+// Leave takes no new clients any more: their first packets are thrown away, so that the copies that they
+// send again meet the process that comes next, which may not be there yet. When it is, until ctx ends,
+// the socket is its own, and what it passes on still comes.
+func (s *Socket) Leave(ctx context.Context) {
+	s.mu.Lock()
+	s.leaving = true
+	s.mu.Unlock()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !s.Others() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	s.retire()
+}
+
+// retire stops reading from the shared socket.
+func (s *Socket) retire() {
 	s.mu.Lock()
 	s.retired = true
 	s.mu.Unlock()
@@ -202,9 +225,16 @@ func (s *Socket) hand(ms []ipv4.Message) int {
 
 // sort keeps the packets that are for this process at the front, and passes on the others.
 func (s *Socket) sort(ms []ipv4.Message) int {
+	s.mu.Lock()
+	leaving := s.leaving
+	s.mu.Unlock()
 	kept := 0
 	for i := range ms {
 		m := &ms[i]
+		if leaving && first(m.Buffers[0][:m.N], s.mark) {
+			s.thrown.Add(1)
+			continue
+		}
 		if to, ok := addressee(m.Buffers[0][:m.N]); ok && to != s.mark && s.pass(to, m) {
 			continue
 		}
@@ -215,6 +245,22 @@ func (s *Socket) sort(ms []ipv4.Message) int {
 		kept++
 	}
 	return kept
+}
+
+// first says that a packet begins a connection: Initial or 0-RTT of version 1 or 2 (RFC 9000 §17.2, RFC
+// 9369 §3.2), to an id that is not of mark.
+func first(p []byte, of mark) bool {
+	if len(p) < 6 || p[0]&0x80 == 0 {
+		return false
+	}
+	if to, ok := addressee(p); ok && to == of {
+		return false
+	}
+	kind := p[0] >> 4 & 3
+	if binary.BigEndian.Uint32(p[1:]) == 0x6b3343cf { // version 2 counts from one
+		kind = (kind + 3) & 3
+	}
+	return kind < 2
 }
 
 // addressee reads the mark of the process that a packet is for (RFC 8999 §5). A long header may have

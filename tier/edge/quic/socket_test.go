@@ -107,7 +107,7 @@ func TestTwoDoorsShareASocket(t *testing.T) {
 		t.Fatal("the other is not seen")
 	}
 	serveOn(t, b, "new", cert, [32]byte{1})
-	a.Retire()
+	a.Leave(t.Context())
 	drained := make(chan error, 1)
 	go func() { drained <- old.Drain(context.Background()) }()
 	for range 20 { // what the new door reads of this it passes on
@@ -130,6 +130,87 @@ func TestTwoDoorsShareASocket(t *testing.T) {
 	a.Close()
 	if b.Others() {
 		t.Error("one that has closed is still seen")
+	}
+}
+
+// The next door may be late: who comes meanwhile is not refused, and is served once it is there.
+func TestTheNextDoorIsLate(t *testing.T) {
+	cert, pool := certificate(t)
+	u := socket(t).(*net.UDPConn)
+	f, err := u.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	dir := t.TempDir()
+	a, err := Share(u, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	old := serveOn(t, a, "old", cert, [32]byte{1})
+	url := "https://" + a.LocalAddr().String() + "/"
+	ask := func(body io.Reader) (string, error) {
+		tr := &http3.Transport{TLSClientConfig: &tls.Config{ServerName: "localhost", RootCAs: pool, NextProtos: []string{"h3"}}}
+		defer tr.Close()
+		res, err := (&http.Client{Transport: tr, Timeout: 20 * time.Second}).Post(url, "text/plain", body)
+		if err != nil {
+			return "", err
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		return string(b), err
+	}
+	// Something is under way, so that the old door goes on reading.
+	body, feed := io.Pipe()
+	under := make(chan string, 1)
+	go func() {
+		got, err := ask(body)
+		under <- fmt.Sprint(got, err)
+	}()
+	feed.Write([]byte("x"))
+	eventually(t, "a request", func() bool {
+		old.mu.Lock()
+		defer old.mu.Unlock()
+		for v := range old.visits {
+			if v.active.Load() > 0 {
+				return true
+			}
+		}
+		return false
+	})
+	left := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { defer close(left); a.Leave(ctx) }()
+	drained := make(chan error, 1)
+	go func() { drained <- old.Drain(context.Background()) }()
+	answer := make(chan string, 1)
+	go func() {
+		got, err := ask(bytes.NewReader([]byte("x")))
+		answer <- fmt.Sprint(got, err)
+	}()
+	eventually(t, "a first packet was thrown away", func() bool { return a.thrown.Load() > 0 })
+	other, err := net.FilePacketConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Share(other.(*net.UDPConn), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	serveOn(t, b, "new", cert, [32]byte{1})
+	if got := <-answer; got != "new 1<nil>" {
+		t.Errorf("who came meanwhile: %s", got)
+	}
+	feed.Close()
+	if got := <-under; got != "old 1<nil>" {
+		t.Errorf("what was under way: %s", got)
+	}
+	<-left
+	if err := <-drained; err != nil {
+		t.Error(err)
 	}
 }
 
