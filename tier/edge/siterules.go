@@ -88,11 +88,17 @@ type siteFields struct {
 }
 
 func (f *siteFields) edit(h http.Header, _ int) {
+	hashed := strings.Contains(h.Get("Cache-Control"), "immutable")
 	for _, name := range f.remove {
 		h.Del(name)
 	}
 	for k, v := range f.set {
 		h.Set(k, v)
+	}
+	// Browsers may keep a page as long as the site says. This cache asks each time: the next release
+	// must not have to wait for what it has kept of the last.
+	if f.set["Cache-Control"] != "" && !hashed || f.set["Cdn-Cache-Control"] != "" {
+		h.Set("CDN-Cache-Control", "no-cache")
 	}
 }
 

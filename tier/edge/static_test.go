@@ -1,9 +1,43 @@
 package edge
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"tenfold/internal/release"
+	"tenfold/internal/siterules"
 )
+
+// A site that lets browsers keep its pages is switched all the same.
+func TestKeptPagesDoNotOutliveTheirRelease(t *testing.T) {
+	h := open(t)
+	h.route(t, "shop", nil)
+	rules, _, err := siterules.Read("_headers", []byte("/*\n  Cache-Control: public, max-age=3600\n"), siterules.Netlify)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := release.Site{Dir: filepath.Join(h.Edge.cfg.Dir, "sites", "shop")}
+	for _, text := range []string{"first", "second"} {
+		from := t.TempDir()
+		if err := os.WriteFile(filepath.Join(from, "index.html"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r, err := site.Add(t.Context(), from, release.Meta{Rules: map[string]siterules.Set{"_headers": rules}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := site.Switch(r.ID); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if res, body := h.ask(t, "GET", "/", ""); body != text || res.Header.Get("Cache-Control") != "public, max-age=3600" {
+				t.Errorf("%q %v, want %q", body, res.Header, text)
+			}
+		}
+	}
+}
 
 func TestFilesInTheBestCoding(t *testing.T) {
 	h := open(t)
