@@ -81,9 +81,10 @@ func nearer(to *map[string]set, fields map[string]string, pattern string) {
 	}
 }
 
-// plain says that a rule leaves answers as they are stored: nothing about it depends on who asks.
+// plain says that a rule leaves answers as they are stored, under the path that was asked for: nothing
+// about it depends on who asks.
 func (r *rule) plain() bool {
-	return r.limiter == nil && r.Maintenance == "" && len(r.CORS) == 0 && (r.guard == nil || r.guard.off)
+	return r.RedirectTo == "" && r.Rewrite == "" && r.limiter == nil && r.Maintenance == "" && len(r.CORS) == 0 && (r.guard == nil || r.guard.off)
 }
 
 // expand makes a target of what a request's path has in place of the pattern's "*" and ":names".

@@ -36,10 +36,6 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 			return nil
 		}
 	}
-	d := s.decide(r.Method, host, path)
-	if d.rewrite.rule != nil || d.redirect.rule != nil {
-		return nil
-	}
 	to, _, ok := s.routes.Find(r.Method, host, path)
 	if !ok {
 		return nil
@@ -53,7 +49,11 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 	if _, _, found := s.careful.Find(r.Method, host, path); found {
 		return nil // who asks matters, or hits count too
 	}
-	rule, _ := s.pinned(d.ruleFor(to), to)
+	rule := &to.rule
+	if said, _, ok := s.caching.Find(r.Method, host, path); ok {
+		rule = said
+	}
+	rule, _ = s.pinned(rule, to)
 	scheme := "http"
 	if r.Secure {
 		scheme = "https"

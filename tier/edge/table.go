@@ -35,7 +35,8 @@ type site struct {
 	rules  httproute.Table[*rule]
 	// careful has the rules that are not plain: what they cover is never answered from the loop.
 	careful httproute.Table[*rule]
-	missing *accessLog // of requests that no route takes
+	caching httproute.Table[*httpcache.Rule] // of rules, for the loop: a whole decision costs too much there
+	missing *accessLog                       // of requests that no route takes
 	// released holds copies of rules, by rule and release (see pinned).
 	released sync.Map
 }
@@ -140,6 +141,11 @@ func (s *site) addRule(of directory.Rule, mark string, limits, before limiters) 
 	var err error
 	if r.guard, err = newGuard(of.Auth); err != nil {
 		return fmt.Errorf("rule %s: %w", of.Pattern, err)
+	}
+	if r.caching != nil {
+		if err := s.caching.Add(of.Pattern, r.caching); err != nil {
+			return err
+		}
 	}
 	if !r.plain() {
 		if err := s.careful.Add(of.Pattern, r); err != nil {
