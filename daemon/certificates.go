@@ -21,6 +21,10 @@ func (certificates) Name() string { return "certificates" }
 
 func (c certificates) Run(ctx context.Context, ready func()) error {
 	ready()
+	if c.h.settings.TLS == "" {
+		<-ctx.Done() // there are none
+		return nil
+	}
 	tick := time.NewTicker(certificatePace)
 	defer tick.Stop()
 	known := map[string]directory.Fault{}

@@ -134,7 +134,7 @@ const pushedTo = " pushed to "
 type errWaits struct{ preview preview }
 
 func (e errWaits) Error() string {
-	return fmt.Sprintf("commit %s of a fork waits for approval: tenfold preview approve %s --app %s", e.preview.Commit[:min(7, len(e.preview.Commit))], e.preview.Env, e.preview.App)
+	return fmt.Sprintf("commit %s of a fork waits for approval: tenfold preview approve %s --app %s", short(e.preview.Commit), e.preview.Env, e.preview.App)
 }
 
 // deployBranch deploys files to an environment and waits until they serve, telling progress.
@@ -188,7 +188,7 @@ func (h *house) deployFiles(ctx context.Context, env tenfold.Environment, src gi
 		return control.Deployed{}, err
 	}
 	d, err := h.deploy(ctx, control.DeployRequest{
-		Dir: files, App: src.App, Env: env, Actor: src.Actor, Label: src.Commit[:min(7, len(src.Commit))] + pushedTo + src.Branch,
+		Dir: files, App: src.App, Env: env, Actor: src.Actor, Label: short(src.Commit) + pushedTo + src.Branch,
 	}, src.Fork)
 	if err != nil {
 		return d, err

@@ -1,12 +1,12 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -282,7 +282,7 @@ func (h *house) work(ctx context.Context, j gitJob) error {
 	}
 	switch e.Action {
 	case webhook.Deleted:
-		return h.branchRemoved(ctx, j.App, e.Branch, new(bytes.Buffer))
+		return h.branchRemoved(ctx, j.App, e.Branch, io.Discard)
 	case webhook.Merged, webhook.Closed:
 		for _, p := range h.previews.All() {
 			if p.App == j.App && p.Pull == e.PullRequest {
@@ -297,9 +297,9 @@ func (h *house) work(ctx context.Context, j gitJob) error {
 	if err != nil {
 		return err
 	}
-	var log bytes.Buffer
-	err = h.git.Fetch(ctx, f, &log, func(dir, commit string) error {
-		return h.deployEvent(ctx, c, j, dir, commit, &log)
+	// Nobody waits at the other end: what a push would print stands in the events.
+	err = h.git.Fetch(ctx, f, io.Discard, func(dir, commit string) error {
+		return h.deployEvent(ctx, c, j, dir, commit)
 	})
 	if errors.Is(err, gitserver.ErrMoved) {
 		return tenfold.Errorf(tenfold.CodeConflict, "%w", err).WithHint("the newer commit is told of by a delivery of its own")
@@ -332,7 +332,7 @@ func (h *house) tokenOf(ctx context.Context, c connection) (string, error) {
 }
 
 // deployEvent deploys fetched files to all environments of their branch, and tells the Git host.
-func (h *house) deployEvent(ctx context.Context, c connection, j gitJob, dir, commit string, log *bytes.Buffer) error {
+func (h *house) deployEvent(ctx context.Context, c connection, j gitJob, dir, commit string) error {
 	e := j.Event
 	pull := e.Kind == webhook.PullRequest
 	targets, err := targetsOf(dir, e.Branch, pull)
@@ -346,7 +346,7 @@ func (h *house) deployEvent(ctx context.Context, c connection, j gitJob, dir, co
 			continue // its pull request has a preview already
 		}
 		h.post(ctx, c, e, commit, webhook.Pending, "deploying to "+string(t.Env), "")
-		d, err := h.deployBranch(ctx, t, src, dir, log)
+		d, err := h.deployBranch(ctx, t, src, dir, io.Discard)
 		var waits errWaits
 		switch {
 		case errors.As(err, &waits):

@@ -38,23 +38,6 @@ edge:
 		t.Fatal(err)
 	}
 	h.addr = info.Listen[0]
-	ask := func(path string, edit func(*http.Request)) (int, string) {
-		t.Helper()
-		r, _ := http.NewRequest("GET", "http://"+h.addr+path, nil)
-		r.Host = "echo.localhost"
-		r.Header.Set("Accept", "text/html")
-		if edit != nil {
-			edit(r)
-		}
-		res, err := http.DefaultTransport.RoundTrip(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		b := make([]byte, 200)
-		n, _ := res.Body.Read(b)
-		return res.StatusCode, string(b[:n]) + res.Header.Get("Location")
-	}
 	for _, c := range []struct {
 		path string
 		edit func(*http.Request)
@@ -69,7 +52,13 @@ edge:
 		{"/admin/x", func(r *http.Request) { r.SetBasicAuth("ann", "queen") }, 401, ""},
 		{"/admin/x", func(r *http.Request) { r.SetBasicAuth("ann", "wonderland") }, 404, "404 page not found"},
 	} {
-		if code, text := ask(c.path, c.edit); code != c.code || !strings.Contains(text, c.text) {
+		code, body, header := h.ask("echo.localhost", c.path, func(r *http.Request) {
+			r.Header.Set("Accept", "text/html")
+			if c.edit != nil {
+				c.edit(r)
+			}
+		})
+		if text := body + header.Get("Location"); code != c.code || !strings.Contains(text, c.text) {
 			t.Errorf("%s: %d %q, want %d %q", c.path, code, text, c.code, c.text)
 		}
 	}

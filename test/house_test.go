@@ -5,6 +5,7 @@ package test
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -104,6 +105,35 @@ func (h *house) up(dir string) string {
 	return out
 }
 
+// upTLS starts the app of a folder with TLS beside plain HTTP, on free ports. It returns the address of
+// TLS and who signs the house's certificates.
+func (h *house) upTLS(dir string) (addr string, roots *x509.CertPool) {
+	h.t.Helper()
+	h.must(dir, "up", "--detach", "--listen", "127.0.0.1:0", "--tls", "127.0.0.1:0")
+	info, err := h.client().House(h.t.Context())
+	if err != nil || len(info.Listen) != 2 {
+		h.t.Fatalf("%+v, %v", info, err)
+	}
+	roots = x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(info.Root)) {
+		h.t.Fatalf("no root: %q", info.Root)
+	}
+	h.addr = info.Listen[0]
+	return info.Listen[1], roots
+}
+
+// next builds another version of the binary, which is there as long as the house.
+func (h *house) next() string {
+	h.t.Helper()
+	next := filepath.Join(h.dir, "next")
+	build := exec.Command("go", "build", "-tags", "nodynamic", "-ldflags", "-X main.version=next", "-o", next, "./cmd/tenfold")
+	build.Dir = ".."
+	if out, err := build.CombinedOutput(); err != nil {
+		h.t.Fatalf("%v\n%s", err, out)
+	}
+	return next
+}
+
 func (h *house) listen() string {
 	if h.addr != "" {
 		return h.addr
@@ -129,6 +159,26 @@ func (h *house) get(host, path string) (int, string) {
 	defer res.Body.Close()
 	b, _ := io.ReadAll(res.Body)
 	return res.StatusCode, string(b)
+}
+
+// ask is like get, but follows no redirect, may be edited first, and gives the headers too.
+func (h *house) ask(host, path string, edit func(*http.Request)) (int, string, http.Header) {
+	h.t.Helper()
+	r, _ := http.NewRequest("GET", "http://"+h.addr+path, nil)
+	r.Host = host
+	if edit != nil {
+		edit(r)
+	}
+	res, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return res.StatusCode, string(b), res.Header
 }
 
 func eventually(t *testing.T, what string, limit time.Duration, ok func() bool) {

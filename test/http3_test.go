@@ -6,12 +6,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"net"
 	"net/http"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -26,14 +23,7 @@ func TestHTTP3(t *testing.T) {
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "edge: {routes: {/echo: {cache: 1h}}}\n")})
-	h.must(dir, "up", "--detach", "--listen", "127.0.0.1:0", "--tls", "127.0.0.1:0")
-	info, err := h.client().House(t.Context())
-	if err != nil || len(info.Listen) != 2 {
-		t.Fatalf("%+v, %v", info, err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM([]byte(info.Root))
-	addr := info.Listen[1]
+	addr, roots := h.upTLS(dir)
 	_, port, _ := net.SplitHostPort(addr)
 	url := "https://echo.localhost:" + port + "/echo"
 
@@ -84,12 +74,7 @@ func TestHTTP3(t *testing.T) {
 		t.Errorf("an upload came back as %d bytes", len(got))
 	}
 
-	next := filepath.Join(h.dir, "next") // there as long as the house
-	build := exec.Command("go", "build", "-tags", "nodynamic", "-ldflags", "-X main.version=next", "-o", next, "./cmd/tenfold")
-	build.Dir = ".."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	next := h.next()
 	body, feed := io.Pipe()
 	got := make(chan string, 1)
 	go func() { got <- send(client, body) }()

@@ -72,7 +72,7 @@ func site(text, command, extra string) map[string]string {
 	return map[string]string{"index.html": text, "tenfold.yaml": "frontends:\n  web: {path: ., test: '" + command + "', build: {command: mkdir -p out && cp index.html out/, output: out}}\n" + extra}
 }
 
-var placeholder = regexp.MustCompile(`HEXSIGNATURE|SIGNATURE|TOKEN`)
+var standIn = regexp.MustCompile(`HEXSIGNATURE|SIGNATURE|TOKEN`)
 
 // recorded delivers a recorded payload of a Git host, with some of its words replaced.
 func (h *house) recorded(app, name, secret string, swap ...string) int {
@@ -95,7 +95,7 @@ func (h *house) recorded(app, name, secret string, swap ...string) int {
 	r.Host = app + ".localhost"
 	for _, line := range strings.Split(head, "\n") {
 		k, v, _ := strings.Cut(line, ": ")
-		r.Header.Set(k, placeholder.ReplaceAllStringFunc(v, func(p string) string {
+		r.Header.Set(k, standIn.ReplaceAllStringFunc(v, func(p string) string {
 			return map[string]string{"HEXSIGNATURE": sum, "SIGNATURE": "sha256=" + sum, "TOKEN": secret}[p]
 		}))
 	}
@@ -180,18 +180,12 @@ func (h *house) previews(app string) map[string]control.Preview {
 // visit asks a host with a password.
 func (h *house) visit(host, password string) (int, string) {
 	h.t.Helper()
-	r, _ := http.NewRequest("GET", "http://"+h.addr+"/", nil)
-	r.Host = host
-	if password != "" {
-		r.SetBasicAuth("me", password)
-	}
-	res, err := http.DefaultClient.Do(r)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	b, _ := io.ReadAll(res.Body)
-	return res.StatusCode, string(b)
+	code, body, _ := h.ask(host, "/", func(r *http.Request) {
+		if password != "" {
+			r.SetBasicAuth("me", password)
+		}
+	})
+	return code, body
 }
 
 // Recorded deliveries of three Git hosts become previews, each behind its password; statuses go back.

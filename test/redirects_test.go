@@ -3,7 +3,6 @@
 package test
 
 import (
-	"net/http"
 	"strings"
 	"testing"
 )
@@ -22,22 +21,9 @@ func TestRuleFilesOfOtherHosts(t *testing.T) {
 	if !strings.Contains(out, "_redirects:4: another host is not asked") {
 		t.Errorf("what is not honoured is not listed: %s", out)
 	}
-	ask := func(path string) (int, string, http.Header) {
-		t.Helper()
-		r, _ := http.NewRequest("GET", "http://"+h.addr+path, nil)
-		r.Host = "pages.localhost"
-		res, err := http.DefaultTransport.RoundTrip(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		b := make([]byte, 100)
-		n, _ := res.Body.Read(b)
-		return res.StatusCode, string(b[:n]), res.Header
-	}
 	expect := func(path string, code int, text string) {
 		t.Helper()
-		got, body, header := ask(path)
+		got, body, header := h.ask("pages.localhost", path, nil)
 		if got != code || body != text && header.Get("Location") != text {
 			t.Errorf("%s: %d %q %q, want %d %q", path, got, body, header.Get("Location"), code, text)
 		}
@@ -47,7 +33,7 @@ func TestRuleFilesOfOtherHosts(t *testing.T) {
 	expect("/app/deep/link", 200, "home")
 	expect("/mine", 301, "/manifest")
 	expect("/_redirects", 404, "lost")
-	if _, _, header := ask("/"); header.Get("X-Frame-Options") != "DENY" {
+	if _, _, header := h.ask("pages.localhost", "/", nil); header.Get("X-Frame-Options") != "DENY" {
 		t.Errorf("headers: %v", header)
 	}
 	if out := h.must(dir, "edge", "explain", "/old/a"); !strings.Contains(out, "_redirects:1: /old/*") || !strings.Contains(out, "/new/a") {

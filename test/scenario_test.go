@@ -5,7 +5,6 @@ package test
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
@@ -180,12 +179,7 @@ func TestUpgradeHandsOver(t *testing.T) {
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [db]\ndatabases: [db]\n")})
 	h.up(dir)
-	next := filepath.Join(h.dir, "next") // there as long as the house
-	build := exec.Command("go", "build", "-tags", "nodynamic", "-ldflags", "-X main.version=next", "-o", next, "./cmd/tenfold")
-	build.Dir = ".."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	next := h.next()
 	kept := func() string {
 		var out []string
 		for pid, cmd := range h.mine() {
@@ -279,21 +273,12 @@ func TestTLSForLocalNames(t *testing.T) {
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "edge: {routes: {/echo: {cache: 1h}}}\n")})
-	h.must(dir, "up", "--detach", "--listen", "127.0.0.1:0", "--tls", "127.0.0.1:0")
-	info, err := h.client().House(t.Context())
-	if err != nil || len(info.Listen) != 2 {
-		t.Fatalf("%+v, %v", info, err)
-	}
-	h.addr = info.Listen[0]
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(info.Root)) {
-		t.Fatalf("no root: %q", info.Root)
-	}
-	_, port, _ := net.SplitHostPort(info.Listen[1])
+	addr, roots := h.upTLS(dir)
+	_, port, _ := net.SplitHostPort(addr)
 	ask := func(h2 bool) (*http.Response, error) {
 		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: h2, DisableKeepAlives: true}
 		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", info.Listen[1])
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
 		}
 		res, err := (&http.Client{Transport: tr}).Get("https://echo.localhost:" + port + "/echo")
 		if err == nil {

@@ -102,7 +102,7 @@ func (c *cli) gitKeysCommand() *cobra.Command {
 		var text []byte
 		var err error
 		if args[0] == "-" {
-			text, err = io.ReadAll(io.LimitReader(os.Stdin, 64<<10))
+			text, err = io.ReadAll(io.LimitReader(c.in, 64<<10))
 		} else if text, err = os.ReadFile(args[0]); errors.Is(err, fs.ErrNotExist) {
 			return tenfold.Errorf(tenfold.CodeNotFound, "no file %s", args[0]).WithHint("make a key: ssh-keygen -t ed25519")
 		}
@@ -176,7 +176,7 @@ func (c *cli) previewCommand() *cobra.Command {
 				if p.Fork {
 					of += " (fork of " + p.Author + ")"
 				}
-				rows = append(rows, []string{string(p.App), string(p.Env.Env), of, p.Commit[:min(7, len(p.Commit))], p.State, p.URL, p.Password, p.Expires.Local().Format(time.DateTime)})
+				rows = append(rows, []string{string(p.App), string(p.Env.Env), of, short(p.Commit), p.State, p.URL, p.Password, p.Expires.Local().Format(time.DateTime)})
 			}
 			table(c.out, rows)
 			return nil
@@ -196,7 +196,7 @@ func (c *cli) previewCommand() *cobra.Command {
 			if c.json {
 				return c.encode(p)
 			}
-			fmt.Fprintf(c.out, "%s of %s is deployed to %s\n", p.Commit[:min(7, len(p.Commit))], p.Author, p.URL)
+			fmt.Fprintf(c.out, "%s of %s is deployed to %s\n", short(p.Commit), p.Author, p.URL)
 			return nil
 		})
 	}}
@@ -210,3 +210,5 @@ func (c *cli) withPreviews(ctx context.Context, f func(context.Context, *control
 	defer api.Close()
 	return f(ctx, api, tenfold.AppName(c.app))
 }
+
+func short(commit string) string { return commit[:min(7, len(commit))] }

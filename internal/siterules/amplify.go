@@ -104,18 +104,15 @@ func (f *file) amplify(text []byte) error {
 	}
 	for _, r := range rules {
 		line := lineOf(text, strconv.Quote(r.Source))
-		status, err := strconv.Atoi(strings.TrimSuffix(r.Status, "-200"))
-		behind := false
+		status, behind := 0, false
 		switch r.Status {
 		case "200", "301", "302":
+			status, _ = strconv.Atoi(r.Status)
 		case "404-200":
 			status, behind = 200, true
 		case "404":
-			behind = true
+			status, behind = 404, true
 		default:
-			err = errStatus
-		}
-		if err != nil {
 			f.note(line, "status %q is not honoured, so the rule is not", cut(r.Status))
 			continue
 		}
@@ -129,7 +126,7 @@ func (f *file) amplify(text []byte) error {
 			f.note(line, "%s in %q is not honoured, so the rule is not", bad, cut(r.Source))
 			continue
 		}
-		if bad := f.target(line, r.Target, status); bad != "" {
+		if bad := target(r.Target, status); bad != "" {
 			f.note(line, "%s", bad)
 			continue
 		}
@@ -152,7 +149,6 @@ func (f *file) amplify(text []byte) error {
 }
 
 var (
-	errStatus   = strconv.ErrSyntax
 	amplifyName = regexp.MustCompile(`<[A-Za-z*][A-Za-z0-9_-]*>`)
 	notName     = regexp.MustCompile(`[^A-Za-z0-9_]`)
 )
@@ -174,9 +170,10 @@ func fromAmplify(src string) (expr, bad string) {
 		inner = strings.TrimSuffix(inner, "/>")
 		if strings.Contains(inner, "(?!") {
 			// The one that Amplify's console offers for single-page apps, and its like: a path whose last
-			// part has no dot, or an ending that is not of the list.
-			if m := amplifyApp.FindStringSubmatch(inner); m != nil {
-				return `(?:/[^.]*|/.*\.[A-Za-z0-9]*)`, spa(m[1])
+			// part has no dot, or an ending that is not of the list; the list may be left out, since it
+			// is of assets, for which no page stands in anyway.
+			if amplifyApp.MatchString(inner) {
+				return `(?:/[^.]*|/.*\.[A-Za-z0-9]*)`, ""
 			}
 			return "", "a look around"
 		}
@@ -211,6 +208,3 @@ func fromAmplify(src string) (expr, bad string) {
 }
 
 var amplifyApp = regexp.MustCompile(`^\^\[\^\.\]\+\$\|\\\.\(\?!\(([a-z0-9|]+)\)\$\)\(\[\^\.\]\+\$\)$`)
-
-// spa is nothing that is wrong: the endings are those of assets, for which no page stands in anyway.
-func spa(string) string { return "" }

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-var placeholder = regexp.MustCompile(`:[A-Za-z][A-Za-z0-9_]*`)
+var namedPart = regexp.MustCompile(`:[A-Za-z][A-Za-z0-9_]*`)
 
 // fromPath makes a regular expression of a path with :placeholders and *, as _redirects and _headers
 // have them. One "*" at the end takes the folder itself too.
@@ -39,7 +39,7 @@ func fromPath(path string) string {
 			star, path = true, path[1:]
 			continue
 		}
-		name := placeholder.FindString(path)
+		name := namedPart.FindString(path)
 		if name == "" || !strings.HasPrefix(path, name) || seen[name] {
 			quote(":")
 			path = path[1:]
@@ -55,7 +55,7 @@ func fromPath(path string) string {
 // toTemplate makes ${name} of :name in a target, behind its host.
 func toTemplate(to string) string {
 	head, to := splitHost(to)
-	return escape(head) + placeholder.ReplaceAllStringFunc(escape(to), func(s string) string { return "${" + s[1:] + "}" })
+	return escape(head) + namedPart.ReplaceAllStringFunc(escape(to), func(s string) string { return "${" + s[1:] + "}" })
 }
 
 // escape doubles what means something in a template.
@@ -133,7 +133,7 @@ func (f *file) redirect(n int, words []string) error {
 			return nil
 		}
 	}
-	if bad := f.target(n, rest[0], r.Status); bad != "" {
+	if bad := target(rest[0], r.Status); bad != "" {
 		f.note(n, "%s", bad)
 		return nil
 	}

@@ -182,8 +182,8 @@ func (f *file) pattern(line int, from, expr string) (Pattern, error) {
 	return p, nil
 }
 
-// target checks where a rule leads. names are those that the pattern has.
-func (f *file) target(line int, to string, status int) (bad string) {
+// target says what is wrong with where a rule leads.
+func target(to string, status int) (bad string) {
 	switch {
 	case to == "" || len(to) > maxLine:
 		return "it leads nowhere"

@@ -12,14 +12,13 @@ import (
 
 // vercelRule is an entry of redirects, rewrites or headers.
 type vercelRule struct {
-	Source      string          `json:"source"`
-	Destination string          `json:"destination"`
-	Permanent   *bool           `json:"permanent"`
-	StatusCode  int             `json:"statusCode"`
-	Headers     []vercelField   `json:"headers"`
-	Has         []vercelHas     `json:"has"`
-	Missing     []vercelHas     `json:"missing"`
-	Extra       json.RawMessage `json:"-"`
+	Source      string        `json:"source"`
+	Destination string        `json:"destination"`
+	Permanent   *bool         `json:"permanent"`
+	StatusCode  int           `json:"statusCode"`
+	Headers     []vercelField `json:"headers"`
+	Has         []vercelHas   `json:"has"`
+	Missing     []vercelHas   `json:"missing"`
 }
 
 type vercelField struct{ Key, Value string }
@@ -123,7 +122,7 @@ func (f *file) vercelRedirect(text []byte, r vercelRule, status int, behind bool
 		f.note(line, "status %d is not honoured, so the rule is not", status)
 		return nil
 	}
-	if bad := f.target(line, r.Destination, status); bad != "" {
+	if bad := target(r.Destination, status); bad != "" {
 		f.note(line, "%s", bad)
 		return nil
 	}

@@ -4,15 +4,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
-// trusted says that an address is a proxy before this door. Those of PROXY headers count too, since
+// trusts says that an address is a proxy before this door. Those of PROXY headers count too, since
 // that is what a connection's address is by then.
 func (t *table) trusts(a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
-	return slices.ContainsFunc(t.trust, func(p netip.Prefix) bool { return p.Contains(a) })
+	return within(t.trust, a)
 }
 
 // client is who asks, as host:port: the connection's other end, or, when that is trusted, the last

@@ -445,7 +445,7 @@ type routed struct {
 
 type routedKey struct{}
 
-// of gives what is known of a request; nil before it was routed.
+// routedOf gives what is known of a request; nil before it was routed.
 func routedOf(r *http.Request) *routed {
 	q, _ := r.Context().Value(routedKey{}).(*routed)
 	return q
@@ -525,7 +525,7 @@ func (d *Door) pass(w http.ResponseWriter, r *http.Request, q *routed) {
 		}
 		w = &headerWriter{ResponseWriter: w, editor: &outward{cors: q.cors.CORS, origin: r.Header.Get("Origin")}}
 	}
-	if no := d.admit(w, r, q); no != nil {
+	if no := d.admit(r, q); no != nil {
 		no(w, r)
 		return
 	}
@@ -555,7 +555,7 @@ func (d *Door) pass(w http.ResponseWriter, r *http.Request, q *routed) {
 }
 
 // admit says who answers instead, if a request may not pass.
-func (d *Door) admit(w http.ResponseWriter, r *http.Request, q *routed) func(http.ResponseWriter, *http.Request) {
+func (d *Door) admit(r *http.Request, q *routed) func(http.ResponseWriter, *http.Request) {
 	if q.maintenance.rule != nil && !(q.auth.rule != nil && len(q.auth.guard.allow) > 0 && q.auth.guard.addressed(q.client)) {
 		return func(w http.ResponseWriter, r *http.Request) { maintenance(w, r, q.maintenance.Maintenance) }
 	}

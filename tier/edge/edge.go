@@ -534,7 +534,8 @@ func (e *Edge) put(ctx context.Context, s directory.Snapshot) error {
 // them is served any more.
 func (e *Edge) Purge(ctx context.Context, p directory.Purge) (int, error) {
 	var out directory.Purged
-	return out.Count, e.ask(ctx, "/purge", p, &out)
+	err := e.ask(ctx, "/purge", p, &out)
+	return out.Count, err
 }
 
 // ask puts a question to the door.

@@ -105,7 +105,7 @@ func (x *explainer) admission(q *routed) {
 	}
 	if q.maintenance.rule != nil {
 		x.say("maintenance", "503 with a page of the app's", by(q.maintenance))
-		if no := x.d.admit(nil, x.r, q); no != nil {
+		if no := x.d.admit(x.r, q); no != nil {
 			x.answers("503: closed for maintenance")
 		}
 	}
@@ -331,7 +331,8 @@ func (s *statics) find(f directory.Frontend, urlPath string) (file, id, how stri
 // Explain asks the door what it would do with a request.
 func (e *Edge) Explain(ctx context.Context, q directory.Question) (directory.Explanation, error) {
 	var out directory.Explanation
-	return out, e.ask(ctx, "/explain", q, &out)
+	err := e.ask(ctx, "/explain", q, &out)
+	return out, err
 }
 
 func (d *Door) serveExplain(w http.ResponseWriter, r *http.Request) {

@@ -28,14 +28,13 @@ type guard struct {
 	basic       map[string]string // user to bcrypt hash; nil: not asked
 	signed      map[string]crypto.PublicKey
 	mtls        *x509.CertPool
-	pem         string // of mtls
 }
 
 func newGuard(a *directory.Auth) (*guard, error) {
 	if a == nil {
 		return nil, nil
 	}
-	g := &guard{off: a.Off, basic: a.Basic, pem: a.MTLS}
+	g := &guard{off: a.Off, basic: a.Basic}
 	var err error
 	if g.allow, err = prefixes(a.Allow); err != nil {
 		return nil, err

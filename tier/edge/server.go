@@ -19,6 +19,11 @@ func (q *routed) releaseOf(name string, f directory.Frontend) string {
 	if q.frontend == name && q.release != "" {
 		return q.release
 	}
+	return currentOf(f)
+}
+
+// currentOf is a frontend's current release; "" when there is none.
+func currentOf(f directory.Frontend) string {
 	id, err := release.Site{Dir: f.Dir}.Current()
 	if err != nil {
 		return ""
@@ -38,7 +43,7 @@ func (s *site) pinned(rule *httpcache.Rule, to *destination) (*httpcache.Rule, s
 		rule *httpcache.Rule
 		id   string
 	}
-	id := (&routed{}).releaseOf(to.Frontend, f)
+	id := currentOf(f)
 	if v, ok := s.released.Load(key{rule, id}); ok {
 		return v.(*httpcache.Rule), id
 	}

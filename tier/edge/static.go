@@ -44,6 +44,7 @@ func (s *statics) release(site release.Site, id string) (*release.Release, error
 	if len(s.open) > 64 {
 		clear(s.open)
 		s.rules.Clear()
+		s.folders.Clear()
 	}
 	s.open[key] = r
 	return r, nil

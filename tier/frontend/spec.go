@@ -65,11 +65,7 @@ func (f *Frontend) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource
 				return nil, fmt.Errorf("plan frontend %s: %w", name, err)
 			}
 		}
-		hashed = s
-		if !w.E2E.IsZero() {
-			s.Env, s.Build.Timeout = w.Env, w.Build.Timeout
-		}
-		if fp, err = tenfold.FingerprintOf(hashed, needs); err != nil {
+		if fp, err = tenfold.FingerprintOf(s, needs); err != nil {
 			return nil, fmt.Errorf("plan frontend %s: %w", name, err)
 		}
 		out = append(out, tenfold.Resource{ID: app.ID(tenfold.KindFrontend, name), Spec: s, Fingerprint: fp, Needs: needs})
