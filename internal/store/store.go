@@ -151,11 +151,14 @@ func scanRevision(rows *sql.Rows) (r Revision, err error) {
 	return r, err
 }
 
-// AddRevision numbers r, stores it and makes it the goal of its environment, in one transaction.
+// AddRevision numbers r, stores it and makes it the goal of its environment, in one transaction. The
+// audit log counts too: an environment that was forgotten and is made again never repeats a number, by
+// which tiers and caches know what they have.
 // document is made once the number is known.
 func (s *Store) AddRevision(ctx context.Context, r Revision, document func(revision int64) ([]byte, error)) (int64, error) {
 	err := s.tx(ctx, func(tx *sql.Tx) error {
-		row := tx.QueryRowContext(ctx, "select coalesce(max(revision), 0) + 1 from revisions where app = ? and env = ?", r.App, r.Env)
+		row := tx.QueryRowContext(ctx, `select coalesce(max(revision), 0) + 1 from (
+			select revision from revisions where app = ?1 and env = ?2 union all select revision from audit where app = ?1 and env = ?2)`, r.App, r.Env)
 		if err := row.Scan(&r.Revision); err != nil {
 			return err
 		}

@@ -47,6 +47,32 @@ func TestRevisionsAreNumberedAndSurviveReopening(t *testing.T) {
 	}
 }
 
+func TestAForgottenEnvironmentRepeatsNoNumber(t *testing.T) {
+	s, ctx := open(t, filepath.Join(t.TempDir(), "house.db")), t.Context()
+	deploy := func(env string) int64 {
+		n, err := s.AddRevision(ctx, Revision{App: "shop", Env: env, Created: time.Now(), Manifest: []byte{}, State: "pending"},
+			func(int64) ([]byte, error) { return []byte{}, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Audit(ctx, Entry{At: time.Now(), App: "shop", Env: env, Revision: n, Verb: "deploy"}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	deploy("preview/cart")
+	deploy("preview/cart")
+	if err := s.Forget(ctx, "shop", "preview/cart"); err != nil {
+		t.Fatal(err)
+	}
+	if n := deploy("preview/cart"); n != 3 {
+		t.Errorf("made again it begins with %d", n)
+	}
+	if n := deploy("preview/other"); n != 1 {
+		t.Errorf("another begins with %d", n)
+	}
+}
+
 func TestAuditCannotBeChanged(t *testing.T) {
 	s, ctx := open(t, filepath.Join(t.TempDir(), "house.db")), t.Context()
 	if err := s.Audit(ctx, Entry{At: time.Now(), App: "shop", Verb: "start", Resource: "service api", Reason: "new"}); err != nil {
