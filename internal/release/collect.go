@@ -77,7 +77,7 @@ func (s Site) Collect(now time.Time, p Policy) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("collect releases: %w", err)
 	}
-	all, err := s.List()
+	all, err := s.Heads()
 	if err != nil {
 		return nil, fmt.Errorf("collect releases: %w", err)
 	}

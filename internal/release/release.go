@@ -59,7 +59,7 @@ type Release struct {
 	ID      string          `json:"id"` // 12 hexadecimal digits of SHA-256 over paths and contents
 	Meta    Meta            `json:"meta"`
 	Created time.Time       `json:"created"`
-	Files   map[string]File `json:"files"` // by slash path, without a leading slash
+	Files   map[string]File `json:"files"` // by slash path, without a leading slash; last, see Head
 }
 
 // Size is the sum of all files, in bytes.
@@ -277,17 +277,58 @@ var idForm = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
 
 // Open reads a release; errors.Is(err, fs.ErrNotExist) when there is none of that ID.
 func (s Site) Open(id string) (*Release, error) {
+	return s.open(id, func(path string, r *Release) error { return atomicfile.ReadJSON(path, r) })
+}
+
+// Head is Open without Files. A release may list tens of thousands of them, after all the rest: no more
+// of it is read than what stands before.
+func (s Site) Head(id string) (*Release, error) { return s.open(id, readHead) }
+
+func (s Site) open(id string, read func(path string, r *Release) error) (*Release, error) {
 	if !idForm.MatchString(id) {
 		return nil, fmt.Errorf("open release %q: %w", id, fs.ErrNotExist)
 	}
 	var r Release
-	if err := atomicfile.ReadJSON(filepath.Join(s.releases(), id, "release.json"), &r); err != nil {
+	if err := read(filepath.Join(s.releases(), id, "release.json"), &r); err != nil {
 		return nil, fmt.Errorf("open release %s: %w", id, err)
 	}
 	if r.ID != id {
 		return nil, fmt.Errorf("open release %s: it says that it is %q", id, r.ID)
 	}
 	return &r, nil
+}
+
+func readHead(path string, r *Release) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	d := json.NewDecoder(f)
+	if _, err := d.Token(); err != nil {
+		return err
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		var into any = new(json.RawMessage) // skipped
+		switch key {
+		case "id":
+			into = &r.ID
+		case "meta":
+			into = &r.Meta
+		case "created":
+			into = &r.Created
+		case "files":
+			return nil
+		}
+		if err := d.Decode(into); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Switch makes a release the served one, by one rename.
@@ -346,14 +387,19 @@ func (s Site) Current() (string, error) {
 }
 
 // List returns all releases, newest first. Folders that cannot be read are left out.
-func (s Site) List() ([]Release, error) {
+func (s Site) List() ([]Release, error) { return s.list(s.Open) }
+
+// Heads is List without Files, see Head.
+func (s Site) Heads() ([]Release, error) { return s.list(s.Head) }
+
+func (s Site) list(open func(id string) (*Release, error)) ([]Release, error) {
 	entries, err := os.ReadDir(s.releases())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list releases: %w", err)
 	}
 	var out []Release
 	for _, e := range entries {
-		if r, err := s.Open(e.Name()); err == nil {
+		if r, err := open(e.Name()); err == nil {
 			out = append(out, *r)
 		}
 	}

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+
+	"tenfold/internal/siterules"
 )
 
 func output(t *testing.T, files map[string]string) string {
@@ -152,4 +155,38 @@ func FuzzPathStaysInside(f *testing.F) {
 			t.Errorf("Path(%q, %q) = %q", id, file, p)
 		}
 	})
+}
+
+func TestAHeadIsAReleaseWithoutItsFiles(t *testing.T) {
+	s := Site{Dir: t.TempDir()}
+	meta := Meta{Source: "d", Build: "b", Label: "l", Server: "k", Rules: map[string]siterules.Set{"_headers": {Headers: []siterules.Header{{}}}}}
+	r, err := s.Add(t.Context(), output(t, map[string]string{"index.html": "one", "a.js": "two"}), meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := s.Open(r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.Files = nil
+	if got, err := s.Head(r.ID); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("head %+v, %v; want %+v", got, err, want)
+	}
+	if all, err := s.Heads(); err != nil || len(all) != 1 || !reflect.DeepEqual(all[0], *want) {
+		t.Errorf("heads %+v, %v", all, err)
+	}
+	for _, id := range []string{"0123456789ab", "../x"} {
+		if _, err := s.Head(id); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("head of %s: %v", id, err)
+		}
+	}
+	path := filepath.Join(s.releases(), r.ID, "release.json")
+	for _, text := range []string{"", "[", `{"id": 1}`, `{"id": "0123456789ab", "files": {}}`} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Head(r.ID); err == nil {
+			t.Errorf("%q is taken for a release", text)
+		}
+	}
 }

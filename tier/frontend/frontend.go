@@ -234,7 +234,7 @@ func (f *Frontend) Current(id tenfold.ID) (tenfold.ReleaseID, error) {
 // that its server runs from ("" without one).
 func (f *Frontend) Earlier(id tenfold.ID, to tenfold.ReleaseID) (tenfold.ReleaseID, string, error) {
 	site := f.site(id)
-	all, err := site.List()
+	all, err := site.Heads()
 	if err != nil {
 		return "", "", err
 	}
@@ -295,7 +295,7 @@ func (f *Frontend) Released(id tenfold.ID) string {
 	if err != nil || current == "" {
 		return ""
 	}
-	r, err := site.Open(current)
+	r, err := site.Head(current)
 	if err != nil {
 		return ""
 	}
@@ -315,7 +315,7 @@ func (f *Frontend) BuildKeys() map[string]bool {
 		}
 		// What users have, and the few before it that they may go back to.
 		out[f.Released(it.id)] = true
-		if all, err := f.site(it.id).List(); err == nil {
+		if all, err := f.site(it.id).Heads(); err == nil {
 			for _, r := range all[:min(len(all), keptServers)] {
 				out[r.Meta.Server] = true
 			}

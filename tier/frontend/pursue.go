@@ -16,11 +16,11 @@ import (
 	"tenfold/internal/release"
 )
 
-// releaseOf finds the release that a build came to, if it still lies on disk.
+// releaseOf finds the release that a build came to, without its files, if it still lies on disk.
 func (it *item) releaseOf(rec record, fingerprint string) (*release.Release, bool) {
 	for _, m := range slices.Backward(rec.Releases) {
 		if m.Fingerprint == fingerprint {
-			r, err := it.f.site(it.id).Open(string(m.Release))
+			r, err := it.f.site(it.id).Head(string(m.Release))
 			return r, err == nil
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 
 	"tenfold"
-	"tenfold/internal/release"
 	"tenfold/internal/siterules"
 )
 
@@ -94,8 +93,8 @@ func (it *item) servedRules(name string) (siterules.Set, bool) {
 	if err != nil || id == "" {
 		return siterules.Set{}, false
 	}
-	var r *release.Release
-	if r, err = site.Open(id); err != nil {
+	r, err := site.Head(id)
+	if err != nil {
 		return siterules.Set{}, false
 	}
 	s, ok := r.Meta.Rules[name]

@@ -2,6 +2,8 @@ package frontend
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +11,7 @@ import (
 	"testing"
 
 	"tenfold"
+	"tenfold/internal/atomicfile"
 	"tenfold/internal/build"
 	"tenfold/internal/release"
 )
@@ -141,5 +144,33 @@ func TestGatheringKeepsTheFirstOfTwo(t *testing.T) {
 	r, err := release.Site{Dir: t.TempDir()}.Add(t.Context(), out, release.Meta{})
 	if err != nil || len(r.Files) != 2 || r.Files["a"].Size != int64(len("client")) {
 		t.Errorf("%v %+v", err, r.Files)
+	}
+}
+
+// TestWhatIsReleasedCostsNoFileOfIt: compute asks several times a second.
+func TestWhatIsReleasedCostsNoFileOfIt(t *testing.T) {
+	f := &Frontend{cfg: Config{Dir: t.TempDir()}, wake: make(chan struct{}, 1), items: map[tenfold.ID]*item{}}
+	f.item(web)
+	r := release.Release{ID: "0123456789ab", Meta: release.Meta{Server: "server"}, Files: map[string]release.File{}}
+	for i := range 5000 {
+		r.Files[fmt.Sprintf("page-%d.html", i)] = release.File{Digest: strings.Repeat("a", 64), Type: "text/html"}
+	}
+	at := filepath.Join(f.SiteDir(web), "releases", r.ID)
+	if err := errors.Join(os.MkdirAll(at, 0o755), atomicfile.WriteJSON(filepath.Join(at, "release.json"), r, 0o644), f.site(web).Switch(r.ID)); err != nil {
+		t.Fatal(err)
+	}
+	for name, ask := range map[string]func() bool{
+		"Released":  func() bool { return f.Released(web) == "server" },
+		"BuildKeys": func() bool { return f.BuildKeys()["server"] },
+		"Earlier":   func() bool { to, _, err := f.Earlier(web, "0123"); return string(to) == r.ID && err == nil },
+	} {
+		n := testing.AllocsPerRun(1, func() {
+			if !ask() {
+				t.Errorf("%s is wrong", name)
+			}
+		})
+		if n > 1000 {
+			t.Errorf("%s allocates %v times for a release of %d files", name, n, len(r.Files))
+		}
 	}
 }
