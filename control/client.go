@@ -146,14 +146,20 @@ func (c *Client) RemovePreview(ctx context.Context, app tenfold.AppName, name st
 }
 
 // ApprovePreview implements API.
-func (c *Client) ApprovePreview(ctx context.Context, app tenfold.AppName, name string) (Preview, error) {
-	return call[Preview](ctx, c, http.MethodPost, "/v1/previews/approve", named{app, name})
+func (c *Client) ApprovePreview(ctx context.Context, app tenfold.AppName, name, commit string) (Preview, error) {
+	return call[Preview](ctx, c, http.MethodPost, "/v1/previews/approve", approval{named{app, name}, commit})
 }
 
 // named is a thing of an app, or of the only app that has one of the name.
 type named struct {
 	App  tenfold.AppName `json:"app,omitempty"`
 	Name string          `json:"name"`
+}
+
+// approval is of one commit.
+type approval struct {
+	named
+	Commit string `json:"commit,omitempty"`
 }
 
 // Explain implements API.

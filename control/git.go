@@ -34,9 +34,9 @@ func (s server) gitRoutes(mux *http.ServeMux) {
 		}
 	})
 	mux.HandleFunc("POST /v1/previews/approve", func(w http.ResponseWriter, r *http.Request) {
-		var q named
+		var q approval
 		if read(w, r, &q) {
-			reply(w)(s.api.ApprovePreview(r.Context(), q.App, q.Name))
+			reply(w)(s.api.ApprovePreview(r.Context(), q.App, q.Name, q.Commit))
 		}
 	})
 }

@@ -46,9 +46,10 @@ type API interface {
 	// Previews are those of an app, or of all.
 	Previews(ctx context.Context, app tenfold.AppName) ([]Preview, error)
 	// RemovePreview takes one away with its data, ApprovePreview has the waiting commit of a fork deployed.
-	// name is its environment, its branch or the number of its pull request.
+	// name is its environment, its branch or the number of its pull request; commit, or the beginning of
+	// it, is the one that was read, and another is refused. Empty: whichever waits.
 	RemovePreview(ctx context.Context, app tenfold.AppName, name string) error
-	ApprovePreview(ctx context.Context, app tenfold.AppName, name string) (Preview, error)
+	ApprovePreview(ctx context.Context, app tenfold.AppName, name, commit string) (Preview, error)
 	// Explain says what the front door would do with a request, and why, without sending it on.
 	Explain(ctx context.Context, env Env, q Question) (Explanation, error)
 	// Purge has the front door forget stored responses and returns how many.

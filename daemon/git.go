@@ -134,7 +134,7 @@ const pushedTo = " pushed to "
 type errWaits struct{ preview preview }
 
 func (e errWaits) Error() string {
-	return fmt.Sprintf("commit %s of a fork waits for approval: tenfold preview approve %s --app %s", short(e.preview.Commit), e.preview.Env, e.preview.App)
+	return fmt.Sprintf("commit %s of a fork waits for approval: %s", short(e.preview.Commit), e.preview.approve())
 }
 
 // deployBranch deploys files to an environment and waits until they serve, telling progress.

@@ -353,7 +353,7 @@ func (h *house) deployEvent(ctx context.Context, c connection, j gitJob, dir, co
 			h.hub.emit(tenfold.Event{
 				ID: tenfold.ID{App: j.App, Env: "production"}, Severity: tenfold.SeverityWarning,
 				Text: fmt.Sprintf("pull request %d of %s waits for approval: it comes from a fork", e.PullRequest, e.Author),
-				Hint: fmt.Sprintf("read %s, then: tenfold preview approve %s --app %s", e.URL, waits.preview.Env, j.App),
+				Hint: fmt.Sprintf("read %s, then: %s", e.URL, waits.preview.approve()),
 			})
 			h.post(ctx, c, e, commit, webhook.Pending, "waiting for approval by a maintainer", "")
 			continue

@@ -46,6 +46,11 @@ type preview struct {
 	Job *gitJob `json:"job,omitempty"`
 }
 
+// approve is the command that has what waits deployed.
+func (p preview) approve() string {
+	return fmt.Sprintf("tenfold preview approve %s --app %s --commit %s", p.Env, p.App, short(p.Commit))
+}
+
 func (p preview) key() string { return string(p.App) + "/" + string(p.Env) }
 
 // previewPace is how often previews are looked at.
@@ -216,7 +221,7 @@ func (h *house) RemovePreview(ctx context.Context, app tenfold.AppName, name str
 
 // ApprovePreview implements control.API. Only the commit that waits now is approved: what the fork
 // pushes next waits again.
-func (h *house) ApprovePreview(ctx context.Context, app tenfold.AppName, name string) (control.Preview, error) {
+func (h *house) ApprovePreview(ctx context.Context, app tenfold.AppName, name, commit string) (control.Preview, error) {
 	p, err := h.findPreview(app, name)
 	if err != nil {
 		return control.Preview{}, err
@@ -224,14 +229,31 @@ func (h *house) ApprovePreview(ctx context.Context, app tenfold.AppName, name st
 	if !p.Waits || p.Job == nil {
 		return control.Preview{}, tenfold.Errorf(tenfold.CodeConflict, "%s does not wait for approval", p.Env).WithHint("list previews: tenfold preview list")
 	}
-	if err := h.previews.Change(p.key(), func(r *preview) { r.Approved, r.Waits = p.Commit, false }); err != nil {
+	if !strings.HasPrefix(p.Commit, commit) {
+		return control.Preview{}, tenfold.Errorf(tenfold.CodeConflict, "another commit waits by now: %s of %s", short(p.Commit), p.Author).WithHint("read it, then: %s", p.approve())
+	}
+	same := false
+	if err := h.previews.Change(p.key(), func(r *preview) {
+		if same = r.Waits && r.Commit == p.Commit; same {
+			r.Approved, r.Waits = p.Commit, false
+		}
+	}); err != nil {
 		return control.Preview{}, err
+	}
+	if !same {
+		return control.Preview{}, tenfold.Errorf(tenfold.CodeConflict, "another commit of %s came just now", p.Env).WithHint("list previews: tenfold preview list")
 	}
 	if err := h.audit(ctx, p.App, p.Env, "approve", "preview "+string(p.Env), "commit "+p.Commit+" of "+p.Author); err != nil {
 		return control.Preview{}, err
 	}
-	if err := h.enqueue(*p.Job); err != nil {
-		return control.Preview{}, err
+	// A job of its own: the one that found out that the commit waits may be under way still, and forgets
+	// itself when it is done. A newer delivery has this one's place already, and waits for approval again.
+	j := *p.Job
+	j.At = now()
+	if next, ok := h.jobs.Get(j.key()); !ok || next.Event.Commit == j.Event.Commit {
+		if err := h.enqueue(j); err != nil {
+			return control.Preview{}, err
+		}
 	}
 	all, err := h.Previews(ctx, p.App)
 	if err != nil {

@@ -278,7 +278,10 @@ func TestForksWaitAndGetNoSecrets(t *testing.T) {
 	if code, _ := h.visit("pr-7.shop.localhost", ""); code != 404 {
 		t.Errorf("before it is approved: %d", code)
 	}
-	h.must("", "preview", "approve", "7", "--app", "shop")
+	if out, code := h.run("preview", "approve", "7", "--app", "shop", "--commit", "0000000"); code == 0 || !strings.Contains(out, "another commit waits") {
+		t.Errorf("approved of what nobody read: %d %s", code, out)
+	}
+	h.must("", "preview", "approve", "7", "--app", "shop", "--commit", commit[:7])
 	eventually(t, "it serves", 30*time.Second, func() bool { return h.previews("shop")["preview/pr-7"].State == "serving" })
 	p := h.previews("shop")["preview/pr-7"]
 	if code, body := h.visit("pr-7.shop.localhost", p.Password); code != 200 || strings.TrimSpace(body) != "key=none own=some" {

@@ -187,9 +187,10 @@ func (c *cli) previewCommand() *cobra.Command {
 			return api.RemovePreview(ctx, app, args[0])
 		})
 	}}
+	var commit string
 	approve := &cobra.Command{Use: "approve NAME", Short: "Deploy the commit of a fork that waits, without secrets; its next one waits again", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		return c.withPreviews(cmd.Context(), func(ctx context.Context, api *control.Client, app tenfold.AppName) error {
-			p, err := api.ApprovePreview(ctx, app, args[0])
+			p, err := api.ApprovePreview(ctx, app, args[0], commit)
 			if err != nil {
 				return err
 			}
@@ -200,6 +201,7 @@ func (c *cli) previewCommand() *cobra.Command {
 			return nil
 		})
 	}}
+	approve.Flags().StringVar(&commit, "commit", "", "the commit that you read: a newer one is refused")
 	cmd.AddCommand(list, remove, approve)
 	return cmd
 }

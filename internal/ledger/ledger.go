@@ -80,6 +80,10 @@ func (l *Ledger[R]) All() map[string]R {
 func (l *Ledger[R]) Update(key string, f func(*R)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.update(key, f)
+}
+
+func (l *Ledger[R]) update(key string, f func(*R)) error {
 	r := l.recs[key]
 	f(&r)
 	if err := atomicfile.WriteJSON(l.file(key), r, 0o600); err != nil {
@@ -91,10 +95,12 @@ func (l *Ledger[R]) Update(key string, f func(*R)) error {
 
 // Change is Update of a record that exists; of one that was deleted meanwhile it does nothing.
 func (l *Ledger[R]) Change(key string, f func(*R)) error {
-	if _, ok := l.Get(key); !ok {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.recs[key]; !ok {
 		return nil
 	}
-	return l.Update(key, f)
+	return l.update(key, f)
 }
 
 // Delete forgets a record.
