@@ -438,7 +438,10 @@ type routed struct {
 	secure bool         // it came over TLS
 	to     *destination // nil: no route
 	rule   *httpcache.Rule
-	asked  time.Time // when the service was
+	begun  time.Time
+	// asked is how long after begun the service was, 0 when it was not. A request that is answered from
+	// what is stored may have the service asked beside it, on a goroutine of the cache.
+	asked atomic.Int64
 	// release is the one that frontend is answered from; "" for whatever is current.
 	frontend, release string
 }
@@ -476,7 +479,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := d.route(s, r)
-	rec := &recorder{ResponseWriter: w, begun: time.Now(), q: q}
+	rec := &recorder{ResponseWriter: w, q: q}
 	defer func(target string) { q.note(rec, r, target) }(r.URL.RequestURI())
 	// A context of wire's own takes it along; any other needs a copy of the request.
 	if c, ok := r.Context().(interface{ Keep(key, value any) }); ok {
@@ -490,7 +493,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // route decides on a request of a site.
 func (d *Door) route(s *site, r *http.Request) *routed {
 	t, host := d.current.Load(), hostOf(r)
-	q := &routed{decision: s.decide(r.Method, host, r.URL.Path), site: s, host: host, rule: &uncached}
+	q := &routed{decision: s.decide(r.Method, host, r.URL.Path), site: s, host: host, rule: &uncached, begun: time.Now()}
 	q.client, q.secure = t.client(r.RemoteAddr, r.Header["X-Forwarded-For"]), t.secure(r)
 	if to, _, ok := s.routes.Find(r.Method, host, q.path(r.URL)); ok {
 		q.to, q.frontend = to, to.Frontend
@@ -504,7 +507,7 @@ func (q *routed) note(rec *recorder, r *http.Request, target string) {
 	log, route := q.site.missing, ""
 	a := access{
 		method: r.Method, host: r.Host, target: target, remote: q.client, status: rec.status, bytes: rec.bytes,
-		took: time.Since(rec.begun), protocol: r.ProtoMajor, secure: r.TLS != nil, hit: strings.Contains(rec.Header().Get("Cache-Status"), "tenfold; hit"),
+		took: time.Since(q.begun), protocol: r.ProtoMajor, secure: r.TLS != nil, hit: rec.hit(),
 	}
 	if q.to != nil {
 		log, route = q.to.log, q.to.Pattern
@@ -607,10 +610,13 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request) {
 	case q.to.Frontend != "":
 		d.toFrontend(w, r, q)
 	default:
-		q.asked = time.Now()
+		q.ask()
 		d.toService(w, r, serviceKey{q.site.App, q.site.Env, q.to.Service}, q.override())
 	}
 }
+
+// ask notes that the service is asked now.
+func (q *routed) ask() { q.asked.Store(max(1, int64(time.Since(q.begun)))) }
 
 // override is what rules say of the way to a service.
 func (q *routed) override() (o upstream.Route) {

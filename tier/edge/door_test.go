@@ -679,6 +679,32 @@ func TestRoutesAreCachedByRule(t *testing.T) {
 	}
 }
 
+// What is stale is answered while the service is asked beside it, on another goroutine: the detector of
+// races watches, and the service's time is not this answer's.
+func TestRefreshingBesideAnAnswer(t *testing.T) {
+	h := open(t)
+	h.route(t, "shop", nil)
+	var asked atomic.Int64
+	ep, _ := task(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=0, stale-while-revalidate=600")
+		fmt.Fprint(w, asked.Add(1))
+	})
+	h.publish(t, ep)
+	stale := 0
+	eventually(t, "twenty stale answers", func() bool {
+		res, _ := h.ask(t, "GET", "/api/x", "")
+		if strings.Contains(res.Header.Get("Cache-Status"), "tenfold; hit; ttl=") {
+			if stale++; strings.Contains(res.Header.Get("Server-Timing"), "service") {
+				t.Errorf("a stored answer says that the service took %s", res.Header.Get("Server-Timing"))
+			}
+		}
+		return stale >= 20
+	})
+	if asked.Load() < 2 {
+		t.Error("nothing was refreshed")
+	}
+}
+
 func FuzzSnapshot(f *testing.F) {
 	f.Add([]byte(`{"version":1,"sites":[{"app":"a","env":"production","hosts":["a.localhost"],"default":true,"routes":[{"pattern":"/*","service":"s"}],"rules":[{"pattern":"/x/*","redirectTo":"/y/*","status":301}],"services":[{"name":"s"}]}]}`), "a.localhost", "/x/1")
 	f.Fuzz(func(t *testing.T, b []byte, host, path string) {

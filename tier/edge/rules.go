@@ -100,7 +100,6 @@ type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64 // of the body
-	begun  time.Time
 	q      *routed
 }
 
@@ -135,12 +134,17 @@ func (r *recorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
+// hit says that the answer is a stored one.
+func (r *recorder) hit() bool {
+	return strings.Contains(r.Header().Get("Cache-Status"), "tenfold; hit")
+}
+
 // timing tells how long the door had the request, and of that how long a service (W3C Server Timing).
 func (r *recorder) timing() {
-	now := time.Now()
-	b := strconv.AppendFloat(append(make([]byte, 0, 48), "door;dur="...), float64(now.Sub(r.begun).Microseconds())/1000, 'f', 1, 64)
-	if at := r.q.asked; !at.IsZero() {
-		b = strconv.AppendFloat(append(b, ", service;dur="...), float64(now.Sub(at).Microseconds())/1000, 'f', 1, 64)
+	took := time.Since(r.q.begun)
+	b := strconv.AppendFloat(append(make([]byte, 0, 48), "door;dur="...), float64(took.Microseconds())/1000, 'f', 1, 64)
+	if at := r.q.asked.Load(); at > 0 && !r.hit() { // what is asked beside a hit holds nobody up
+		b = strconv.AppendFloat(append(b, ", service;dur="...), float64((took-time.Duration(at)).Microseconds())/1000, 'f', 1, 64)
 	}
 	r.Header().Add("Server-Timing", string(b))
 }

@@ -3,7 +3,6 @@ package edge
 import (
 	"net/http"
 	"strings"
-	"time"
 
 	"tenfold/internal/directory"
 	"tenfold/internal/release"
@@ -92,7 +91,7 @@ func (d *Door) toFrontend(w http.ResponseWriter, r *http.Request, q *routed) {
 			return
 		}
 	}
-	q.asked = time.Now()
+	q.ask()
 	d.toService(w, r, serverKey(d.current.Load(), serviceKey{q.site.App, q.site.Env, f.Server}, rel.Meta.Server), q.override())
 }
 
