@@ -1,7 +1,11 @@
 package edge
 
 import (
+	"bufio"
 	"encoding/json"
+	"io"
+	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -63,6 +67,40 @@ func TestRequestsAreLogged(t *testing.T) {
 	for _, want := range []string{`"path":"/api/none?secret=1"`, `"status":503`, `"route":"/api/*"`, `"client":"127.0.0.1`} {
 		if !strings.Contains(lines[0].Text, want) {
 			t.Errorf("no %s in %s", want, lines[0].Text)
+		}
+	}
+}
+
+// Who asks is told the same way whether the loop answers or the handler, also when proxies wrote a line each.
+func TestHitsAreLoggedWithTheirClient(t *testing.T) {
+	h := open(t)
+	h.route(t, "shop", func(a *tenfold.App) {
+		a.Log, a.Door.Trust = tenfold.AccessLog{Sample: 1, Personal: true}, []string{"127.0.0.0/8"}
+	})
+	ep, _ := task(t, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Cache-Control", "max-age=60") })
+	h.publish(t, ep)
+	c, err := net.Dial("tcp", h.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	in := bufio.NewReader(c)
+	for range 2 {
+		io.WriteString(c, "GET /api/x HTTP/1.1\r\nHost: shop.localhost\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-For: 198.51.100.1, 127.0.0.9\r\n\r\n")
+		res, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, res.Body)
+	}
+	h.stop()
+	lines, err := tasklog.Read(LogPath(h.door.cfg.Dir, "shop", "production"), tasklog.Options{})
+	if err != nil || len(lines) != 2 || !strings.Contains(lines[1].Text, `"cache":"hit"`) {
+		t.Fatal(lines, err)
+	}
+	for _, l := range lines {
+		if !strings.Contains(l.Text, `"client":"198.51.100.1:0"`) {
+			t.Error(l.Text)
 		}
 	}
 }

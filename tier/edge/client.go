@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"tenfold/tier/edge/wire"
 )
 
 // trusts says that an address is a proxy before this door. Those of PROXY headers count too, since
@@ -36,6 +38,19 @@ func (t *table) client(remote string, forwarded []string) string {
 		}
 	}
 	return remote
+}
+
+// clientOf is client for a request in a connection's loop.
+func (t *table) clientOf(r *wire.Request) string {
+	var forwarded []string
+	if len(t.trust) > 0 {
+		for _, f := range r.Fields() {
+			if f.Name == "x-forwarded-for" {
+				forwarded = append(forwarded, f.Value)
+			}
+		}
+	}
+	return t.client(r.Remote.String(), forwarded)
 }
 
 // parseForwarded reads an address of X-Forwarded-For, which some write with a port.

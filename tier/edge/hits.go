@@ -43,9 +43,6 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 	if s.Password != "" {
 		return nil
 	}
-	if _, said := r.Value(viewerCountry); said > 0 && s.Geo != "" {
-		return nil // it is the door's to say; a stored answer may have been chosen by it
-	}
 	if _, _, found := s.careful.Find(r.Method, host, path); found {
 		return nil // who asks matters, or hits count too
 	}
@@ -59,6 +56,9 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 		scheme = "https"
 	}
 	l := httpcache.Lookup{Method: r.Method, Scheme: scheme, Host: r.Host, Target: r.Target, Plain: true, Rule: rule, Fields: r}
+	if s.Geo != "" {
+		l.Fields = &viewer{r, h.d, t, s.Geo}
+	}
 	st := h.d.cache.Hit(&l)
 	if st == nil {
 		return nil
@@ -67,6 +67,26 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 		Status: st.Status, Head1: st.Head1, Block2: st.Block2, Body: st.Body,
 		Born: st.Born.Unix() - int64(st.InitialAge/time.Second), Dated: true, Tag: to,
 	}
+}
+
+// viewer is a request's fields with the country that the door says, whatever the client does: a stored
+// answer may have been chosen by it. It is looked up only for such an answer.
+type viewer struct {
+	r    *wire.Request
+	d    *Door
+	t    *table
+	file string
+}
+
+// Value implements httpcache.Fields.
+func (v *viewer) Value(name string) (string, int) {
+	if !strings.EqualFold(name, viewerCountry) {
+		return v.r.Value(name)
+	}
+	if country := v.d.places.country(v.file, v.t.clientOf(v.r)); country != "" {
+		return country, 1
+	}
+	return "", 0
 }
 
 // served counts what Hit answered.
@@ -82,10 +102,7 @@ func served(r *wire.Request, h *wire.Hit, bytes int64, took time.Duration) {
 	}
 	a := access{method: r.Method, host: r.Host, target: r.Target, route: to.Pattern, status: h.Status, bytes: bytes, took: took, protocol: r.Major, secure: r.Secure, hit: true}
 	if to.log.personal {
-		a.remote = r.Remote.String()
-		if forwarded := r.Get("x-forwarded-for"); forwarded != "" {
-			a.remote = to.table.client(a.remote, []string{forwarded})
-		}
+		a.remote = to.table.clientOf(r)
 	}
 	to.log.add(&a)
 }

@@ -488,6 +488,17 @@ func TestCountries(t *testing.T) {
 			}
 		}
 	}
+	// So is one for nobody knows where; who is known to be somewhere does not get that either. Each finds
+	// its own again.
+	for i, client := range []string{"192.0.2.1", there.String(), "192.0.2.1", there.String()} {
+		res, _ := h.ask(t, "GET", "/api/unknown?cc=max-age%3D60", "", "X-Forwarded-For", client)
+		if want := []string{"", "IT"}[i%2]; res.Header.Get("X-Country-Seen") != want {
+			t.Errorf("%s is answered for %q", client, res.Header.Get("X-Country-Seen"))
+		}
+		if hit := strings.Contains(res.Header.Get("Cache-Status"), "hit"); hit != (i >= 2) {
+			t.Errorf("answer %d: %s", i, res.Header.Get("Cache-Status"))
+		}
+	}
 	for forwarded, want := range map[string]string{there.String(): "IT", "192.0.2.1": ""} {
 		if res, _ := h.ask(t, "GET", "/api/x", "", "X-Forwarded-For", forwarded, "CloudFront-Viewer-Country", "XX"); res.Header.Get("X-Country-Seen") != want {
 			t.Errorf("%s is in %q, want %q", forwarded, res.Header.Get("X-Country-Seen"), want)
