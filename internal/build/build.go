@@ -172,7 +172,7 @@ func (b *Builder) Build(ctx context.Context, r Request) (Result, error) {
 	case <-ctx.Done():
 		return Result{}, ctx.Err()
 	}
-	if err := b.clear(ctx, r.ID); err != nil {
+	if err := b.Clear(ctx, r.ID); err != nil {
 		return Result{}, fmt.Errorf("build %s: %w", r.ID, err)
 	}
 	return b.make(ctx, r, key)
@@ -193,8 +193,9 @@ func (b *Builder) lock(key string) *sync.Mutex {
 	return l
 }
 
-// clear ends units that an earlier daemon left in the middle of this entry's build.
-func (b *Builder) clear(ctx context.Context, id string) error {
+// Clear ends the units that an earlier daemon left in the middle of a build of the entry with this
+// Request.ID, of which none is being made now.
+func (b *Builder) Clear(ctx context.Context, id string) error {
 	left, err := b.Units.List(ctx, unitPrefix(id))
 	if err != nil {
 		return err

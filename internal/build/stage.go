@@ -85,7 +85,7 @@ func (b *Builder) Check(ctx context.Context, key string, r Request, name string,
 		return err
 	}
 	r.ID += "/" + name // its units are not those of a build on its way
-	if err := b.clear(ctx, r.ID); err != nil {
+	if err := b.Clear(ctx, r.ID); err != nil {
 		return fmt.Errorf("check build %s: %w", key, err)
 	}
 	m := &making{Builder: b, Request: r, result: done}

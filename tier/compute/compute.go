@@ -64,6 +64,10 @@ type Compute struct {
 	cfg  Config
 	wake chan struct{} // there are new items; holds one
 
+	forgets sync.Mutex    // one Forget at a time
+	goals   sync.Mutex    // held while a goal is applied
+	leaving map[home]bool // takes no goals; under goals
+
 	mu    sync.Mutex
 	items map[tenfold.ID]item
 }
@@ -73,7 +77,7 @@ type item interface {
 	run(ctx context.Context) // pursues until ctx ends
 	apply(tenfold.Step) error
 	observe() (tenfold.Resource, bool)
-	claim() bool // true once: the caller starts run
+	of() *pursuit
 }
 
 // New reads the records in cfg.Dir. It starts nothing.
@@ -89,7 +93,7 @@ func New(cfg Config) (*Compute, error) {
 			}
 		}
 	}
-	c := &Compute{cfg: cfg, wake: make(chan struct{}, 1), items: map[tenfold.ID]item{}}
+	c := &Compute{cfg: cfg, wake: make(chan struct{}, 1), leaving: map[home]bool{}, items: map[tenfold.ID]item{}}
 	if err := os.MkdirAll(c.records(), 0o750); err != nil {
 		return nil, fmt.Errorf("new compute: %w", err)
 	}
@@ -160,26 +164,31 @@ func (c *Compute) item(id tenfold.ID) (item, error) {
 		return nil, fmt.Errorf("compute owns no %s", id.Kind)
 	}
 	c.items[id] = it
+	c.prod()
+	return it, nil
+}
+
+// prod makes Run look for items that nobody pursues.
+func (c *Compute) prod() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
-	return it, nil
 }
 
 // pursuit is what all items have.
 type pursuit struct {
-	c       *Compute
-	id      tenfold.ID
-	poke    chan struct{} // the goal changed; holds one
-	claimed bool          // under c.mu
+	c    *Compute
+	id   tenfold.ID
+	poke chan struct{} // the goal changed; holds one
+
+	// Under c.mu: whether somebody pursues it or nobody may, and what ends that and is closed then.
+	claimed bool
+	end     context.CancelFunc
+	ended   chan struct{}
 }
 
-func (p *pursuit) claim() bool {
-	first := !p.claimed
-	p.claimed = true
-	return first
-}
+func (p *pursuit) of() *pursuit { return p }
 
 func (p *pursuit) prod() {
 	select {
@@ -216,9 +225,18 @@ func (c *Compute) Run(ctx context.Context, ready func()) error {
 	for {
 		c.mu.Lock()
 		for _, it := range c.items {
-			if it.claim() {
-				wg.Go(func() { it.run(ctx) })
+			p := it.of()
+			if p.claimed {
+				continue
 			}
+			own, end := context.WithCancel(ctx)
+			ended := make(chan struct{})
+			p.claimed, p.end, p.ended = true, end, ended
+			wg.Go(func() {
+				defer close(ended)
+				defer end()
+				it.run(own)
+			})
 		}
 		c.mu.Unlock()
 		select {
@@ -226,23 +244,12 @@ func (c *Compute) Run(ctx context.Context, ready func()) error {
 			wg.Wait()
 			c.mu.Lock()
 			for _, it := range c.items {
-				c.unclaim(it)
+				it.of().claimed = false
 			}
 			c.mu.Unlock()
 			return nil
 		case <-c.wake:
 		}
-	}
-}
-
-func (c *Compute) unclaim(it item) {
-	switch it := it.(type) {
-	case *buildItem:
-		it.claimed = false
-	case *service:
-		it.claimed = false
-	case *job:
-		it.claimed = false
 	}
 }
 
@@ -270,6 +277,11 @@ func (c *Compute) all() []item {
 
 // Apply implements tenfold.Tier: it records the goal; Run pursues it.
 func (c *Compute) Apply(_ context.Context, s tenfold.Step) error {
+	c.goals.Lock()
+	defer c.goals.Unlock()
+	if c.leaving[homeOf(s.Want.ID)] {
+		return tenfold.Errorf(tenfold.CodeConflict, "%s/%s is being forgotten", s.Want.ID.App, s.Want.ID.Env).WithHint("try again when it is gone")
+	}
 	it, err := c.item(s.Want.ID)
 	if err != nil {
 		return fmt.Errorf("apply: %w", err)

@@ -399,24 +399,27 @@ func (c *Compute) WaitRun(ctx context.Context, run Run) (Run, error) {
 }
 
 // waitJob waits until the job's own loop, which alone removes the unit, wrote down how the run ended.
-// False when ctx ended first.
+// False when ctx ended first, or the job was forgotten.
 func (c *Compute) waitJob(ctx context.Context, run Run) (Run, bool) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
+		known := false
 		for _, it := range c.all() {
 			j, ok := it.(*job)
-			if !ok {
+			if !ok || "job/"+entry(j.id)+"/"+strconv.Itoa(run.N) != run.Unit {
 				continue
 			}
+			known = true
 			for _, r := range j.snapshot().Runs {
 				if r.Unit == run.Unit && !r.Ended.IsZero() {
 					return r, true
 				}
 			}
-			if ok && "job/"+entry(j.id)+"/"+strconv.Itoa(run.N) == run.Unit {
-				j.prod()
-			}
+			j.prod()
+		}
+		if !known {
+			return run, false
 		}
 		select {
 		case <-ctx.Done():
