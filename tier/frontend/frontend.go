@@ -48,6 +48,10 @@ type Frontend struct {
 	cfg  Config
 	wake chan struct{} // there are new items; holds one
 
+	forgets sync.Mutex    // one Forget at a time
+	goals   sync.Mutex    // held while a goal is applied
+	leaving map[home]bool // takes no goals; under goals
+
 	mu    sync.Mutex
 	items map[tenfold.ID]*item
 }
@@ -58,10 +62,14 @@ type item struct {
 	id   tenfold.ID
 	poke chan struct{} // the goal changed; holds one
 
-	mu      sync.Mutex
-	rec     record
-	cancel  context.CancelFunc // of the build on its way
-	claimed bool               // a goroutine of Run pursues it; under f.mu
+	mu     sync.Mutex
+	rec    record
+	cancel context.CancelFunc // of the build on its way
+
+	// Under f.mu: whether somebody pursues it or nobody may, and what ends that and is closed then.
+	claimed bool
+	end     context.CancelFunc
+	ended   chan struct{}
 }
 
 // goal is a spec as it was applied.
@@ -101,7 +109,7 @@ func New(cfg Config) (*Frontend, error) {
 	if cfg.Dir == "" || cfg.Builder == nil || cfg.Resolve == nil || cfg.Emit == nil {
 		return nil, errors.New("new frontend: Dir, Builder, Resolve and Emit are required")
 	}
-	f := &Frontend{cfg: cfg, wake: make(chan struct{}, 1), items: map[tenfold.ID]*item{}}
+	f := &Frontend{cfg: cfg, wake: make(chan struct{}, 1), leaving: map[home]bool{}, items: map[tenfold.ID]*item{}}
 	if err := os.MkdirAll(f.records(), 0o755); err != nil {
 		return nil, fmt.Errorf("new frontend: %w", err)
 	}
@@ -146,12 +154,17 @@ func (f *Frontend) item(id tenfold.ID) *item {
 	if !ok {
 		it = &item{f: f, id: id, poke: make(chan struct{}, 1), rec: record{ID: id}}
 		f.items[id] = it
-		select {
-		case f.wake <- struct{}{}:
-		default:
-		}
+		f.prod()
 	}
 	return it
+}
+
+// prod makes Run look for items that nobody pursues.
+func (f *Frontend) prod() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Name implements tenfold.Service.
@@ -164,10 +177,17 @@ func (f *Frontend) Run(ctx context.Context, ready func()) error {
 	for {
 		f.mu.Lock()
 		for _, it := range f.items {
-			if !it.claimed {
-				it.claimed = true
-				wg.Go(func() { it.run(ctx) })
+			if it.claimed {
+				continue
 			}
+			own, end := context.WithCancel(ctx)
+			ended := make(chan struct{})
+			it.claimed, it.end, it.ended = true, end, ended
+			wg.Go(func() {
+				defer close(ended)
+				defer end()
+				it.run(own)
+			})
 		}
 		f.mu.Unlock()
 		select {
@@ -214,6 +234,11 @@ func (f *Frontend) all() []*item {
 func (f *Frontend) Apply(_ context.Context, s tenfold.Step) error {
 	if k := s.Want.ID.Kind; k != tenfold.KindBuild && k != tenfold.KindFrontend {
 		return fmt.Errorf("apply: frontend owns no %s", k)
+	}
+	f.goals.Lock()
+	defer f.goals.Unlock()
+	if f.leaving[homeOf(s.Want.ID)] {
+		return tenfold.Errorf(tenfold.CodeConflict, "%s/%s is being forgotten", s.Want.ID.App, s.Want.ID.Env).WithHint("try again when it is gone")
 	}
 	if err := f.item(s.Want.ID).apply(s); err != nil {
 		return fmt.Errorf("apply to %s: %w", s.Want.ID.Short(), err)
@@ -307,6 +332,9 @@ func (f *Frontend) BuildKeys() map[string]bool {
 	out := map[string]bool{}
 	for _, it := range f.all() {
 		rec := it.snapshot()
+		if rec.Gone {
+			continue // what comes back is built again, if it must be
+		}
 		if n := len(rec.Releases); n > 0 && it.id.Kind == tenfold.KindBuild {
 			out[rec.Releases[n-1].Key] = true
 		}
@@ -333,10 +361,14 @@ func (it *item) snapshot() record {
 	return it.rec
 }
 
+// path is where the record lies.
+func (it *item) path() string {
+	return filepath.Join(it.f.records(), strings.ReplaceAll(it.id.String(), "/", "~")+".json")
+}
+
 // save replaces the record, durably first. The caller holds it.mu.
 func (it *item) save(rec record) error {
-	path := filepath.Join(it.f.records(), strings.ReplaceAll(it.id.String(), "/", "~")+".json")
-	if err := atomicfile.WriteJSON(path, rec, 0o600); err != nil {
+	if err := atomicfile.WriteJSON(it.path(), rec, 0o600); err != nil {
 		return fmt.Errorf("save record of %s: %w", it.id.Short(), err)
 	}
 	it.rec = rec

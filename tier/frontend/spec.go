@@ -83,9 +83,14 @@ func BuildKey(app tenfold.App, name tenfold.Name) string {
 	return build.Key(buildOf(app.Frontends[name]).request(app.ID(tenfold.KindBuild, name)))
 }
 
+// entry is the name of a frontend in those of its units: "shop/production/web".
+func entry(id tenfold.ID) string {
+	return string(id.App) + "/" + string(id.Env) + "/" + string(id.Name)
+}
+
 func (s spec) request(id tenfold.ID) build.Request {
 	r := build.Request{
-		ID:   string(id.App) + "/" + string(id.Env) + "/" + string(id.Name),
+		ID:   entry(id),
 		Root: s.Source.Root, Context: s.Source.Context, Path: s.Source.Path, Digest: s.Source.Digest,
 		Language: s.Build.Language, Version: s.Build.Version,
 		Install: s.Build.Install.Argv(), Test: s.Build.Test.Argv(), Command: s.Build.Command.Argv(),
