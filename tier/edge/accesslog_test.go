@@ -86,7 +86,7 @@ func TestHitsAreLoggedWithTheirClient(t *testing.T) {
 	defer c.Close()
 	in := bufio.NewReader(c)
 	for range 2 {
-		io.WriteString(c, "GET /api/x HTTP/1.1\r\nHost: shop.localhost\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-For: 198.51.100.1, 127.0.0.9\r\n\r\n")
+		io.WriteString(c, "GET /api/x HTTP/1.1\r\nHost: shop.localhost\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-For: 198.51.100.1, 127.0.0.9\r\nX-Forwarded-Proto: https\r\n\r\n")
 		res, err := http.ReadResponse(in, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -99,7 +99,7 @@ func TestHitsAreLoggedWithTheirClient(t *testing.T) {
 		t.Fatal(lines, err)
 	}
 	for _, l := range lines {
-		if !strings.Contains(l.Text, `"client":"198.51.100.1:0"`) {
+		if !strings.Contains(l.Text, `"client":"198.51.100.1:0"`) || !strings.Contains(l.Text, `"tls":true`) {
 			t.Error(l.Text)
 		}
 	}

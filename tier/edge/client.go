@@ -64,14 +64,21 @@ func parseForwarded(s string) (netip.Addr, error) {
 
 // secure says that a request came over TLS: here, or as a trusted proxy says.
 func (t *table) secure(r *http.Request) bool {
-	if r.TLS != nil {
-		return true
-	}
-	if len(t.trust) == 0 || r.Header.Get("X-Forwarded-Proto") != "https" {
-		return false
+	if r.TLS != nil || len(t.trust) == 0 {
+		return r.TLS != nil
 	}
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && t.trusts(peer.Addr())
+	return err == nil && t.secureBehind(peer.Addr(), r.Header.Get("X-Forwarded-Proto"))
+}
+
+// secureOf is secure for a request in a connection's loop.
+func (t *table) secureOf(r *wire.Request) bool {
+	return r.Secure || t.secureBehind(r.Remote.Addr(), r.Get("x-forwarded-proto"))
+}
+
+// secureBehind says that peer is a trusted proxy to which the request came over TLS.
+func (t *table) secureBehind(peer netip.Addr, proto string) bool {
+	return proto == "https" && t.trusts(peer)
 }
 
 // addrOf is the address in host:port.

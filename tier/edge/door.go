@@ -507,7 +507,7 @@ func (q *routed) note(rec *recorder, r *http.Request, target string) {
 	log, route := q.site.missing, ""
 	a := access{
 		method: r.Method, host: r.Host, target: target, remote: q.client, status: rec.status, bytes: rec.bytes,
-		took: time.Since(q.begun), protocol: r.ProtoMajor, secure: r.TLS != nil, hit: rec.hit(),
+		took: time.Since(q.begun), protocol: r.ProtoMajor, secure: q.secure, hit: rec.hit(),
 	}
 	if q.to != nil {
 		log, route = q.to.log, q.to.Pattern

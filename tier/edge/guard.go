@@ -106,7 +106,7 @@ func (d *Door) check(g *guard, q *routed, r *http.Request) *denial {
 		}
 	}
 	if g.signed != nil {
-		if err := checkSigned(g.signed, r, q.client, time.Now()); err != nil {
+		if err := checkSigned(g.signed, r, q.client, q.secure, time.Now()); err != nil {
 			return &denial{status: http.StatusForbidden, title: "this address is not signed, or no longer", why: err.Error()}
 		}
 	}

@@ -286,7 +286,7 @@ func TestCloudFrontSignatures(t *testing.T) {
 	other, _ := rsa.GenerateKey(rand.Reader, 2048)
 	curve, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	h := ruled(t, map[tenfold.Route]tenfold.Rule{"/api/films/*": {Auth: &tenfold.Auth{Signed: secret("FILM_KEYS")}}},
-		map[string]string{"FILM_KEYS": "KRSA:\n" + publicPEM(t, key.Public()) + "\nKEC:\n" + publicPEM(t, curve.Public())}, nil)
+		map[string]string{"FILM_KEYS": "KRSA:\n" + publicPEM(t, key.Public()) + "\nKEC:\n" + publicPEM(t, curve.Public())}, func(a *tenfold.App) { a.Door.Trust = []string{"127.0.0.0/8"} })
 	base := "http://shop.localhost/api/films/"
 	get := func(address string, cookies ...*http.Cookie) (*http.Response, string) {
 		t.Helper()
@@ -369,7 +369,17 @@ func TestCloudFrontSignatures(t *testing.T) {
 		res, body := get(custom(c.policy, base+c.file))
 		expect(c.what, c.want, res, body)
 	}
-	res, body := get(base + "a.mp4")
+	// Before the door a trusted proxy may speak TLS: what is signed is the address that the client sees.
+	outside, err := signer.Sign("https://shop.localhost/api/films/a.mp4", soon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, _ := url.Parse(outside)
+	res, body := h.ask(t, "GET", u.RequestURI(), "", "X-Forwarded-Proto", "https")
+	expect("over TLS to a proxy", 200, res, body)
+	res, body = get(outside)
+	expect("of https, without TLS", 403, res, body)
+	res, body = get(base + "a.mp4")
 	expect("unsigned", 403, res, body)
 	forged, _ := sign.NewURLSigner("KRSA", other).Sign(base+"a.mp4", soon)
 	res, body = get(forged)
@@ -390,7 +400,7 @@ func FuzzSigned(f *testing.F) {
 	f.Fuzz(func(t *testing.T, query, text, pattern, s string) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.URL.RawQuery = query
-		if checkSigned(map[string]crypto.PublicKey{}, r, "127.0.0.1:1", time.Now()) == nil {
+		if checkSigned(map[string]crypto.PublicKey{}, r, "127.0.0.1:1", false, time.Now()) == nil {
 			t.Fatal("nothing that is signed by nobody may pass")
 		}
 		bare, _ := splitSigned(query)

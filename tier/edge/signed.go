@@ -57,8 +57,9 @@ type epoch struct {
 var errUnsigned = errors.New("it has no signature")
 
 // checkSigned verifies a request and takes what it was signed with out of its URL and cookies, so that
-// neither the service nor the cache sees it. Parameters win over cookies.
-func checkSigned(keys map[string]crypto.PublicKey, r *http.Request, client string, now time.Time) error {
+// neither the service nor the cache sees it. Parameters win over cookies. secure says that the client
+// asked over TLS: what it asked for, and what was signed, is an address of https then.
+func checkSigned(keys map[string]crypto.PublicKey, r *http.Request, client string, secure bool, now time.Time) error {
 	bare, params := splitSigned(r.URL.RawQuery)
 	from := func(name string) string { return params[name] }
 	if params[signedSignature] == "" {
@@ -84,7 +85,7 @@ func checkSigned(keys map[string]crypto.PublicKey, r *http.Request, client strin
 		return errors.New("its signature is not well-formed")
 	}
 	scheme := "http"
-	if r.TLS != nil {
+	if secure {
 		scheme = "https"
 	}
 	asked := scheme + "://" + r.Host + r.URL.EscapedPath()
