@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -34,6 +35,31 @@ func TestBoundsChangeWhileItServes(t *testing.T) {
 	f.cache.SetBounds(0, 0)
 	if most := f.cache.maxBody.Load(); most != 64<<20 {
 		t.Errorf("by default bodies of %d bytes are kept", most)
+	}
+}
+
+// What is under way is bounded by the size that holds now: of six bodies that together are more, not all
+// are kept, though all are passed on.
+func TestBoundsHoldForWhatIsUnderWay(t *testing.T) {
+	var written, all sync.WaitGroup
+	written.Add(6)
+	f := start(t, Config{Memory: 64 << 20}, nil, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=600")
+		fmt.Fprint(w, strings.Repeat("x", 200<<10))
+		written.Done()
+		written.Wait()
+	})
+	f.cache.SetBounds(1<<20, 0)
+	for i := range 6 {
+		all.Go(func() {
+			if a := f.get(fmt.Sprint("/", i)); a.Body.Len() != 200<<10 {
+				t.Errorf("%d bytes", a.Body.Len())
+			}
+		})
+	}
+	all.Wait()
+	if n := f.cache.Stats().Stored; n == 0 || n > 5 {
+		t.Errorf("%d of six bodies were stored", n)
 	}
 }
 

@@ -39,7 +39,7 @@ type Cache struct {
 	flights flights
 	routes  routes
 	maxBody atomic.Int64 // bytes of a body that can be stored
-	room    int64        // bytes of bodies under way at once
+	room    atomic.Int64 // bytes of bodies under way at once
 	filling atomic.Int64
 	encode  chan encoding
 	counts  counts
@@ -91,7 +91,6 @@ func New(cfg Config) (*Cache, error) {
 	}
 	c.flights.m, c.flights.vary = map[string]*fill{}, map[string][]string{}
 	c.routes.init()
-	c.room = cfg.Memory
 	if cfg.Dir != "" {
 		c.disk = newDisk(cfg.Dir, cfg.Disk, c.log)
 	}
@@ -100,10 +99,11 @@ func New(cfg Config) (*Cache, error) {
 }
 
 // SetBounds changes the sizes of the tiers, in bytes; 0: the default of Config. What does not fit any more
-// leaves before it returns.
+// leaves before it returns; bodies that are under way are bounded by the memory tier's size too.
 func (c *Cache) SetBounds(memory, disk int64) {
 	memory, disk = cmp.Or(memory, defaultMemory), cmp.Or(disk, defaultDisk)
 	c.memory.bound(memory)
+	c.room.Store(memory)
 	most := memory / 4
 	if c.disk != nil {
 		c.disk.bound(disk)

@@ -247,7 +247,7 @@ func (f *fill) write(p []byte) (int, error) {
 	}
 	f.body = append(f.body, p...)
 	f.c.filling.Add(int64(len(p)))
-	if !f.windowed && (int64(len(f.body)) > f.c.maxBody.Load() || f.c.filling.Load() > f.c.room) {
+	if !f.windowed && (int64(len(f.body)) > f.c.maxBody.Load() || f.c.filling.Load() > f.c.room.Load()) {
 		f.windowed = true
 		f.mu.Unlock()
 		f.c.flights.mu.Lock()
