@@ -83,7 +83,6 @@ type Door struct {
 	keys      *certs.Keyring // nil without TLS
 	// certified are the hosts whose handshakes ask for client certificates; under mu, or before Run.
 	certified map[string]bool
-	faults    faults
 	// standard says that the listeners are on 80 and 443, which a browser tries by itself.
 	standard bool
 
@@ -422,7 +421,7 @@ func (d *Door) report(routes bool) directory.Report {
 	if routes {
 		r.Routes = d.traffic.routes()
 		if r.Certificates = d.certificates(); d.keys != nil {
-			r.Root, r.Faults = string(d.keys.Root()), d.faults.all()
+			r.Root, r.Faults = string(d.keys.Root()), d.faults()
 		}
 	}
 	return r

@@ -2,13 +2,11 @@ package edge
 
 import (
 	"crypto/x509"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 
 	"tenfold/internal/directory"
 	"tenfold/tier/edge/certs"
@@ -42,7 +40,6 @@ func (d *Door) openKeys() error {
 		cfg.HTTPPort = p
 	}
 	cfg.Alarm = func(a certs.Alarm) {
-		d.faults.note(a)
 		d.cfg.Log.Warn(a.Title, "host", a.Host, "cause", a.Cause, "hint", a.Hint, "cleared", a.Cleared)
 	}
 	var err error
@@ -113,6 +110,14 @@ func (d *Door) certificates() []directory.Certificate {
 	return out
 }
 
+// faults are what is wrong with certificates now.
+func (d *Door) faults() (out []directory.Fault) {
+	for _, a := range d.keys.Faults() {
+		out = append(out, directory.Fault{Host: a.Host, Title: a.Title, Cause: a.Cause, Hint: a.Hint, Since: a.Since, Severe: a.Severe})
+	}
+	return out
+}
+
 // askForCertificates has handshakes ask for client certificates where a route needs one: of every host
 // of the site, since what a handshake asks is decided before a path is known.
 func (d *Door) askForCertificates(t *table) {
@@ -147,29 +152,4 @@ func (d *Door) askForCertificates(t *table) {
 // proxied has a listener believe the PROXY headers of trusted addresses.
 func (d *Door) proxied(l net.Listener) net.Listener {
 	return proxyproto.Listen(l, func() []netip.Prefix { return d.current.Load().trust })
-}
-
-// faults are what is wrong with certificates now.
-type faults struct {
-	mu sync.Mutex
-	m  map[string]directory.Fault // by host
-}
-
-func (f *faults) note(a certs.Alarm) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if a.Cleared {
-		delete(f.m, a.Host)
-		return
-	}
-	if f.m == nil {
-		f.m = map[string]directory.Fault{}
-	}
-	f.m[a.Host] = directory.Fault{Host: a.Host, Title: a.Title, Cause: a.Cause, Hint: a.Hint, Since: a.Since, Severe: a.Severe}
-}
-
-func (f *faults) all() []directory.Fault {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.SortedFunc(maps.Values(f.m), func(a, b directory.Fault) int { return strings.Compare(a.Host, b.Host) })
 }

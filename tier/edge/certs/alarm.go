@@ -3,8 +3,10 @@ package certs
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,6 +53,14 @@ func (k *Keyring) Status() []CertStatus {
 		out = append(out, k.status(a, h))
 	}
 	return out
+}
+
+// Faults are what is wrong with the hosts' certificates now, in alphabetical order of the hosts: the
+// alarms that have been raised and are not cleared.
+func (k *Keyring) Faults() []Alarm {
+	k.faults.mu.Lock()
+	defer k.faults.mu.Unlock()
+	return slices.SortedFunc(maps.Values(k.faults.open), func(a, b Alarm) int { return strings.Compare(a.Host, b.Host) })
 }
 
 var errConstraint = errors.New("the local authority may sign names below .localhost, .local, .internal, .lan and .home.arpa, and addresses of private networks, only")

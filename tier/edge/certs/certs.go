@@ -50,7 +50,7 @@ type Config struct {
 	// Resolvers are asked whether a record of DNS-01 is there, as host:port; none: the system's.
 	Resolvers []string
 	// Alarm is told when a fault begins and, with Cleared, when it is mended; once each. It must
-	// not block. nil: only Status tells.
+	// not block, nor call the Keyring. nil: only Faults and Status tell.
 	Alarm func(Alarm)
 	Log   *slog.Logger // nil: slog.Default
 

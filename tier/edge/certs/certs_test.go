@@ -327,6 +327,9 @@ func TestAnAuthorityOutOfReachRaisesOneAlarm(t *testing.T) {
 	if a := codes["*.tenfold-shop.com"]; a.Code != "certificate-missing" || !strings.Contains(a.Hint, "edge.tls.dns") {
 		t.Errorf("alarm: %+v", a)
 	}
+	if all := k.Faults(); len(all) != 2 || all[0].Host != "*.tenfold-shop.com" || all[1] != codes["shop.tenfold-shop.com"] {
+		t.Errorf("faults: %+v", all)
+	}
 	if _, err := k.certificate(&tls.ClientHelloInfo{ServerName: "shop.tenfold-shop.com"}); err == nil || !strings.Contains(err.Error(), "no certificate yet") {
 		t.Errorf("handshake: %v", err)
 	}
@@ -341,8 +344,8 @@ func TestAnAuthorityOutOfReachRaisesOneAlarm(t *testing.T) {
 			t.Fatal("alarms of hosts that are gone are not cleared")
 		}
 	}
-	if n := len(alarms); n > 0 {
-		t.Errorf("%d alarms more", n)
+	if n, all := len(alarms), k.Faults(); n > 0 || len(all) > 0 {
+		t.Errorf("%d alarms more, faults: %+v", n, all)
 	}
 }
 
