@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 )
 
 // Fetch is a commit of a repository elsewhere.
@@ -28,7 +31,7 @@ type Fetch struct {
 var ErrMoved = errors.New("the branch has moved on")
 
 // Fetch fetches one commit, without its history and its submodules, and calls do with its files, as a
-// push would get them. They go when do has returned. No hook runs and no configuration but this
+// push would get them. What it brings is bounded like a push: by MostPack and MostTime. They go when do has returned. No hook runs and no configuration but this
 // package's counts. Warnings for people go to out.
 func (s *Server) Fetch(ctx context.Context, f Fetch, out io.Writer, do func(dir, commit string) error) error {
 	if err := f.check(); err != nil {
@@ -48,7 +51,7 @@ func (s *Server) Fetch(ctx context.Context, f Fetch, out io.Writer, do func(dir,
 	if said, err := s.git(ctx, work, "init", "--quiet", "--bare", "--template=", repo).CombinedOutput(); err != nil {
 		return fmt.Errorf("fetch: %w: %s", err, firstLine(said))
 	}
-	commit, err := s.fetchCommit(ctx, repo, f)
+	commit, err := s.within(ctx, repo, func(ctx context.Context) (string, error) { return s.fetchCommit(ctx, repo, f) })
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", f.public(), err)
 	}
@@ -56,6 +59,55 @@ func (s *Server) Fetch(ctx context.Context, f Fetch, out io.Writer, do func(dir,
 		return err
 	}
 	return do(filepath.Join(tree, "files"), commit)
+}
+
+// fetchLook is how often the size of what is being fetched is looked at: git has no bound of its own for
+// a fetch. At 1 Gbit/s a quarter of a second is 30 MB too many.
+const fetchLook = 250 * time.Millisecond
+
+// within runs fetch and ends it when dir grows past MostPack.
+func (s *Server) within(ctx context.Context, dir string, fetch func(context.Context) (string, error)) (string, error) {
+	tooLarge := fmt.Errorf("the commit has more than %d MiB", s.cfg.MostPack>>20)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		tick := time.NewTicker(fetchLook)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if sizeOf(dir) > s.cfg.MostPack {
+					cancel(tooLarge)
+				}
+			}
+		}
+	})
+	commit, err := fetch(ctx)
+	if err == nil && sizeOf(dir) > s.cfg.MostPack {
+		cancel(tooLarge)
+	}
+	cancel(nil)
+	looking.Wait()
+	if cause := context.Cause(ctx); errors.Is(cause, tooLarge) {
+		return "", tooLarge
+	}
+	return commit, err
+}
+
+// sizeOf is how many bytes the files below dir have; one that goes meanwhile has none.
+func sizeOf(dir string) (n int64) {
+	filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				n += info.Size()
+			}
+		}
+		return nil
+	})
+	return n
 }
 
 func (f Fetch) check() error {

@@ -10,8 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func fetcher(t *testing.T) *Server {
@@ -88,6 +91,46 @@ func TestFetchOfOneCommit(t *testing.T) {
 	if _, err := read(f); err == nil {
 		t.Error("a folder of this machine was fetched from")
 	}
+	left, _ := filepath.Glob(filepath.Join(s.cfg.Dir, "work", "*"))
+	if len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+}
+
+// A fork's commit fills no disk before anybody has approved of it.
+func TestFetchIsBounded(t *testing.T) {
+	s := fetcher(t)
+	dir, _, second := origin(t)
+	s.cfg.MostPack = 100
+	err := s.Fetch(t.Context(), Fetch{URL: "file://" + dir, Ref: "refs/heads/main", Commit: second, File: true}, io.Discard, func(string, string) error {
+		t.Error("its files were given")
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "the commit has more than") {
+		t.Errorf("%v", err)
+	}
+	s.cfg.MostPack = 2 << 10 // one that never ends is ended
+	synctest.Test(t, func(t *testing.T) {
+		grows := t.TempDir()
+		_, err := s.within(t.Context(), grows, func(ctx context.Context) (string, error) {
+			for i := 0; ctx.Err() == nil; i++ {
+				if i > 100 {
+					return "", errors.New("nobody stops it")
+				}
+				if err := os.WriteFile(filepath.Join(grows, strconv.Itoa(i)), make([]byte, 512), 0o600); err != nil {
+					return "", err
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(fetchLook):
+				}
+			}
+			return "", ctx.Err()
+		})
+		if err == nil || !strings.Contains(err.Error(), "the commit has more than") {
+			t.Errorf("%v", err)
+		}
+	})
 	left, _ := filepath.Glob(filepath.Join(s.cfg.Dir, "work", "*"))
 	if len(left) > 0 {
 		t.Errorf("%v is left", left)
