@@ -120,6 +120,11 @@ func (c *Client) GitConnect(ctx context.Context, r GitConnect) (GitConnected, er
 	return call[GitConnected](ctx, c, http.MethodPost, "/v1/git/connect", r)
 }
 
+// GitDisconnect implements API.
+func (c *Client) GitDisconnect(ctx context.Context, app tenfold.AppName) error {
+	return do(ctx, c, http.MethodDelete, "/v1/git/connect?app="+url.QueryEscape(string(app)), nil)
+}
+
 // GitKeys implements API.
 func (c *Client) GitKeys(ctx context.Context) ([]GitKey, error) {
 	return call[[]GitKey](ctx, c, http.MethodGet, "/v1/git/keys", nil)

@@ -14,6 +14,9 @@ func (s server) gitRoutes(mux *http.ServeMux) {
 			reply(w)(s.api.GitConnect(r.Context(), q))
 		}
 	})
+	mux.HandleFunc("DELETE /v1/git/connect", func(w http.ResponseWriter, r *http.Request) {
+		done(w, s.api.GitDisconnect(r.Context(), tenfold.AppName(r.FormValue("app"))))
+	})
 	mux.HandleFunc("GET /v1/git/keys", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.GitKeys(r.Context())) })
 	mux.HandleFunc("POST /v1/git/keys", func(w http.ResponseWriter, r *http.Request) {
 		var q struct{ Name, Line string }

@@ -39,6 +39,8 @@ type API interface {
 	Scale(ctx context.Context, env Env, service tenfold.Name, b tenfold.Bounds) error
 	// GitConnect has pushes and pull requests of a repository deployed.
 	GitConnect(ctx context.Context, r GitConnect) (GitConnected, error)
+	// GitDisconnect takes no more deliveries for an app; what was deployed stays.
+	GitDisconnect(ctx context.Context, app tenfold.AppName) error
 	// GitKeys are who may push over SSH.
 	GitKeys(ctx context.Context) ([]GitKey, error)
 	AddGitKey(ctx context.Context, name, line string) (GitKey, error)

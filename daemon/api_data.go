@@ -112,7 +112,7 @@ func (h *house) Releases(_ context.Context, e control.Env, frontend tenfold.Name
 
 // SwitchRelease implements control.API.
 func (h *house) SwitchRelease(ctx context.Context, e control.Env, frontend tenfold.Name, id tenfold.ReleaseID) error {
-	if err := h.atRest(ctx, e); err != nil {
+	if err := h.atRest(ctx, e, frontend); err != nil {
 		return err
 	}
 	fid := tenfold.ID{App: e.App, Env: e.Env, Kind: tenfold.KindFrontend, Name: frontend}
@@ -131,13 +131,21 @@ func (h *house) SwitchRelease(ctx context.Context, e control.Env, frontend tenfo
 	return h.audit(ctx, e.App, e.Env, "switch", "frontend "+string(frontend), "release "+string(to)+" asked for")
 }
 
-// atRest waits until nothing of an environment is on its way, a failed deploy that is taken back
-// included: it would undo what a person asks for now.
-func (h *house) atRest(ctx context.Context, e control.Env) error {
+// atRest waits until no deploy of an environment is on its way, and a frontend not moved by one that
+// failed and is taken back: either would undo what a person asks for now. What is ill besides is no
+// reason to wait.
+func (h *house) atRest(ctx context.Context, e control.Env, frontend tenfold.Name) error {
 	limited, cancel := context.WithTimeout(ctx, bringBackFor)
 	defer cancel()
 	for {
 		env, err := h.environment(limited, e)
+		if err != nil {
+			return err
+		}
+		if env.Goal == 0 {
+			return tenfold.Errorf(tenfold.CodeConflict, "%s does not run", e.App).WithHint("start it in its folder: tenfold up")
+		}
+		rev, err := h.store.Revision(limited, env.App, env.Env, env.Goal)
 		if err != nil {
 			return err
 		}
@@ -149,16 +157,22 @@ func (h *house) atRest(ctx context.Context, e control.Env) error {
 		if err != nil {
 			return err
 		}
-		if out := plan.Judge(desired, ofEnv(all, env)); len(out.Late)+len(out.Left) == 0 {
+		out := plan.Judge(desired, ofEnv(all, env))
+		if rev.State != "pending" && !slices.ContainsFunc(slices.Concat(out.Late, out.Left), func(r tenfold.Resource) bool {
+			return r.ID.Name == frontend && (r.ID.Kind == tenfold.KindFrontend || r.ID.Kind == tenfold.KindBuild)
+		}) {
 			return nil
 		}
 		select {
 		case <-limited.Done():
 			return tenfold.Errorf(tenfold.CodeConflict, "a deploy of %s is on its way: %w", e.App, limited.Err()).WithHint("wait for it, or see what it waits for: tenfold status --app %s", e.App)
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(restPace):
 		}
 	}
 }
+
+// restPace is how often a deploy that is waited for is looked at: each look observes every tier.
+const restPace = 150 * time.Millisecond
 
 // bringBackFor bounds how long the server of an earlier release may take to come up.
 const bringBackFor = 2 * time.Minute

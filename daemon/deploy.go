@@ -40,13 +40,17 @@ type project struct {
 
 // Deploy implements control.API.
 func (h *house) Deploy(ctx context.Context, r control.DeployRequest) (control.Deployed, error) {
-	return h.deploy(ctx, r, false)
+	return h.deploy(ctx, r, false, func() error { return nil })
 }
 
-// deploy is Deploy; what a fork proposes gets nothing of the app's (distrust).
-func (h *house) deploy(ctx context.Context, r control.DeployRequest, fork bool) (control.Deployed, error) {
+// deploy is Deploy; what a fork proposes gets nothing of the app's (distrust). check is asked while
+// nothing else can deploy, up to the new goal.
+func (h *house) deploy(ctx context.Context, r control.DeployRequest, fork bool, check func() error) (control.Deployed, error) {
 	h.deploying.Lock()
 	defer h.deploying.Unlock()
+	if err := check(); err != nil {
+		return control.Deployed{}, err
+	}
 	p, err := readProject(r)
 	if err != nil {
 		return control.Deployed{}, err
@@ -65,7 +69,7 @@ func (h *house) deploy(ctx context.Context, r control.DeployRequest, fork bool) 
 	if err := digest(ctx, &p.app); err != nil {
 		return control.Deployed{}, err
 	}
-	if err := readPages(&p.app, r.Dir, h.layout.Tier("edge")); err != nil {
+	if err := readPages(&p.app, r.Dir, h.layout.Tier("edge"), r.Plan); err != nil {
 		return control.Deployed{}, err
 	}
 	env := control.Env{App: p.app.Name, Env: p.app.Env}

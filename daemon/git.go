@@ -102,7 +102,7 @@ func (h *house) pushed(ctx context.Context, p gitserver.Push, progress io.Writer
 	return nil
 }
 
-// branchRemoved takes a branch's preview along. One that an environment is made of stays.
+// branchRemoved takes a branch's preview along. One that another environment is made of stays.
 func (h *house) branchRemoved(ctx context.Context, app tenfold.AppName, branch string, progress io.Writer) error {
 	for _, p := range h.previews.All() {
 		if p.App == app && p.Branch == branch && p.Pull == 0 {
@@ -117,7 +117,7 @@ func (h *house) branchRemoved(ctx context.Context, app tenfold.AppName, branch s
 		return err
 	}
 	for _, e := range envs {
-		if e.App != string(app) || e.Goal == 0 {
+		if _, isPreview := h.previews.Get(e.App + "/" + e.Env); e.App != string(app) || e.Goal == 0 || isPreview {
 			continue
 		}
 		if rev, err := h.store.Revision(ctx, e.App, e.Env, e.Goal); err == nil && strings.HasSuffix(rev.Label, pushedTo+branch) {
@@ -142,9 +142,9 @@ func (h *house) deployBranch(ctx context.Context, t manifest.Target, src gitSour
 	env := t.Env
 	var p preview
 	if t.Preview {
-		env = instance(t.Env, src.App, src.Branch, src.Pull, src.Fork)
+		env = instance(t, src.App, src.Branch, src.Pull, src.Fork)
 		var err error
-		p, err = h.openPreview(preview{
+		p, err = h.openPreview(ctx, preview{
 			App: src.App, Env: env, Branch: src.Branch, Pull: src.Pull, Fork: src.Fork, Commit: src.Commit, Title: src.Title, Author: src.Author, Job: src.Job,
 		}, t)
 		if err != nil {
@@ -154,13 +154,21 @@ func (h *house) deployBranch(ctx context.Context, t manifest.Target, src gitSour
 			return control.Deployed{}, errWaits{p}
 		}
 	}
-	d, err := h.deployFiles(ctx, env, src, dir, progress)
+	check := func() error { return nil }
+	if t.Preview {
+		check = func() error { return h.stands(p) }
+	}
+	d, err := h.deployFiles(ctx, env, src, dir, check, progress)
 	if t.Preview {
 		failed := ""
 		if err != nil {
 			failed = explained(err).Error()
 		}
-		if cerr := h.previews.Change(p.key(), func(r *preview) { r.Failed = failed }); cerr != nil && err == nil {
+		if cerr := h.previews.Change(p.key(), func(r *preview) {
+			if r.Created.Equal(p.Created) {
+				r.Failed = failed
+			}
+		}); cerr != nil && err == nil {
 			err = cerr
 		}
 	}
@@ -180,7 +188,7 @@ func (h *house) deployBranch(ctx context.Context, t manifest.Target, src gitSour
 	return d, nil
 }
 
-func (h *house) deployFiles(ctx context.Context, env tenfold.Environment, src gitSource, dir string, progress io.Writer) (control.Deployed, error) {
+func (h *house) deployFiles(ctx context.Context, env tenfold.Environment, src gitSource, dir string, check func() error, progress io.Writer) (control.Deployed, error) {
 	packed := source.Packed(ctx, dir)
 	files, err := h.Upload(ctx, gitOrigin(src.App, env), packed)
 	packed.Close()
@@ -189,7 +197,7 @@ func (h *house) deployFiles(ctx context.Context, env tenfold.Environment, src gi
 	}
 	d, err := h.deploy(ctx, control.DeployRequest{
 		Dir: files, App: src.App, Env: env, Actor: src.Actor, Label: short(src.Commit) + pushedTo + src.Branch,
-	}, src.Fork)
+	}, src.Fork, check)
 	if err != nil {
 		return d, err
 	}

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"tenfold/control"
 	"tenfold/internal/directory"
 	"tenfold/internal/gitserver"
+	"tenfold/internal/secret"
 	"tenfold/internal/webhook"
 )
 
@@ -39,6 +39,18 @@ type gitJob struct {
 	App   tenfold.AppName `json:"app"`
 	Event webhook.Event   `json:"event"`
 	At    time.Time       `json:"at"`
+}
+
+// what says what did not happen.
+func (j gitJob) what() string {
+	switch e := j.Event; e.Action {
+	case webhook.Deleted:
+		return "what branch " + e.Branch + " had is not all removed with it"
+	case webhook.Merged, webhook.Closed:
+		return fmt.Sprintf("the preview of pull request %d is not removed", e.PullRequest)
+	default:
+		return fmt.Sprintf("%s of %s by %s is not deployed", short(e.Commit), e.Branch, e.Author)
+	}
 }
 
 func (j gitJob) key() string {
@@ -74,17 +86,15 @@ func (h *house) GitConnect(ctx context.Context, r control.GitConnect) (control.G
 		}
 	}
 	old, known := h.connections.Get(string(r.App))
-	secret := ""
+	hook := ""
 	if known && old.URL == c.URL && !r.Rotate {
-		if secret, err = h.key.Open(old.Sealed); err != nil {
+		if hook, err = h.key.Open(old.Sealed); err != nil {
 			return control.GitConnected{}, err
 		}
 	} else {
-		b := make([]byte, 24)
-		rand.Read(b)
-		secret = hex.EncodeToString(b)
+		hook = secret.Generate(24)
 	}
-	if c.Sealed, err = h.key.Seal(secret); err != nil {
+	if c.Sealed, err = h.key.Seal(hook); err != nil {
 		return control.GitConnected{}, err
 	}
 	if err := h.connections.Update(string(r.App), func(x *connection) { *x = c }); err != nil {
@@ -94,7 +104,20 @@ func (h *house) GitConnect(ctx context.Context, r control.GitConnect) (control.G
 	if err := h.audit(ctx, r.App, "", "connect", "git "+c.URL, "asked for"); err != nil {
 		return control.GitConnected{}, err
 	}
-	return control.GitConnected{Kind: string(c.Provider), Webhook: h.hookURL(ctx, r.App), Secret: secret, Posts: c.Token != ""}, nil
+	return control.GitConnected{Kind: string(c.Provider), Webhook: h.hookURL(ctx, r.App), Secret: hook, Posts: c.Token != ""}, nil
+}
+
+// GitDisconnect implements control.API.
+func (h *house) GitDisconnect(ctx context.Context, app tenfold.AppName) error {
+	c, ok := h.connections.Get(string(app))
+	if !ok {
+		return tenfold.Errorf(tenfold.CodeNotFound, "%s is not connected to a repository", app).WithHint("tenfold git connect URL --app %s", app)
+	}
+	if err := h.connections.Delete(string(app)); err != nil {
+		return err
+	}
+	h.receivers.Delete(app)
+	return h.audit(ctx, app, "", "disconnect", "git "+c.URL, "asked for")
 }
 
 // hookURL is where a Git host reaches the house: by the app's own domain, if it has one.
@@ -260,7 +283,7 @@ func (h *house) do(ctx context.Context, key string, j gitJob) {
 		}
 		h.hub.emit(tenfold.Event{
 			ID: tenfold.ID{App: j.App, Env: "production"}, Severity: tenfold.SeverityWarning,
-			Text: fmt.Sprintf("%s of %s by %s is not deployed: %s", short(j.Event.Commit), j.Event.Branch, j.Event.Author, firstOf(err.Error())), Hint: tenfold.HintOf(err),
+			Text: j.what() + ": " + firstOf(err.Error()), Hint: tenfold.HintOf(err),
 		})
 	}
 	if latest, ok := h.jobs.Get(key); ok && latest.At.Equal(j.At) {

@@ -55,8 +55,9 @@ type house struct {
 	jobsWake    chan struct{} // holds one
 	receivers   sync.Map      // tenfold.AppName -> *webhook.Receiver
 
-	wakeup    chan struct{} // of the loop; holds one
-	deploying sync.Mutex    // one revision is made at a time
+	wakeup     chan struct{} // of the loop; holds one
+	previewing sync.Map      // a lock for each preview (lockPreview)
+	deploying  sync.Mutex    // one revision is made at a time
 
 	mu sync.Mutex
 	// Under mu: decoded documents, and counts of requests for rates.

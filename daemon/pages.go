@@ -22,8 +22,8 @@ const (
 )
 
 // readPages reads the files of the project that the front door answers with, and copies those it looks
-// things up in to its folder: a rollback needs them as they were.
-func readPages(app *tenfold.App, root, dir string) error {
+// things up in to its folder: a rollback needs them as they were. With plan nothing is copied.
+func readPages(app *tenfold.App, root, dir string, plan bool) error {
 	for _, route := range slices.Sorted(maps.Keys(app.Rules)) {
 		if p := app.Rules[route].Maintenance; p != nil {
 			if err := readPage(p, root, "edge.routes."+string(route)+".maintenance"); err != nil {
@@ -38,19 +38,19 @@ func readPages(app *tenfold.App, root, dir string) error {
 		app.Door.Errors[status] = p
 	}
 	if app.Door.Geo != nil {
-		return copyGeo(app.Door.Geo, root, filepath.Join(dir, "geo"))
+		return copyGeo(app.Door.Geo, root, filepath.Join(dir, "geo"), plan)
 	}
 	return nil
 }
 
 func readPage(p *tenfold.Page, root, key string) error {
-	b, err := readWithin(root, p, key, mostPage)
+	b, err := readWithin(root, p, key, mostPage, "make it smaller, for example by leaving pictures to a frontend")
 	p.Body = string(b)
 	return err
 }
 
 // readWithin reads a file below the project's folder, wherever links in it lead: os.Root lets none out.
-func readWithin(root string, p *tenfold.Page, key string, most int64) ([]byte, error) {
+func readWithin(root string, p *tenfold.Page, key string, most int64, smaller string) ([]byte, error) {
 	place := func(err error) *tenfold.Error {
 		return tenfold.Errorf(tenfold.CodeInvalid, "%s:%d: %s: %w", manifestName, p.Line, key, err)
 	}
@@ -69,15 +69,15 @@ func readWithin(root string, p *tenfold.Page, key string, most int64) ([]byte, e
 	case err != nil:
 		return nil, place(err)
 	case int64(len(b)) > most:
-		return nil, place(fmt.Errorf("%s is larger than %d KiB", p.File, most>>10)).WithHint("make it smaller, for example by leaving pictures to a frontend")
+		return nil, place(fmt.Errorf("%s is larger than %d KiB", p.File, most>>10)).WithHint("%s", smaller)
 	case len(b) == 0:
 		return nil, place(fmt.Errorf("%s is empty", p.File)).WithHint("write something into it, or leave the line out")
 	}
 	return b, nil
 }
 
-func copyGeo(p *tenfold.Page, root, dir string) error {
-	b, err := readWithin(root, p, "edge.geo", mostGeo)
+func copyGeo(p *tenfold.Page, root, dir string, plan bool) error {
+	b, err := readWithin(root, p, "edge.geo", mostGeo, "countries are enough: GeoLite2 Country has some MB")
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func copyGeo(p *tenfold.Page, root, dir string) error {
 	defer db.Close()
 	sum := sha256.Sum256(b)
 	p.Copy = filepath.Join(dir, hex.EncodeToString(sum[:12])+".mmdb")
-	if _, err := os.Stat(p.Copy); err == nil {
+	if _, err := os.Stat(p.Copy); err == nil || plan {
 		return nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

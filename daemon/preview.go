@@ -10,8 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"tenfold"
@@ -44,6 +46,8 @@ type preview struct {
 	Failed string `json:"failed,omitempty"`
 	// Job is what brought the commit, to deploy it once it is approved.
 	Job *gitJob `json:"job,omitempty"`
+	// Removing says that it is being taken away: nothing of it is deployed any more.
+	Removing bool `json:"removing,omitempty"`
 }
 
 // approve is the command that has what waits deployed.
@@ -52,6 +56,14 @@ func (p preview) approve() string {
 }
 
 func (p preview) key() string { return string(p.App) + "/" + string(p.Env) }
+
+// lockPreview keeps a preview to one that opens, approves or removes it, until the returned function is
+// called.
+func (h *house) lockPreview(key string) (unlock func()) {
+	l, _ := h.previewing.LoadOrStore(key, new(sync.Mutex))
+	l.(*sync.Mutex).Lock()
+	return l.(*sync.Mutex).Unlock
+}
 
 // previewPace is how often previews are looked at.
 const previewPace = time.Minute
@@ -78,12 +90,40 @@ func targetsOf(dir, branch string, pull bool) ([]manifest.Target, error) {
 // mostLabel is how long a label of a preview's host may be: with the app's it has to fit a name of DNS.
 const mostLabel = 40
 
-// instance names the environment of a branch or a pull request below a template. Two never share one:
-// where letters were lost, a hash of the whole makes the difference.
-func instance(template tenfold.Environment, app tenfold.AppName, branch string, pull int, fork bool) tenfold.Environment {
-	if fork {
-		return template + tenfold.Environment(fmt.Sprintf("/pr-%d", pull))
+// usual is the environment that gives previews their settings, unless the manifest has several such.
+const usual = "preview"
+
+// hashed is how a label ends that has a hash.
+var hashed = regexp.MustCompile(`-[0-9a-f]{5}$`)
+
+// instance names the environment of a branch or a pull request below a template. Neither two of them
+// nor one and another environment of the app share a host, and of a preview the label alone is in it:
+// where letters were lost, or the label could be another's, a hash of the whole makes the difference.
+func instance(t manifest.Target, app tenfold.AppName, branch string, pull int, fork bool) tenfold.Environment {
+	whole, label := branch, ""
+	if t.Env != usual {
+		whole = string(t.Env) + "/" + whole
 	}
+	if fork {
+		if label = fmt.Sprintf("pr-%d", pull); t.Env == usual {
+			return t.Env + "/" + tenfold.Environment(label)
+		}
+		whole = string(t.Env) + "/" + label
+	} else {
+		label = labelOf(branch)
+	}
+	// pr-7 is a fork's, and the host of the app itself and of a stage is no branch's.
+	if label != whole || len(label) > mostLabel || strings.HasPrefix(label, "pr-") || hashed.MatchString(label) ||
+		label == string(app) || label == "production" || label == "staging" || slices.Contains(t.Named, label) {
+		sum := sha256.Sum256([]byte(whole))
+		label = strings.Trim(label[:min(len(label), mostLabel-6)], "-") + "-" + hex.EncodeToString(sum[:])[:5]
+		label = strings.TrimPrefix(label, "-")
+	}
+	return t.Env + "/" + tenfold.Environment(label)
+}
+
+// labelOf is a branch in the letters of a host name.
+func labelOf(branch string) string {
 	label := strings.Trim(strings.Map(func(c rune) rune {
 		switch {
 		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
@@ -96,16 +136,10 @@ func instance(template tenfold.Environment, app tenfold.AppName, branch string, 
 	for strings.Contains(label, "--") {
 		label = strings.ReplaceAll(label, "--", "-")
 	}
-	// pr-7 is a fork's, and the host of the app itself and of a stage is no branch's.
-	if label != branch || len(label) > mostLabel || strings.HasPrefix(label, "pr-") || label == string(app) || label == "production" || label == "staging" {
-		sum := sha256.Sum256([]byte(branch))
-		label = strings.Trim(label[:min(len(label), mostLabel-6)], "-") + "-" + hex.EncodeToString(sum[:])[:5]
-		label = strings.TrimPrefix(label, "-")
-	}
-	return template + "/" + tenfold.Environment(label)
+	return label
 }
 
-// password makes one that can be read out: 20 letters and digits that nobody confuses.
+// makePassword makes one that can be read out: 20 letters and digits that nobody confuses.
 func makePassword() string {
 	const letters = "abcdefghjkmnpqrstuvwxyz23456789"
 	b := make([]byte, 20)
@@ -118,8 +152,15 @@ func makePassword() string {
 
 // openPreview makes or renews the record of a preview, before anything of it is deployed: a site is
 // never there without its password.
-func (h *house) openPreview(p preview, t manifest.Target) (preview, error) {
+func (h *house) openPreview(ctx context.Context, p preview, t manifest.Target) (preview, error) {
+	defer h.lockPreview(p.key())()
 	old, known := h.previews.Get(p.key())
+	if known && old.Removing { // and that was cut off
+		if err := h.remove(ctx, old, "it is made anew"); err != nil {
+			return p, err
+		}
+		known = false
+	}
 	if known {
 		p.Created, p.Approved, p.Sealed, p.Hash = old.Created, old.Approved, old.Sealed, old.Hash
 	} else {
@@ -142,6 +183,19 @@ func (h *house) openPreview(p preview, t manifest.Target) (preview, error) {
 	}
 	p.Waits = p.Fork && p.Approved != p.Commit
 	return p, h.previews.Update(p.key(), func(r *preview) { *r = p })
+}
+
+// stands says whether p is still the preview that was opened: it is not removed meanwhile, so that what
+// is deployed to it has its password. For deploy: remove says Removing while none is under way.
+func (h *house) stands(p preview) error {
+	if now, ok := h.previews.Get(p.key()); ok && !now.Removing && now.Created.Equal(p.Created) {
+		return nil
+	} else if !ok {
+		if err := os.RemoveAll(h.sourcesOf(gitOrigin(p.App, p.Env))); err != nil {
+			h.log.Error("remove sources", "env", p.Env, "err", err)
+		}
+	}
+	return tenfold.Errorf(tenfold.CodeConflict, "the preview %s was removed while %s was on its way to it", p.Env, short(p.Commit)).WithHint("push again to have another")
 }
 
 // sitePassword is what the door asks for before an environment, as a hash.
@@ -170,6 +224,8 @@ func (h *house) Previews(ctx context.Context, app tenfold.AppName) ([]control.Pr
 		}
 		e, err := h.environment(ctx, v.Env)
 		switch {
+		case p.Removing:
+			v.State = "being removed"
 		case p.Waits:
 			v.State = "waiting for approval"
 		case p.Failed != "":
@@ -232,16 +288,12 @@ func (h *house) ApprovePreview(ctx context.Context, app tenfold.AppName, name, c
 	if !strings.HasPrefix(p.Commit, commit) {
 		return control.Preview{}, tenfold.Errorf(tenfold.CodeConflict, "another commit waits by now: %s of %s", short(p.Commit), p.Author).WithHint("read it, then: %s", p.approve())
 	}
-	same := false
-	if err := h.previews.Change(p.key(), func(r *preview) {
-		if same = r.Waits && r.Commit == p.Commit; same {
-			r.Approved, r.Waits = p.Commit, false
-		}
-	}); err != nil {
-		return control.Preview{}, err
+	defer h.lockPreview(p.key())()
+	if fresh, ok := h.previews.Get(p.key()); !ok || !fresh.Waits || fresh.Removing || fresh.Commit != p.Commit {
+		return control.Preview{}, tenfold.Errorf(tenfold.CodeConflict, "another commit of %s came just now, or it was removed", p.Env).WithHint("list previews: tenfold preview list")
 	}
-	if !same {
-		return control.Preview{}, tenfold.Errorf(tenfold.CodeConflict, "another commit of %s came just now", p.Env).WithHint("list previews: tenfold preview list")
+	if err := h.previews.Change(p.key(), func(r *preview) { r.Approved, r.Waits = p.Commit, false }); err != nil {
+		return control.Preview{}, err
 	}
 	if err := h.audit(ctx, p.App, p.Env, "approve", "preview "+string(p.Env), "commit "+p.Commit+" of "+p.Author); err != nil {
 		return control.Preview{}, err
@@ -270,6 +322,21 @@ func (h *house) ApprovePreview(ctx context.Context, app tenfold.AppName, name, c
 // removePreview takes a preview away with all that is its own: tasks, data, releases, logs, sources.
 // It may be called again when it was cut off.
 func (h *house) removePreview(ctx context.Context, p preview, why string) error {
+	defer h.lockPreview(p.key())()
+	if fresh, ok := h.previews.Get(p.key()); !ok || !fresh.Created.Equal(p.Created) {
+		return nil // somebody else was first
+	}
+	return h.remove(ctx, p, why)
+}
+
+// remove is removePreview for one that holds the preview's lock.
+func (h *house) remove(ctx context.Context, p preview, why string) error {
+	h.deploying.Lock() // what is being deployed is its goal by now, or will not be (stands)
+	err := h.previews.Change(p.key(), func(r *preview) { r.Removing = true })
+	h.deploying.Unlock()
+	if err != nil {
+		return fmt.Errorf("remove preview %s: %w", p.Env, err)
+	}
 	e := control.Env{App: p.App, Env: p.Env}
 	if _, err := h.environment(ctx, e); err == nil {
 		if err := h.Down(ctx, e); err != nil {
@@ -324,10 +391,15 @@ func (l previewLife) Run(ctx context.Context, ready func()) error {
 	defer tick.Stop()
 	for {
 		for _, p := range l.h.previews.All() {
-			if !p.Expires.IsZero() && now().After(p.Expires) {
-				if err := l.h.removePreview(ctx, p, "nothing was pushed for as long as it is kept"); err != nil && ctx.Err() == nil {
-					l.h.log.Error("remove preview", "env", p.Env, "err", err)
+			why := "asked for, and cut off" // Removing
+			if !p.Removing {
+				why = "nothing was pushed for as long as it is kept"
+				if p.Expires.IsZero() || !now().After(p.Expires) {
+					continue
 				}
+			}
+			if err := l.h.removePreview(ctx, p, why); err != nil && ctx.Err() == nil {
+				l.h.log.Error("remove preview", "env", p.Env, "err", err)
 			}
 		}
 		select {

@@ -1,19 +1,26 @@
 package daemon
 
 import (
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"tenfold"
+	"tenfold/internal/ledger"
+	"tenfold/manifest"
 )
 
 func TestEachBranchHasAnInstanceOfItsOwn(t *testing.T) {
+	of := func(template tenfold.Environment) manifest.Target {
+		return manifest.Target{Env: template, Preview: true, Named: []string{"demo", "preview", "review"}}
+	}
 	seen := map[tenfold.Environment]string{}
 	for _, branch := range []string{
 		"cart", "Cart", "cart/", "feature/cart", "feature-cart", "feature_cart", "FEATURE/CART", "pr-7", "production", "staging", "shop", "main", "ü", "ö", "---", "0",
 		strings.Repeat("a", 80), strings.Repeat("a", 81), strings.Repeat("-a", 60), "a" + strings.Repeat("/", 60) + "b",
 	} {
-		env := instance("preview", "shop", branch, 0, false)
+		env := instance(of("preview"), "shop", branch, 0, false)
 		if other, taken := seen[env]; taken {
 			t.Errorf("%q and %q are both %s", branch, other, env)
 		}
@@ -23,11 +30,65 @@ func TestEachBranchHasAnInstanceOfItsOwn(t *testing.T) {
 			t.Errorf("%q becomes %q, which is no label of a host", branch, label)
 		}
 	}
-	if env := instance("preview", "shop", "cart", 7, false); env != "preview/cart" {
+	hosts := map[string]string{"demo": "the manifest's own"}
+	for env, branch := range seen {
+		hosts[strings.TrimPrefix(string(env), "preview/")] = branch
+	}
+	for _, template := range []tenfold.Environment{"preview", "review"} {
+		for _, branch := range []string{"demo", "cart", "feature/cart", strings.TrimPrefix(string(instance(of("preview"), "shop", "feature/cart", 0, false)), "preview/")} {
+			_, label, _ := strings.Cut(string(instance(of(template), "shop", branch, 0, false)), "/")
+			if other, taken := hosts[label]; taken && (template != "preview" || other != branch) {
+				t.Errorf("%s of %s has the host of %s, %s", branch, template, other, label)
+			}
+			hosts[label] = branch
+		}
+	}
+	if a, b := instance(of("review"), "shop", "x", 7, true), instance(of("preview"), "shop", "x", 7, true); strings.TrimPrefix(string(a), "review/") == strings.TrimPrefix(string(b), "preview/") {
+		t.Errorf("two previews of one fork have one host: %s and %s", a, b)
+	}
+	if env := instance(of("preview"), "shop", "cart", 7, false); env != "preview/cart" {
 		t.Errorf("a pull request of the repository itself: %s", env)
 	}
-	if env := instance("preview", "shop", "main", 7, true); env != "preview/pr-7" {
+	if env := instance(of("preview"), "shop", "main", 7, true); env != "preview/pr-7" {
 		t.Errorf("a fork's: %s", env)
+	}
+}
+
+// What was on its way to a preview when that was removed is not deployed: it would have no password.
+func TestARemovedPreviewGetsNothing(t *testing.T) {
+	previews, err := ledger.Open[preview](t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &house{previews: previews, layout: Layout{Dir: t.TempDir()}}
+	open := func() preview {
+		p, err := h.openPreview(t.Context(), preview{App: "shop", Env: "preview/cart", Branch: "cart", Commit: "0123456789"}, manifest.Target{Env: "preview", Preview: true, Open: true, Keep: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	first := open()
+	if err := h.stands(first); err != nil {
+		t.Error(err)
+	}
+	previews.Change(first.key(), func(p *preview) { p.Removing = true })
+	if h.stands(first) == nil {
+		t.Error("deployed while it is removed")
+	}
+	previews.Delete(first.key())
+	sources := h.sourcesOf(gitOrigin("shop", "preview/cart"))
+	if err := os.MkdirAll(sources, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if h.stands(first) == nil {
+		t.Error("deployed after it was removed")
+	}
+	if _, err := os.Stat(sources); err == nil {
+		t.Error("its sources are left")
+	}
+	if second := open(); h.stands(first) == nil || h.stands(second) != nil {
+		t.Error("what was sent to the preview that is gone came to its successor")
 	}
 }
 

@@ -25,6 +25,8 @@ type Target struct {
 	Preview bool
 	Keep    time.Duration // of a preview, after its last push
 	Open    bool          // a preview without a password
+	// Named are the manifest's own environments: no preview is called like one of them.
+	Named []string
 }
 
 // place is what an environment's entry says of branches.
@@ -74,6 +76,14 @@ func (p place) preview(name string) bool { return p.pulls || name == previewName
 // branch. What no environment names: main and master go to production, unless production names others;
 // pull requests have previews, unless environments.preview is false; other branches are nowhere.
 func (m *Manifest) Targets(branch string, pull bool) []Target {
+	out := m.targets(branch, pull)
+	for i := range out {
+		out[i].Named = sortedKeys(m.envs)
+	}
+	return out
+}
+
+func (m *Manifest) targets(branch string, pull bool) []Target {
 	var out []Target
 	for _, name := range sortedKeys(m.places) {
 		p := m.places[name]
@@ -82,7 +92,7 @@ func (m *Manifest) Targets(branch string, pull bool) []Target {
 			match = match || !pull && glob(pattern, branch)
 		}
 		if match {
-			out = append(out, Target{tenfold.Environment(name), p.preview(name), p.keep, p.open})
+			out = append(out, Target{Env: tenfold.Environment(name), Preview: p.preview(name), Keep: p.keep, Open: p.open})
 		}
 	}
 	switch {
@@ -95,9 +105,9 @@ func (m *Manifest) Targets(branch string, pull bool) []Target {
 			if p.said {
 				return nil // its branches are others
 			}
-			return []Target{{previewName, true, p.keep, p.open}}
+			return []Target{{Env: previewName, Preview: true, Keep: p.keep, Open: p.open}}
 		}
-		return []Target{{previewName, true, PreviewKeep, false}}
+		return []Target{{Env: previewName, Preview: true, Keep: PreviewKeep}}
 	case (branch == "main" || branch == "master") && !m.places["production"].said:
 		return []Target{{Env: "production"}}
 	}

@@ -310,6 +310,10 @@ func TestForksWaitAndGetNoSecrets(t *testing.T) {
 	if res, err := http.DefaultClient.Do(r); err != nil || res.StatusCode != 413 {
 		t.Errorf("six megabytes: %v %v", res, err)
 	}
+	h.must("", "git", "disconnect", "--app", "shop")
+	if code := h.recorded("shop", "github-pull-merged", hook.Secret, `"number":8`, `"number":7`); code != 404 {
+		t.Errorf("a delivery to an app that is not connected: %d", code)
+	}
 }
 
 // Branches go where the manifest says; one of a template has a preview with its own database, which

@@ -19,7 +19,7 @@ import (
 
 func (c *cli) gitCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "git", Short: "Tenfold as a git remote, and repositories on a Git host: a push is a deploy", Args: cobra.NoArgs}
-	cmd.AddCommand(c.gitRemoteCommand(), c.gitConnectCommand(), c.gitKeysCommand())
+	cmd.AddCommand(c.gitRemoteCommand(), c.gitConnectCommand(), c.gitDisconnectCommand(), c.gitKeysCommand())
 	return cmd
 }
 
@@ -66,13 +66,10 @@ func (c *cli) gitConnectCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "connect URL", Short: "Deploy what is pushed to a repository on GitHub, GitLab, Gitea, Forgejo or Bitbucket, with a preview for each pull request", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		api := c.client()
 		defer api.Close()
-		r.URL, r.Token, r.App = args[0], tenfold.Name(token), tenfold.AppName(c.app)
-		if r.App == "" {
-			env, err := c.target(cmd.Context(), api)
-			if err != nil {
-				return err
-			}
-			r.App = env.App
+		r.URL, r.Token = args[0], tenfold.Name(token)
+		var err error
+		if r.App, err = c.appOf(cmd.Context(), api); err != nil {
+			return err
 		}
 		done, err := api.GitConnect(cmd.Context(), r)
 		if err != nil {
@@ -93,6 +90,31 @@ func (c *cli) gitConnectCommand() *cobra.Command {
 	cmd.Flags().StringVar(&token, "token", "", "secret of the app that holds an access token: it fetches, and posts statuses and comments")
 	cmd.Flags().BoolVar(&r.Rotate, "rotate", false, "make a new secret for the webhook")
 	return cmd
+}
+
+func (c *cli) gitDisconnectCommand() *cobra.Command {
+	return &cobra.Command{Use: "disconnect", Short: "Deploy no more of what is pushed to the app's repository; what runs stays", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		api := c.client()
+		defer api.Close()
+		app, err := c.appOf(cmd.Context(), api)
+		if err != nil {
+			return err
+		}
+		if err := api.GitDisconnect(cmd.Context(), app); err != nil {
+			return err
+		}
+		fmt.Fprintf(c.err, "Deliveries for %s are refused from now on. Remove the webhook of the repository too.\n", app)
+		return nil
+	}}
+}
+
+// appOf is the app that is meant: the one named, or the only one.
+func (c *cli) appOf(ctx context.Context, api *control.Client) (tenfold.AppName, error) {
+	if c.app != "" {
+		return tenfold.AppName(c.app), nil
+	}
+	env, err := c.target(ctx, api)
+	return env.App, err
 }
 
 func (c *cli) gitKeysCommand() *cobra.Command {
