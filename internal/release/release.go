@@ -23,6 +23,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -83,20 +84,32 @@ type File struct {
 
 func (s Site) releases() string { return filepath.Join(s.Dir, "releases") }
 
-// Add makes a release of all files below from and returns it; the same files give the same release.
-// Symbolic links are followed within from and refused when they leave it. Names that begin with a dot
-// (but .well-known), node_modules and rule files are left out: they are for tools, not visitors. ErrEmpty without files.
+// Root is a folder whose files belong to a release.
+type Root struct {
+	Dir string
+	At  string // slash path of the folder in the release; "" for its top
+}
+
+// Add makes a release of all files below from, see AddRoots.
 func (s Site) Add(ctx context.Context, from string, meta Meta) (Release, error) {
+	return s.AddRoots(ctx, []Root{{Dir: from}}, meta)
+}
+
+// AddRoots makes a release of all files below roots and returns it; the same files give the same release.
+// Of two with one name that of the first root is taken. Symbolic links are followed within their root
+// and refused when they leave it. Names that begin with a dot (but .well-known), node_modules and rule
+// files are left out: they are for tools, not visitors. ErrEmpty when there is neither file nor server.
+func (s Site) AddRoots(ctx context.Context, roots []Root, meta Meta) (Release, error) {
 	r := Release{Meta: meta, Created: time.Now().UTC(), Files: map[string]File{}}
 	if err := os.MkdirAll(s.releases(), 0o755); err != nil {
 		return r, fmt.Errorf("add release: %w", err)
 	}
 	s.sweep()
-	if err := s.store(ctx, from, &r); err != nil {
+	if err := s.store(ctx, roots, &r); err != nil {
 		return r, fmt.Errorf("add release: %w", err)
 	}
 	if len(r.Files) == 0 && meta.Server == "" {
-		return r, fmt.Errorf("add release: %w in %s", ErrEmpty, from)
+		return r, fmt.Errorf("add release: %w", ErrEmpty)
 	}
 	r.ID = idOf(r.Files, meta)
 	if old, err := s.Open(r.ID); err == nil {
@@ -125,8 +138,8 @@ func idOf(files map[string]File, meta Meta) string {
 }
 
 // store puts every file's content among the blobs and lists it in r.
-func (s Site) store(ctx context.Context, from string, r *Release) error {
-	return walk(ctx, from, func(path, name string) error {
+func (s Site) store(ctx context.Context, roots []Root, r *Release) error {
+	return walk(ctx, roots, func(path, name string) error {
 		f, err := s.blob(path, name)
 		if err == nil {
 			f.Coded, err = s.code(f)
@@ -136,56 +149,76 @@ func (s Site) store(ctx context.Context, from string, r *Release) error {
 	})
 }
 
-// walk visits every file below from that belongs to a release: path is where its content lies, name its
-// slash path in the release.
-func walk(ctx context.Context, from string, file func(path, name string) error) error {
-	base, err := filepath.EvalSymlinks(from)
-	if err != nil {
-		return err
-	}
-	var visit func(dir, name string, depth int) error
-	visit = func(dir, name string, depth int) error {
-		if depth > 64 {
-			return fmt.Errorf("%s: folders within each other without end", name)
-		}
-		entries, err := os.ReadDir(dir)
+// walk visits every file below roots that belongs to a release, each name once: path is where its content
+// lies, name its slash path in the release.
+func walk(ctx context.Context, roots []Root, file func(path, name string) error) error {
+	seen := map[string]bool{}
+	for _, r := range roots {
+		base, err := filepath.EvalSymlinks(r.Dir)
 		if err != nil {
 			return err
 		}
-		for _, e := range entries {
-			if err := ctx.Err(); err != nil {
-				return err
+		w := walker{ctx: ctx, from: r.Dir, base: base, file: func(path, name string) error {
+			if seen[name] {
+				return nil
 			}
-			if n := e.Name(); n == "node_modules" || strings.HasPrefix(n, ".") && n != ".well-known" || depth == 0 && slices.Contains(siterules.Names, n) {
-				continue
-			}
-			full, rel := filepath.Join(dir, e.Name()), strings.TrimPrefix(name+"/"+e.Name(), "/")
-			real, err := filepath.EvalSymlinks(full)
-			if err != nil {
-				return err
-			}
-			if out, err := filepath.Rel(base, real); err != nil || out == ".." || strings.HasPrefix(out, "../") {
-				return fmt.Errorf("%s is a link that leaves %s", rel, from)
-			}
-			info, err := os.Stat(real)
-			if err != nil {
-				return err
-			}
-			switch {
-			case info.IsDir():
-				err = visit(real, rel, depth+1)
-			case info.Mode().IsRegular():
-				err = file(real, rel)
-			default:
-				err = fmt.Errorf("%s is neither a file nor a folder", rel)
-			}
-			if err != nil {
-				return err
-			}
+			seen[name] = true
+			return file(path, name)
+		}}
+		if err := w.visit(base, strings.TrimPrefix(path.Join("/", r.At), "/"), 0); err != nil {
+			return err
 		}
-		return nil
 	}
-	return visit(base, "", 0)
+	return nil
+}
+
+// walker walks one root.
+type walker struct {
+	ctx        context.Context
+	from, base string // the root as it was given, and with links followed
+	file       func(path, name string) error
+}
+
+func (w walker) visit(dir, name string, depth int) error {
+	if depth > 64 {
+		return fmt.Errorf("%s: folders within each other without end", name)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := w.ctx.Err(); err != nil {
+			return err
+		}
+		rel := path.Join(name, e.Name())
+		if n := e.Name(); n == "node_modules" || strings.HasPrefix(n, ".") && n != ".well-known" || slices.Contains(siterules.Names, rel) {
+			continue
+		}
+		real, err := filepath.EvalSymlinks(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		if out, err := filepath.Rel(w.base, real); err != nil || !filepath.IsLocal(out) {
+			return fmt.Errorf("%s is a link that leaves %s", rel, w.from)
+		}
+		info, err := os.Stat(real)
+		if err != nil {
+			return err
+		}
+		switch {
+		case info.IsDir():
+			err = w.visit(real, rel, depth+1)
+		case info.Mode().IsRegular():
+			err = w.file(real, rel)
+		default:
+			err = fmt.Errorf("%s is neither a file nor a folder", rel)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s Site) blobPath(digest string) string {

@@ -2,9 +2,11 @@ package release
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -126,6 +128,37 @@ func TestAddRefuses(t *testing.T) {
 	}
 	if _, err := s.Add(t.Context(), dir, Meta{}); err == nil || !strings.Contains(err.Error(), "leaves") {
 		t.Errorf("a link that leaves the output: %v", err)
+	}
+}
+
+func TestAReleaseOfSeveralRoots(t *testing.T) {
+	s := Site{Dir: t.TempDir()}
+	real := output(t, map[string]string{"a.txt": "client", "sub/b.txt": "b", "_headers": "rules"})
+	link := filepath.Join(t.TempDir(), "client") // a root may be a link, and have links to its own folders
+	if err := errors.Join(os.Symlink(real, link), os.Symlink("sub", filepath.Join(real, "alias"))); err != nil {
+		t.Fatal(err)
+	}
+	pages := output(t, map[string]string{"a.txt": "prerendered", "c.txt": "c", "_headers": "a page"})
+	r, err := s.AddRoots(t.Context(), []Root{{Dir: link}, {Dir: pages}, {Dir: pages, At: "/x/../docs/"}}, Meta{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"a.txt", "alias/b.txt", "c.txt", "docs/_headers", "docs/a.txt", "docs/c.txt", "sub/b.txt"}
+	if got := slices.Sorted(maps.Keys(r.Files)); !slices.Equal(got, want) || r.Files["a.txt"].Size != int64(len("client")) {
+		t.Errorf("released %v, want %v; a.txt is %+v", got, want, r.Files["a.txt"])
+	}
+	out := output(t, map[string]string{"a.txt": "x"})
+	if _, err := s.AddRoots(t.Context(), []Root{{Dir: out, At: "../../../up"}}, Meta{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(s.Dir, "up")); err == nil {
+		t.Error("a root was placed outside the release")
+	}
+	if err := os.Symlink(filepath.Join(pages, "c.txt"), filepath.Join(out, "c.txt")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.AddRoots(t.Context(), []Root{{Dir: pages}, {Dir: out}}, Meta{}); err == nil || !strings.Contains(err.Error(), "c.txt is a link that leaves") {
+		t.Errorf("a link from one root to another: %v", err)
 	}
 }
 

@@ -26,7 +26,7 @@ const ShortestSecret = 8
 // Leak is a secret's value that stands in a file of a build's output.
 type Leak struct {
 	Name string // the key under which the value was given
-	File string // slash path below the folder
+	File string // slash path in the release
 	As   string // how it is written there: "plain", "base64", "URL-encoded", "hex", "JSON", "HTML"
 }
 
@@ -41,19 +41,19 @@ type form struct {
 	text     []byte
 }
 
-// FindSecrets looks for secrets' values (name to value) in all files below dir that Add would release,
+// FindSecrets looks for secrets' values (name to value) in all files that AddRoots would release,
 // and in the names of those files: as they are, in base64 (either alphabet, at any offset of a longer
 // text), URL-encoded, in hexadecimal, and escaped for JSON or HTML; also within files compressed with
 // gzip or, by the suffix .br, Brotli. A value in one file is reported once, in order of file and name.
 // Values shorter than ShortestSecret are not looked for. What a bundler computes from a value (a part
 // of it, a hash) is not found.
-func FindSecrets(ctx context.Context, dir string, values map[string]string) ([]Leak, error) {
+func FindSecrets(ctx context.Context, roots []Root, values map[string]string) ([]Leak, error) {
 	forms := formsOf(values)
 	if len(forms) == 0 {
 		return nil, nil
 	}
 	var leaks []Leak
-	err := walk(ctx, dir, func(path, name string) error {
+	err := walk(ctx, roots, func(path, name string) error {
 		found := map[string]string{}
 		match(forms, []byte(name), found)
 		if err := searchFile(path, name, forms, found); err != nil {

@@ -36,7 +36,7 @@ func TestFindSecretsInEveryWriting(t *testing.T) {
 		".env":    "KEY=" + token, "node_modules/x/x.js": token, // not released
 		"clean.js": "nothing of it: s3cr3t", "empty": "",
 	}
-	leaks, err := FindSecrets(t.Context(), output(t, files), map[string]string{"KEY": token, "PORT": "5432"})
+	leaks, err := FindSecrets(t.Context(), []Root{{Dir: output(t, files)}}, map[string]string{"KEY": token, "PORT": "5432"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,10 +52,10 @@ func TestFindSecretsInEveryWriting(t *testing.T) {
 			t.Errorf("%s: found as %q, want found %v", name, got[name], want)
 		}
 	}
-	if leaks, err := FindSecrets(t.Context(), output(t, map[string]string{"a/" + "hunter2hunter2.js": "x"}), map[string]string{"P": "hunter2hunter2"}); len(leaks) != 1 || err != nil {
+	if leaks, err := FindSecrets(t.Context(), []Root{{Dir: output(t, map[string]string{"a/" + "hunter2hunter2.js": "x"})}}, map[string]string{"P": "hunter2hunter2"}); len(leaks) != 1 || err != nil {
 		t.Errorf("in a name: %v, %v", leaks, err)
 	}
-	if leaks, err := FindSecrets(t.Context(), t.TempDir()+"/none", map[string]string{"P": "hunter2hunter2"}); err == nil {
+	if leaks, err := FindSecrets(t.Context(), []Root{{Dir: t.TempDir() + "/none"}}, map[string]string{"P": "hunter2hunter2"}); err == nil {
 		t.Errorf("a folder that is not there: %v", leaks)
 	}
 }
@@ -65,7 +65,7 @@ func TestFindSecretsBehindALinkThatIsReleased(t *testing.T) {
 	if err := os.Symlink(".hidden", filepath.Join(dir, "shown")); err != nil {
 		t.Fatal(err)
 	}
-	leaks, err := FindSecrets(t.Context(), dir, map[string]string{"KEY": token})
+	leaks, err := FindSecrets(t.Context(), []Root{{Dir: dir}}, map[string]string{"KEY": token})
 	if len(leaks) != 1 || leaks[0].File != "shown/env.txt" || err != nil {
 		t.Errorf("%v, %v", leaks, err)
 	}

@@ -150,26 +150,21 @@ func (it *item) make(ctx context.Context, s spec) (string, release.Release, erro
 		it.emit(tenfold.SeverityInfo, 0, "cached: built "+res.Made.Local().Format("2006-01-02 15:04:05"))
 	}
 	meta := release.Meta{Source: s.Source.Digest, Build: res.Key}
-	dir := res.Output
+	roots := []release.Root{{Dir: res.Output}}
 	if s.Paired {
 		meta.Server = res.Key
 		if err := checkServer(ctx, res, s, secrets, values); err != nil {
 			return "", release.Release{}, err
 		}
-		assets, end, err := gather(ctx, res, s.Build)
-		if err != nil {
-			return "", release.Release{}, err
-		}
-		defer end()
-		dir = assets
+		roots = rootsOf(res, s.Build)
 	} else if err := checkOutput(res, s); err != nil {
 		return "", release.Release{}, err
 	}
-	if err := leak(ctx, dir, secrets, values); err != nil {
+	if err := leak(ctx, roots, secrets, values); err != nil {
 		return "", release.Release{}, err
 	}
-	meta.Rules = it.rules(dir, res.Dir)
-	r, err := it.f.site(it.id).Add(ctx, dir, meta)
+	meta.Rules = it.rules(roots, res.Dir)
+	r, err := it.f.site(it.id).AddRoots(ctx, roots, meta)
 	debug.FreeOSMemory() // coding the files took tens of megabytes, which nobody needs until the next release
 	if err != nil {
 		return "", r, err
@@ -203,12 +198,12 @@ func checkOutput(res build.Result, s spec) error {
 }
 
 // leak fails when a secret of the build stands in what visitors would get, however it is written.
-func leak(ctx context.Context, dir string, bindings []tenfold.Binding, values []string) error {
+func leak(ctx context.Context, roots []release.Root, bindings []tenfold.Binding, values []string) error {
 	secrets := map[string]string{}
 	for i, v := range values {
 		secrets[bindings[i].Var] = v
 	}
-	found, err := release.FindSecrets(ctx, dir, secrets)
+	found, err := release.FindSecrets(ctx, roots, secrets)
 	if err != nil || len(found) == 0 {
 		return err
 	}

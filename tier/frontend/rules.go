@@ -9,13 +9,14 @@ import (
 	"path/filepath"
 
 	"tenfold"
+	"tenfold/internal/release"
 	"tenfold/internal/siterules"
 )
 
-// rules reads the rule files that a site brings along: from its output, and those that other hosts read
+// rules reads the rule files that a site brings along: from the top of its release, and those that other hosts read
 // from the project's folder, from there. What is not honoured is told. A file with an error keeps the
 // rules that it had in the release that is served, and says where the error is.
-func (it *item) rules(output, project string) map[string]siterules.Set {
+func (it *item) rules(roots []release.Root, project string) map[string]siterules.Set {
 	dialect := siterules.Netlify
 	for _, name := range []string{"wrangler.toml", "wrangler.json", "wrangler.jsonc"} {
 		if _, err := os.Stat(filepath.Join(project, name)); err == nil {
@@ -24,7 +25,7 @@ func (it *item) rules(output, project string) map[string]siterules.Set {
 	}
 	out := map[string]siterules.Set{}
 	for _, name := range siterules.Names {
-		text, err := readRules(name, output, project)
+		text, err := readRules(name, roots, project)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -61,9 +62,14 @@ func (it *item) rules(output, project string) map[string]siterules.Set {
 // mostNotes of a file are told one by one.
 const mostNotes = 20
 
-// readRules reads a rule file of the output, or of the project's folder where it belongs there.
-func readRules(name, output, project string) ([]byte, error) {
-	dirs := []string{output}
+// readRules reads a rule file of the release's top, or of the project's folder where it belongs there.
+func readRules(name string, roots []release.Root, project string) ([]byte, error) {
+	var dirs []string
+	for _, r := range roots {
+		if r.At == "" {
+			dirs = append(dirs, r.Dir)
+		}
+	}
 	if name != "_redirects" && name != "_headers" {
 		dirs = append(dirs, project)
 	}

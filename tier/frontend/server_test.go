@@ -60,6 +60,19 @@ func TestABuildWithAServerIsReleasedInTwoHalves(t *testing.T) {
 	if keys := s.BuildKeys(); !keys[served] {
 		t.Errorf("the build that serves may be pruned: %v", keys)
 	}
+	// A folder of files may be a link, and lead to others of its own.
+	app = s.paired("linked", "mkdir -p made/sub public server && cp text made/sub/app.txt && ln -s sub made/alias && ln -s made static && touch server/x")
+	served = BuildKey(app, "web")
+	if o := s.deploy(app); o.Failed != "" {
+		t.Fatalf("%+v", o)
+	}
+	linked, _ := s.Current(web)
+	if r, err := s.site(web).Open(string(linked)); err != nil || len(r.Files) != 2 || r.Files["_next/static/alias/app.txt"].Size == 0 {
+		t.Errorf("of linked folders there is %+v, %v", r, err)
+	}
+	app = s.paired("one", halves)
+	served = BuildKey(app, "web")
+	s.deploy(app)
 	// The same files with another server are another release.
 	app = s.paired("one", halves+" && echo two >> server/index.mjs")
 	served = BuildKey(app, "web")
@@ -73,7 +86,7 @@ func TestABuildWithAServerIsReleasedInTwoHalves(t *testing.T) {
 	for _, c := range []struct{ name, command, reason string }{
 		{"secret in the bundle", halves + ` && echo "const t='$TOKEN'" > server/index.mjs`, "the value of TOKEN stands in index.mjs"},
 		{"no server", "mkdir -p static && cp text static/app.txt", "the build made no server: there is no folder server"},
-		{"link that leaves", halves + " && ln -s /etc/passwd public/passwd", "leaves its folder"},
+		{"link that leaves", halves + " && ln -s /etc/passwd public/passwd", "passwd is a link that leaves"},
 	} {
 		app := s.paired(c.name, c.command)
 		served = BuildKey(app, "web")
@@ -125,25 +138,15 @@ func TestSecretsAreMaskedInTheBuildLog(t *testing.T) {
 	}
 }
 
-func TestGatheringKeepsTheFirstOfTwo(t *testing.T) {
+func TestTheRootsOfABuildWithAServer(t *testing.T) {
 	dir := t.TempDir()
-	for name, text := range map[string]string{"client/a": "client", "prerendered/a": "prerendered", "prerendered/b": "b"} {
-		p := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out, end, err := gather(t.Context(), build.Result{Dir: dir}, tenfold.Build{Output: "client", Assets: []tenfold.Asset{{From: "prerendered"}, {From: "not there", To: "x"}}})
-	if err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "client"), 0o755), os.MkdirAll(filepath.Join(dir, "prerendered"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	defer end()
-	r, err := release.Site{Dir: t.TempDir()}.Add(t.Context(), out, release.Meta{})
-	if err != nil || len(r.Files) != 2 || r.Files["a"].Size != int64(len("client")) {
-		t.Errorf("%v %+v", err, r.Files)
+	got := rootsOf(build.Result{Dir: dir}, tenfold.Build{Output: "client", Assets: []tenfold.Asset{{From: "prerendered", To: "docs"}, {From: "not there", To: "x"}}})
+	want := []release.Root{{Dir: filepath.Join(dir, "client")}, {Dir: filepath.Join(dir, "prerendered"), At: "docs"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
 	}
 }
 
