@@ -360,9 +360,14 @@ func (h *house) remove(ctx context.Context, p preview, why string) error {
 	if err := h.forgetForkSecrets(ctx, p); err != nil {
 		return err
 	}
+	for _, tier := range []interface {
+		Forget(context.Context, tenfold.AppName, tenfold.Environment) error
+	}{h.compute, h.frontend} {
+		if err := tier.Forget(ctx, p.App, p.Env); err != nil {
+			return fmt.Errorf("remove preview %s: %w", p.Env, err)
+		}
+	}
 	for _, dir := range []string{
-		filepath.Join(h.layout.Tier("frontend"), "sites", string(p.App), filepath.FromSlash(string(p.Env))),
-		filepath.Join(h.layout.Tier("compute"), "logs", string(p.App), filepath.FromSlash(string(p.Env))),
 		h.sourcesOf(gitOrigin(p.App, p.Env)),
 		edge.LogPath(h.layout.Tier("edge"), string(p.App), string(p.Env)),
 	} {
