@@ -215,7 +215,8 @@ type making struct {
 	*Builder
 	Request
 	result Result
-	env    []string
+	// machine is the environment without anything of the project, env the one of its commands.
+	machine, env []string
 }
 
 func (b *Builder) make(ctx context.Context, r Request, key string) (Result, error) {

@@ -226,9 +226,10 @@ func TestNodeModulesAreRestored(t *testing.T) {
 			t.Fatalf("%v: %v\n%s", c, err, out)
 		}
 	}
-	build := func() Result {
+	build := func(env ...string) Result {
 		t.Helper()
 		r := s.request(t, "web")
+		r.Env = env
 		r.Language, r.Install, r.Command = "node", sh("npm ci"), sh("node -e 'require(\"dep\")'")
 		res, err := s.Build(t.Context(), r)
 		if err != nil {
@@ -253,5 +254,10 @@ func TestNodeModulesAreRestored(t *testing.T) {
 	b, err2 := os.Stat(filepath.Join(two.Dir, "node_modules/dep/index.js"))
 	if err1 != nil || err2 != nil || !os.SameFile(a, b) {
 		t.Errorf("the second build installed again (%v, %v)", err1, err2)
+	}
+	// What another environment made of the same lock file is nobody else's.
+	three := build("npm_config_ignore_scripts=true")
+	if c, err := os.Stat(filepath.Join(three.Dir, "node_modules/dep/index.js")); err != nil || os.SameFile(a, c) {
+		t.Errorf("with another environment the packages are the same (%v)", err)
 	}
 }

@@ -2,20 +2,16 @@ package build
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 )
 
 // A project says which package manager it is installed with, by its lock file and, more exactly, by
 // packageManager in the root's package.json. npm comes with Node.js; pnpm and Yarn are fetched with it
-// where the machine has none, into a folder that all builds share.
+// where the machine has none (toolchain.go).
 
 var (
 	managerWord = regexp.MustCompile(`(?:^|[\s;&|(])(pnpm|yarn)\s`)
@@ -35,7 +31,7 @@ func (m *making) manager(ctx context.Context) error {
 		return nil
 	}
 	version := m.managerVersion(name)
-	if path, ok := lookup(m.env, name); ok && (version == "" || majorOf(ctx, path) == wantedNode(version)) {
+	if path, ok := lookup(m.env, name); ok && (version == "" || m.majorOf(ctx, path) == wantedNode(version)) {
 		return nil
 	}
 	if version == "" {
@@ -45,16 +41,10 @@ func (m *making) manager(ctx context.Context) error {
 	if name == "yarn" && major > 1 {
 		pack = "@yarnpkg/cli-dist" // what npm calls Yarn since 2
 	}
-	dir := filepath.Join(m.Builder.Dir, "toolchains", name+"-"+version)
-	bin := filepath.Join(dir, "node_modules", ".bin")
-	if !executable(filepath.Join(bin, name)) {
-		m.progress("fetching %s %s: the project is installed with it", name, version)
-		if err := m.fetchManager(ctx, name, pack+"@"+version, dir); err != nil {
-			return err
-		}
-	}
-	m.useBin(bin)
-	return nil
+	return m.fetch(ctx, tool{
+		name: name, version: version, pack: pack + "@" + version, bin: "node_modules/.bin", why: "the project is installed with it",
+		missing: MissingError{Tool: name, Hint: "install " + name + ", or npm to fetch it with, and start the daemon with it in PATH"},
+	})
 }
 
 // managerVersion is what the project asks for: "9.12.0" of packageManager, else what its lock file was
@@ -82,30 +72,4 @@ func (m *making) managerVersion(name string) string {
 		}
 	}
 	return ""
-}
-
-func (m *making) fetchManager(ctx context.Context, name, pack, dir string) error {
-	if _, ok := lookup(m.env, "npm"); !ok {
-		return &MissingError{Tool: name, Hint: "install " + name + ", or npm to fetch it with, and start the daemon with it in PATH"}
-	}
-	lock := m.lock("toolchain")
-	lock.Lock()
-	defer lock.Unlock()
-	if executable(filepath.Join(dir, "node_modules", ".bin", name)) {
-		return nil
-	}
-	tmp := filepath.Join(filepath.Dir(dir), ".new-"+rand.Text())
-	defer os.RemoveAll(tmp)
-	if err := os.MkdirAll(tmp, 0o755); err != nil {
-		return fmt.Errorf("fetch %s: %w", name, err)
-	}
-	began := time.Now()
-	if err := m.run(ctx, "toolchain", []string{"npm", "install", "--no-save", "--prefix", tmp, pack}, m.env, tmp); err != nil {
-		return err
-	}
-	if err := errors.Join(os.RemoveAll(dir), os.Rename(tmp, dir)); err != nil {
-		return fmt.Errorf("fetch %s: %w", name, err)
-	}
-	m.done(Stage{Name: "toolchain", Command: pack, Took: time.Since(began), Note: pack + " fetched"})
-	return nil
 }

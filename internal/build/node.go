@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,24 +37,17 @@ var tools = map[string]MissingError{
 }
 
 // prepare settles the environment of the commands and the runtime they need.
-func (m *making) prepare(ctx context.Context) error {
-	base := m.Builder.Env
-	if len(base) == 0 {
-		base = inherited()
+func (m *making) prepare(ctx context.Context) (err error) {
+	machine := m.Builder.Env
+	if len(machine) == 0 {
+		machine = inherited()
 	}
-	m.env = append(append(append([]string{}, base...), m.Request.Env...), m.Secret...)
-	m.env = append(m.env, "CI=true", "npm_config_fund=false", "npm_config_audit=false", "npm_config_update_notifier=false",
-		"NEXT_TELEMETRY_DISABLED=1", "TURBO_TELEMETRY_DISABLED=1", "ASTRO_TELEMETRY_DISABLED=1", "NUXT_TELEMETRY_DISABLED=1", "PIP_DISABLE_PIP_VERSION_CHECK=1")
-	if valueOf(m.env, "PATH") == "" {
-		m.env = append(m.env, "PATH="+os.Getenv("PATH"))
+	if m.machine, err = m.settle(machine, m.toolchains()); err != nil {
+		return err
 	}
-	// Builds share the user's own caches; without a home they share one here.
-	if home := valueOf(m.env, "HOME"); home == "" || !writable(home) {
-		home = filepath.Join(m.Builder.Dir, "cache", "home")
-		if err := os.MkdirAll(home, 0o755); err != nil {
-			return fmt.Errorf("prepare build: %w", err)
-		}
-		m.env = append(without(m.env, "HOME"), "HOME="+home)
+	own := slices.Concat(machine, m.Request.Env, m.Secret)
+	if m.env, err = m.settle(own, filepath.Join(m.Builder.Dir, "cache")); err != nil {
+		return err
 	}
 	if m.Language == "node" {
 		if err := m.node(ctx); err != nil {
@@ -69,6 +63,24 @@ func (m *making) prepare(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// settle adds to an environment what all commands get. Builds share the user's own caches; without a home
+// that can be written to they share one below dir.
+func (m *making) settle(env []string, dir string) ([]string, error) {
+	env = append(slices.Clone(env), "CI=true", "npm_config_fund=false", "npm_config_audit=false", "npm_config_update_notifier=false",
+		"NEXT_TELEMETRY_DISABLED=1", "TURBO_TELEMETRY_DISABLED=1", "ASTRO_TELEMETRY_DISABLED=1", "NUXT_TELEMETRY_DISABLED=1", "PIP_DISABLE_PIP_VERSION_CHECK=1")
+	if valueOf(env, "PATH") == "" {
+		env = append(env, "PATH="+os.Getenv("PATH"))
+	}
+	if home := valueOf(env, "HOME"); home == "" || !writable(home) {
+		home = filepath.Join(dir, "home")
+		if err := os.MkdirAll(home, 0o755); err != nil {
+			return nil, fmt.Errorf("prepare build: %w", err)
+		}
+		env = append(without(env, "HOME"), "HOME="+home)
+	}
+	return env, nil
 }
 
 // passed are the variables of this process that builds get when nobody says which: where programs,
@@ -124,28 +136,25 @@ func wantedNode(version string) int {
 func (m *making) node(ctx context.Context) error {
 	want, have := wantedNode(m.Version), 0
 	if path, ok := lookup(m.env, "node"); ok {
-		have = majorOf(ctx, path)
+		have = m.majorOf(ctx, path)
 	}
 	if have >= want {
 		return nil
 	}
-	if _, ok := lookup(m.env, "npm"); !ok {
-		missing := tools["node"]
-		if have > 0 {
-			missing.Tool = fmt.Sprintf("node %d (node %d is, without npm to fetch a newer one)", want, have)
-		}
-		return &missing
+	missing := tools["node"]
+	if have > 0 {
+		missing.Tool = fmt.Sprintf("node %d (node %d is, without npm to fetch a newer one)", want, have)
 	}
-	dir := filepath.Join(m.Builder.Dir, "toolchains", fmt.Sprintf("node-%d", want))
-	bin := filepath.Join(dir, "node_modules", "node", "bin")
-	if !executable(filepath.Join(bin, "node")) {
-		m.progress("fetching node %d: the project asks for it, %s", want, installed(have))
-		if err := m.fetchNode(ctx, want, dir); err != nil {
-			return err
-		}
-	}
-	m.useBin(bin)
-	return nil
+	return m.fetch(ctx, tool{
+		name: "node", version: strconv.Itoa(want), pack: fmt.Sprintf("node@%d", want), bin: "node_modules/node/bin",
+		why: "the project asks for it, " + installed(have), missing: missing,
+		works: func(program string) error {
+			if m.majorOf(ctx, program) >= want {
+				return nil
+			}
+			return &MissingError{Tool: fmt.Sprintf("node %d", want), Hint: fmt.Sprintf("install node %d, or ask for another with runtime: node-%d", want, oldestNode)}
+		},
+	})
 }
 
 func installed(have int) string {
@@ -155,47 +164,18 @@ func installed(have int) string {
 	return fmt.Sprintf("the machine has %d", have)
 }
 
-func (m *making) useBin(bin string) {
-	m.result.Bin = append(m.result.Bin, bin)
-	m.env = append(m.env, "PATH="+bin+string(filepath.ListSeparator)+valueOf(m.env, "PATH"))
-}
-
-func majorOf(ctx context.Context, node string) int {
+// majorOf asks a program for its version, in the machine's environment.
+func (m *making) majorOf(ctx context.Context, program string) int {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, node, "--version").Output()
+	ask := exec.CommandContext(ctx, program, "--version")
+	ask.Env = Dedupe(m.machine)
+	out, err := ask.Output()
 	if err != nil {
 		return 0
 	}
 	n, _ := strconv.Atoi(firstNumber.FindString(string(out)))
 	return n
-}
-
-func (m *making) fetchNode(ctx context.Context, want int, dir string) error {
-	lock := m.lock("toolchain")
-	lock.Lock()
-	defer lock.Unlock()
-	if executable(filepath.Join(dir, "node_modules", "node", "bin", "node")) {
-		return nil
-	}
-	tmp := filepath.Join(filepath.Dir(dir), ".new-"+rand.Text())
-	defer os.RemoveAll(tmp)
-	if err := os.MkdirAll(tmp, 0o755); err != nil {
-		return fmt.Errorf("fetch node %d: %w", want, err)
-	}
-	began := time.Now()
-	argv := []string{"npm", "install", "--no-save", "--prefix", tmp, fmt.Sprintf("node@%d", want)}
-	if err := m.run(ctx, "toolchain", argv, m.env, tmp); err != nil {
-		return err
-	}
-	if majorOf(ctx, filepath.Join(tmp, "node_modules", "node", "bin", "node")) < want {
-		return &MissingError{Tool: fmt.Sprintf("node %d", want), Hint: fmt.Sprintf("install node %d, or ask for another with runtime: node-%d", want, oldestNode)}
-	}
-	if err := errors.Join(os.RemoveAll(dir), os.Rename(tmp, dir)); err != nil {
-		return fmt.Errorf("fetch node %d: %w", want, err)
-	}
-	m.done(Stage{Name: "toolchain", Command: fmt.Sprintf("node %d", want), Took: time.Since(began), Note: fmt.Sprintf("node %d fetched", want)})
-	return nil
 }
 
 // install runs the install command, or restores what it made before from the same lock file.
@@ -275,7 +255,9 @@ func (m *making) moduleCache(ctx context.Context) string {
 	}
 	h := sha256.New()
 	rc, _ := os.ReadFile(filepath.Join(m.result.Dir, ".npmrc"))
-	fmt.Fprintf(h, "%s\x00%d\x00%s\x00%x\x00%x\x00%x", cmd, majorOf(ctx, path), runtime.GOARCH, sha256.Sum256(lock), sha256.Sum256(manifest), sha256.Sum256(rc))
+	// The project's variables decide what npm is, where it fetches from, and what install scripts do.
+	env := strings.Join(slices.Sorted(slices.Values(m.Request.Env)), "\x00")
+	fmt.Fprintf(h, "%s\x00%d\x00%s\x00%x\x00%x\x00%x\x00%x", cmd, m.majorOf(ctx, path), runtime.GOARCH, sha256.Sum256(lock), sha256.Sum256(manifest), sha256.Sum256(rc), sha256.Sum256([]byte(env)))
 	return filepath.Join(m.Builder.Dir, "cache", "node_modules", hex.EncodeToString(h.Sum(nil))[:20])
 }
 
