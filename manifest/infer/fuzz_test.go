@@ -1,6 +1,7 @@
 package infer
 
 import (
+	"path/filepath"
 	"testing"
 	"testing/fstest"
 
@@ -8,7 +9,7 @@ import (
 )
 
 // FuzzInfer feeds the files that others wrote: whatever they hold, a draft comes out that parses, or an
-// error, in bounded time.
+// error, in bounded time, and nothing that a build is to yield lies outside the project.
 func FuzzInfer(f *testing.F) {
 	f.Add(`{"name":"a","workspaces":["apps/*","!apps/x"]}`, `packages: ["packages/**"]`, `{"name":"b","dependencies":{"a":"*","next":"15"},"scripts":{"build":"next build"}}`, "export default { output: 'standalone', basePath: '/x' }")
 	f.Add(`{"dependencies":{"@angular/core":"20"}}`, "", "{}", `{"projects":{"a":{"architect":{"build":{"options":{"outputPath":{"base":"../x"},"ssr":true}}}}}}`)
@@ -35,6 +36,17 @@ func FuzzInfer(f *testing.F) {
 			return
 		}
 		_, _ = Resolve(fsys, &app)
+		for _, w := range app.Frontends {
+			dirs := []string{w.Build.Output, w.Build.Private}
+			for _, a := range w.Build.Assets {
+				dirs = append(dirs, a.From, a.To)
+			}
+			for _, d := range dirs {
+				if d != "" && !filepath.IsLocal(d) {
+					t.Fatalf("%q lies outside the project: %+v", d, w.Build)
+				}
+			}
+		}
 	})
 }
 

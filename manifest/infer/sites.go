@@ -79,10 +79,23 @@ func (s site) serves(name, command, private, build string, assets ...tenfold.Ass
 
 func (s site) config(names ...string) string { return s.text(s.first(s.f.dir, names...)) }
 
-// setting is what the first group of re matches in a configuration file: a folder within the project.
+// setting is the folder that the first group of re matches in a configuration file.
 func (s site) setting(re *regexp.Regexp, deflt string, names ...string) string {
-	if m := re.FindStringSubmatch(s.config(names...)); m != nil && !strings.Contains(m[1], "..") && !path.IsAbs(m[1]) {
-		return path.Clean(m[1])
+	return folder(re, s.config(names...), deflt)
+}
+
+// folder is the one that the first group of re matches in a text.
+func folder(re *regexp.Regexp, text, deflt string) string {
+	if m := re.FindStringSubmatch(text); m != nil {
+		return within(m[1], deflt)
+	}
+	return deflt
+}
+
+// within is a folder that a configuration names, unless it lies outside the project: then what is usual.
+func within(dir, deflt string) string {
+	if clean := path.Clean(dir); dir != "" && fs.ValidPath(clean) {
+		return clean
 	}
 	return deflt
 }
@@ -173,10 +186,7 @@ func (s site) nitro(name string) {
 
 func (s site) astro() {
 	c := s.config("astro.config.mjs", "astro.config.ts", "astro.config.js", "astro.config.mts", "astro.config.cjs")
-	out := "dist"
-	if m := viteOut.FindStringSubmatch(c); m != nil {
-		out = path.Clean(m[1])
-	}
+	out := folder(viteOut, c, "dist")
 	if !s.j.has("@astrojs/node") || !strings.Contains(c, "@astrojs/node") || !onDemand.MatchString(c) && !s.mentions("src", asked) {
 		s.files("astro", out, "", "npx astro build")
 		return
@@ -239,10 +249,7 @@ func (s site) router() {
 			return
 		}
 	}
-	out := "build"
-	if m := buildDirectory.FindStringSubmatch(config); m != nil && !strings.Contains(m[1], "..") {
-		out = path.Clean(m[1])
-	}
+	out := folder(buildDirectory, config, "build")
 	if noSSR.MatchString(config) {
 		fallback := "index.html"
 		if strings.Contains(config, "prerender") {
@@ -286,7 +293,7 @@ func (s site) angular() {
 				continue
 			}
 			b := p.Architect["build"]
-			out = "dist/" + name
+			out = within("dist/"+name, out)
 			if strings.HasSuffix(b.Builder, ":browser") {
 				browser = ""
 			}
@@ -295,9 +302,9 @@ func (s site) angular() {
 				Browser *string `json:"browser"`
 			}
 			if text := ""; json.Unmarshal(b.Options.OutputPath, &text) == nil && text != "" {
-				out = path.Clean(text)
+				out = within(text, out)
 			} else if json.Unmarshal(b.Options.OutputPath, &parts) == nil && parts.Base != "" {
-				if out = path.Clean(parts.Base); parts.Browser != nil {
+				if out = within(parts.Base, out); parts.Browser != nil {
 					browser = *parts.Browser
 				}
 			}
@@ -307,7 +314,7 @@ func (s site) angular() {
 			break
 		}
 	}
-	files := path.Join(out, browser)
+	files := within(path.Join(out, browser), path.Join(out, "browser"))
 	if server == "" {
 		s.files("angular", files, "index.html", "npx ng build")
 		return
@@ -334,10 +341,7 @@ func (p project) hugo(f *found) bool {
 	if config == "" {
 		return false
 	}
-	f.language, f.framework, f.frontend, f.output, f.build = "hugo", "hugo", true, "public", "hugo --gc --minify"
-	if m := hugoOut.FindStringSubmatch(p.text(config)); m != nil && !strings.Contains(m[1], "..") {
-		f.output = path.Clean(m[1])
-	}
+	f.language, f.framework, f.frontend, f.output, f.build = "hugo", "hugo", true, folder(hugoOut, p.text(config), "public"), "hugo --gc --minify"
 	if j, ok := p.node(f.dir); ok {
 		run := p.packages(f, j)
 		f.language = "hugo"
