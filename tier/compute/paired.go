@@ -1,6 +1,8 @@
 package compute
 
 import (
+	"errors"
+
 	"tenfold"
 )
 
@@ -40,23 +42,23 @@ func (c *Compute) RunBuild(frontend tenfold.ID, build string) error {
 		return err
 	}
 	defer s.prod()
-	return s.change(func(r record) record {
+	var failed error
+	err = s.change(func(r record) record {
 		if r.Goal == nil || r.Goal.Spec.Build == build {
 			return r
 		}
 		to := *r.Goal
 		to.Spec.Build = build
-		v, err := to.Spec.version()
-		if err != nil {
+		if to.Version, failed = to.Spec.version(); failed != nil {
 			return r
 		}
-		to.Version = v
 		r.Goal = &to
 		if r.Failed == to.Fingerprint {
 			r.Failed, r.Reason, r.Hint = "", "", ""
 		}
 		return r
 	})
+	return errors.Join(failed, err)
 }
 
 // serverOf is the service that is the server of a frontend: it has the same name.

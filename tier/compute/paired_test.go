@@ -1,8 +1,14 @@
 package compute
 
 import (
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
 	"testing"
 
+	"tenfold"
+	"tenfold/internal/build"
 	"tenfold/internal/keeper"
 )
 
@@ -69,5 +75,23 @@ func TestTheServerOfAFrontendWaitsForItsRelease(t *testing.T) {
 		if len(w.rec.Tasks) != 0 {
 			t.Fatalf("seed %d: left: %+v", seed, w.rec.Tasks)
 		}
+	}
+}
+
+// TestRunBuildSaysWhatIsWrong: an answer without an error would have the caller wait for tasks that never come.
+func TestRunBuildSaysWhatIsWrong(t *testing.T) {
+	dir, key := t.TempDir(), "0123456789abcdef0123"
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "builds", key, "tree"), 0o755), os.WriteFile(filepath.Join(dir, "builds", key, "build.json"), []byte("{}"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	c := &Compute{cfg: Config{Dir: t.TempDir(), Builder: &build.Builder{Dir: dir}}, wake: make(chan struct{}, 1), items: map[tenfold.ID]item{}}
+	it, err := c.item(api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := it.(*service)
+	s.rec.Goal = &version{Spec: serviceSpec{Build: "another", Size: tenfold.Size{CPU: math.NaN()}}, Version: "v"}
+	if err := c.RunBuild(api, key); err == nil || s.rec.Goal.Spec.Build != "another" {
+		t.Errorf("a version that has no name: %v, %+v", err, s.rec.Goal)
 	}
 }
