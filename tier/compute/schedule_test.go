@@ -111,6 +111,20 @@ func TestFingerprintsAreStable(t *testing.T) {
 			t.Errorf("%s has fingerprint %s, had %s", r.ID.Kind, r.Fingerprint, want[r.ID.Kind])
 		}
 	}
+	// With a frontend that has a server; bounds set by hand.
+	page := tenfold.Workload{Command: tenfold.Command{Shell: "node server"}, Uses: []tenfold.ID{app.ID(tenfold.KindDatabase, "db")}, Line: 7}
+	paired := tenfold.App{Name: app.Name, Env: app.Env, Services: app.Services, Frontends: map[tenfold.Name]tenfold.Frontend{"web": {Server: &page}}}
+	c := &Compute{cfg: Config{FrontendBuild: func(tenfold.App, tenfold.Name) string { return "key" }}}
+	both, err := c.Desired(paired, tenfold.Scale{"web": {Min: 2, Max: 4}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[tenfold.Name]string{"api": "92854211a07612f7", "web": "3db035357b9f29ed"}
+	for _, r := range both {
+		if r.ID.Kind == tenfold.KindService && r.Fingerprint != names[r.ID.Name] {
+			t.Errorf("%s has fingerprint %s, had %s", r.ID.Short(), r.Fingerprint, names[r.ID.Name])
+		}
+	}
 	w := app.Services["api"]
 	w.Source.Root, w.Line = "/b", 12
 	app.Services["api"] = w

@@ -88,20 +88,9 @@ func (c *Compute) Desired(app tenfold.App, scale tenfold.Scale) ([]tenfold.Resou
 		}
 		out = append(out, r)
 
-		s := serviceSpec{
-			Build: b.Key, Command: w.Command, Migrate: w.Migrate, Env: w.Env, Bindings: w.Bindings, Health: w.Health,
-			Size: w.Size, Logs: w.Logs, Scale: w.Scale, Deadline: w.Deadline, Drain: w.Drain, Line: w.Line,
-			Routed: len(w.Routes) > 0 || called(app, name),
-		}
-		if bounds, ok := scale[name]; ok {
-			s.Scale = bounds
-		}
-		needs := append(slices.Clone(builds), w.Uses...)
-		slices.SortFunc(needs, tenfold.ID.Compare)
-		needs = slices.Compact(needs)
-		hashed := s
-		hashed.Line = 0
-		if r, err = resource(app.ID(tenfold.KindService, name), s, hashed, needs); err != nil {
+		s := specOf(w, b.Key)
+		s.Routed = len(w.Routes) > 0 || called(app, name)
+		if r, err = s.resource(app.ID(tenfold.KindService, name), slices.Concat(builds, w.Uses), scale); err != nil {
 			return nil, err
 		}
 		out = append(out, r)
@@ -140,22 +129,32 @@ func (c *Compute) pairedService(app tenfold.App, name tenfold.Name, w tenfold.Wo
 	if c.cfg.FrontendBuild == nil {
 		return tenfold.Resource{}, fmt.Errorf("plan frontend %s: nobody says what its build is", name)
 	}
-	s := serviceSpec{
-		Build: c.cfg.FrontendBuild(app, name), Command: w.Command, Migrate: w.Migrate, Env: w.Env, Bindings: w.Bindings, Health: w.Health,
-		Size: w.Size, Logs: w.Logs, Scale: w.Scale, Deadline: w.Deadline, Drain: w.Drain, Line: w.Line, Routed: true, Paired: true,
-	}
-	if bounds, ok := scale[name]; ok {
-		s.Scale = bounds
-	}
-	needs := append(slices.Clone(builds), w.Uses...)
+	s := specOf(w, c.cfg.FrontendBuild(app, name))
+	s.Routed, s.Paired = true, true
+	needs := slices.Concat(builds, w.Uses)
 	for n := range app.Services {
 		needs = append(needs, app.ID(tenfold.KindService, n))
 	}
+	return s.resource(app.ID(tenfold.KindService, name), needs, scale)
+}
+
+// specOf is what a workload wants that runs from a build.
+func specOf(w tenfold.Workload, build string) serviceSpec {
+	return serviceSpec{
+		Build: build, Command: w.Command, Migrate: w.Migrate, Env: w.Env, Bindings: w.Bindings, Health: w.Health,
+		Size: w.Size, Logs: w.Logs, Scale: w.Scale, Deadline: w.Deadline, Drain: w.Drain, Line: w.Line,
+	}
+}
+
+// resource is the service within the bounds that scale has for it, after needs, which it puts in order.
+func (s serviceSpec) resource(id tenfold.ID, needs []tenfold.ID, scale tenfold.Scale) (tenfold.Resource, error) {
+	if bounds, ok := scale[id.Name]; ok {
+		s.Scale = bounds
+	}
 	slices.SortFunc(needs, tenfold.ID.Compare)
-	needs = slices.Compact(needs)
 	hashed := s
 	hashed.Line = 0
-	return resource(app.ID(tenfold.KindService, name), s, hashed, needs)
+	return resource(id, s, hashed, slices.Compact(needs))
 }
 
 // called says that another of the app's services is given this one's address. One that nobody calls
