@@ -212,8 +212,20 @@ type Database struct {
 	Major      int               `json:"major"` // 0: whichever is installed, newest first
 	Extensions []string          `json:"extensions,omitempty"`
 	Settings   map[string]string `json:"settings,omitempty"`
-	Line       int               `json:"line,omitempty"`
+	// Readers bounds the count of standbys that serve reads.
+	Readers Bounds `json:"readers,omitzero"`
+	// Sync says which commits are acknowledged: SyncOn, SyncOff, SyncStrict; "" is SyncOn from two readers on.
+	Sync string `json:"sync,omitempty"`
+	Line int    `json:"line,omitempty"`
 }
+
+// What a commit waits for. On and strict: until a reader has it too, so that none is lost with the
+// primary. With every such reader gone for 10 s SyncOn goes on without, SyncStrict waits.
+const (
+	SyncOff    = "off"
+	SyncOn     = "on"
+	SyncStrict = "strict"
+)
 
 // Cache is a Valkey or Redis instance.
 type Cache struct {

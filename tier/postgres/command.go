@@ -12,8 +12,8 @@ import (
 // the app's role. Address and password stand in env, for libpq: an argument list is for all to read.
 // CodeUnavailable before the first start, CodeMissing when the engine came without the program.
 func (p *Postgres) Command(ctx context.Context, id tenfold.ID, tool string) (argv, env []string, err error) {
-	r, ok := p.records.Get(id.String())
-	if !ok || r.Port == 0 {
+	r, ok := p.get(id.String())
+	if !ok || r.port() == 0 {
 		return nil, nil, tenfold.Errorf(tenfold.CodeUnavailable, "%s has not been started", id.Short()).WithHint("tenfold up")
 	}
 	e, err := p.engine(ctx, r)
@@ -33,6 +33,6 @@ func (p *Postgres) Command(ctx context.Context, id tenfold.ID, tool string) (arg
 		return nil, nil, tenfold.Errorf(tenfold.CodeMissing, "%s is not installed: PostgreSQL %s came without it", tool, e.Version).WithHint("apt-get install postgresql-client")
 	}
 	return []string{program}, []string{
-		"PGHOST=127.0.0.1", "PGPORT=" + strconv.Itoa(r.Port), "PGUSER=" + role(id), "PGPASSWORD=" + r.Password, "PGDATABASE=" + role(id), "PGSSLMODE=disable",
+		"PGHOST=127.0.0.1", "PGPORT=" + strconv.Itoa(r.port()), "PGUSER=" + role(id), "PGPASSWORD=" + r.Password, "PGDATABASE=" + role(id), "PGSSLMODE=disable",
 	}, nil
 }

@@ -39,7 +39,7 @@ func TestTwoDatabasesOfOneApp(t *testing.T) {
 		t.Fatal(before, err)
 	}
 	for _, w := range want {
-		f.serve(t.Context(), w.ID.String(), f.records.All()[w.ID.String()])
+		f.pursue(t.Context(), w.ID.String())
 		url, err := f.Field(t.Context(), w.ID, tenfold.FieldURL)
 		if err != nil {
 			t.Fatal(err)

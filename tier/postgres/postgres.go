@@ -1,16 +1,18 @@
-// Package postgres runs PostgreSQL databases: one real server for each database of an app, held by
-// the keeper, so that it outlives the daemon. It initializes, secures, starts, watches and restarts
+// Package postgres runs PostgreSQL databases: real servers for each database of an app, held by
+// the keeper, so that they outlive the daemon. It initializes, secures, starts, watches and restarts
 // them; it never removes data unless Destroy is called by name.
 //
 // Goals are records in a ledger; Run pursues each (pursue.go), server.go knows the programs and the
 // files of a server. Begin at New.
+//
+// A database with readers is a cluster of such servers: decide.go says what is done next, by a record
+// that is on disk first (record.go) and by what was seen (link.go); primary.go and reader.go do it.
 package postgres
 
 import (
 	"context"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -22,53 +24,54 @@ import (
 	"tenfold"
 	"tenfold/internal/keeper"
 	"tenfold/internal/ledger"
+	"tenfold/internal/pgrepl"
+	"tenfold/internal/pooldir"
 )
 
 // Config is what a Postgres needs.
 type Config struct {
 	Dir     string // of the tier; data lies below it
 	Engines string // where engines installed by Tenfold lie
-	Units   keeper.Units
+	Units   Units
 	Emit    tenfold.Emit
+}
+
+// Units runs the servers, and tells when one ends.
+type Units interface {
+	keeper.Units
+	Subscribe(ctx context.Context) (<-chan keeper.Event, error)
 }
 
 // Postgres is the tier of databases.
 type Postgres struct {
 	cfg     Config
 	records *ledger.Ledger[record]
-	pursuit ledger.Pursuit
+	pursuit ledger.Pursuit // of databases
+	readers ledger.Pursuit // of each reader
 
-	mu      sync.Mutex
-	healthy map[string]time.Time // last good answer, by key
+	// gate is held while a reader is started and while the record makes one the primary: what is started
+	// as a reader is one.
+	gate sync.Mutex
+
+	mu sync.Mutex
+	// Under mu. By key, or by "key#2" for a reader:
+	healthy map[string]time.Time // last good answer
 	backoff map[string]time.Duration
+	said    map[string]string     // the last warning
+	last    map[string]pgrepl.LSN // of the primary
+	seen    map[string]view
+	paused  map[string]bool
+	// By node:
+	links     map[place]*link
+	greeted   map[place]time.Time
+	positions map[place]string
+	// What the pool said, and when; change is closed when Pool says something new.
+	report   pooldir.Report
+	reported time.Time
+	change   chan struct{}
 }
 
 var _ tenfold.Tier = (*Postgres)(nil)
-
-// spec is what a database is; it enters the fingerprint.
-type spec struct {
-	Major      int               `json:"major"`
-	Extensions []string          `json:"extensions,omitempty"`
-	Settings   map[string]string `json:"settings,omitempty"`
-}
-
-// record is a goal with what was made for it.
-type record struct {
-	ID      tenfold.ID `json:"id"`
-	Spec    spec       `json:"spec"`
-	Goal    string     `json:"goal"` // "" when stopped
-	Serving string     `json:"serving,omitempty"`
-	Failed  string     `json:"failed,omitempty"`
-	Reason  string     `json:"reason,omitempty"`
-	Hint    string     `json:"hint,omitempty"`
-	Stopped bool       `json:"stopped,omitempty"`
-
-	Port     int       `json:"port,omitempty"`
-	Super    string    `json:"super,omitempty"`    // password of the superuser
-	Password string    `json:"password,omitempty"` // of the app's role
-	Version  string    `json:"version,omitempty"`
-	Begun    time.Time `json:"begun,omitzero"` // when the goal was set, for the event
-}
 
 // New reads the records; it starts nothing.
 func New(cfg Config) (*Postgres, error) {
@@ -79,19 +82,22 @@ func New(cfg Config) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Postgres{cfg: cfg, records: recs, healthy: map[string]time.Time{}, backoff: map[string]time.Duration{}}
+	p := &Postgres{
+		cfg: cfg, records: recs, healthy: map[string]time.Time{}, backoff: map[string]time.Duration{}, said: map[string]string{},
+		last: map[string]pgrepl.LSN{}, seen: map[string]view{}, paused: map[string]bool{}, links: map[place]*link{},
+		greeted: map[place]time.Time{}, positions: map[place]string{}, change: make(chan struct{}),
+	}
 	p.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: p.pursue, Pace: 2 * time.Second}
+	p.readers = ledger.Pursuit{Keys: p.readerKeys, Work: p.follow, Pace: 2 * time.Second}
 	return p, nil
 }
 
 func (p *Postgres) Name() string { return "postgres" }
 
-func (p *Postgres) Run(ctx context.Context, ready func()) error { return p.pursuit.Run(ctx, ready) }
-
 func (p *Postgres) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, error) {
 	var out []tenfold.Resource
 	for name, d := range app.Databases {
-		s := spec{Major: d.Major, Extensions: d.Extensions, Settings: d.Settings}
+		s := specOf(d)
 		f, err := tenfold.FingerprintOf(s, nil)
 		if err != nil {
 			return nil, err
@@ -103,7 +109,7 @@ func (p *Postgres) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource
 
 func (p *Postgres) Apply(_ context.Context, s tenfold.Step) error {
 	key := s.Want.ID.String()
-	defer p.pursuit.Wake()
+	defer p.wake()
 	if s.Verb == tenfold.VerbStop || s.Verb == tenfold.VerbRemove {
 		return p.records.Change(key, func(r *record) { r.Goal, r.Stopped = "", true })
 	}
@@ -121,22 +127,24 @@ func (p *Postgres) Observe(ctx context.Context) ([]tenfold.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	phase := map[string]keeper.Phase{}
+	runs := map[string]bool{} // any server of it
 	for _, u := range units {
-		phase[strings.TrimPrefix(u.Unit.ID, unitPrefix)] = u.Phase
+		if key, _, ok := parseUnit(u.Unit.ID); ok {
+			runs[key] = true
+		}
 	}
 	var out []tenfold.Resource
 	for key, r := range p.records.All() {
+		r = r.whole()
 		o := tenfold.Resource{ID: r.ID, Goal: r.Goal, Serving: r.Serving, Failed: r.Failed, Reason: r.Reason, Hint: r.Hint, State: tenfold.StatePending}
-		running := phase[key] == keeper.Running
 		switch {
-		case r.Stopped && phase[key] == "":
+		case r.Stopped && !runs[key]:
 			o.State, o.Serving = tenfold.StateStopped, ""
 		case r.Failed != "" && r.Failed == r.Goal:
 			o.State = tenfold.StateFailed
-		case running && r.Serving == r.Goal && p.answers(key):
-			o.State, o.Endpoint = tenfold.StateReady, net.JoinHostPort("127.0.0.1", strconv.Itoa(r.Port))
-			o.Note = "PostgreSQL " + r.Version + " on " + o.Endpoint
+		case runs[key] && r.Serving == r.Goal && p.answers(key):
+			o.State, o.Endpoint = tenfold.StateReady, address(r.port())
+			o.Note = "PostgreSQL " + r.Version + " on " + o.Endpoint + p.note(key, r)
 		}
 		out = append(out, o)
 	}
@@ -152,15 +160,15 @@ func (p *Postgres) answers(key string) bool {
 
 // Field gives one fact of a database, for those who use it.
 func (p *Postgres) Field(_ context.Context, id tenfold.ID, f tenfold.Field) (string, error) {
-	r, ok := p.records.Get(id.String())
-	if !ok || r.Port == 0 {
+	r, ok := p.get(id.String())
+	if !ok || r.port() == 0 {
 		return "", tenfold.Errorf(tenfold.CodeUnavailable, "%s has not been started", id.Short())
 	}
 	switch f {
 	case tenfold.FieldHost:
 		return "127.0.0.1", nil
 	case tenfold.FieldPort:
-		return strconv.Itoa(r.Port), nil
+		return strconv.Itoa(r.port()), nil
 	case tenfold.FieldUser:
 		return role(id), nil
 	case tenfold.FieldPassword:
@@ -174,7 +182,7 @@ func (p *Postgres) Field(_ context.Context, id tenfold.ID, f tenfold.Field) (str
 }
 
 func dsn(r record, user, password, database string) string {
-	u := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(r.Port)), Path: "/" + database, RawQuery: "sslmode=disable"}
+	u := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: address(r.port()), Path: "/" + database, RawQuery: "sslmode=disable"}
 	return u.String()
 }
 
@@ -228,8 +236,10 @@ func (p *Postgres) Destroy(ctx context.Context, id tenfold.ID) error {
 	if !r.Stopped {
 		return tenfold.Errorf(tenfold.CodeConflict, "%s of %s is in use", id.Short(), id.App).WithHint("take it out of the manifest and deploy, or tenfold down --app %s", id.App)
 	}
-	if err := p.cfg.Units.Remove(ctx, unitPrefix+id.String()); err != nil {
-		return err
+	for _, n := range r.whole().Nodes {
+		if err := p.cfg.Units.Remove(ctx, unitOf(id.String(), n.N)); err != nil {
+			return err
+		}
 	}
 	if err := os.RemoveAll(p.home(id)); err != nil {
 		return fmt.Errorf("destroy %s: %w", id.Short(), err)

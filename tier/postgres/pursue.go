@@ -5,52 +5,195 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"tenfold"
 	"tenfold/internal/freeport"
 	"tenfold/internal/keeper"
 )
 
-// How a server is watched and restarted.
+// How servers are watched and restarted.
 const (
 	startLimit   = 60 * time.Second // to the first answer; recovery after a crash may take as long
-	answerPace   = 10 * time.Millisecond
+	answerPace   = 5 * time.Millisecond
+	fencePace    = 10 * time.Millisecond
+	worriedPace  = 250 * time.Millisecond // while the primary does not answer
+	watchPace    = time.Second            // of a cluster that has readers
 	firstBackoff = 100 * time.Millisecond
 	lastBackoff  = 10 * time.Second
 )
 
+// Run pursues every record, and every reader apart from its cluster: cloning one takes long, and a
+// failover does not wait for it. It is woken by the keeper when a process ends.
+func (p *Postgres) Run(ctx context.Context, ready func()) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { p.watch(ctx) })
+	wg.Go(func() { p.readers.Run(ctx, func() {}) })
+	err := p.pursuit.Run(ctx, ready)
+	wg.Wait()
+	p.mu.Lock()
+	links := p.links
+	p.links = map[place]*link{}
+	p.mu.Unlock()
+	for _, l := range links {
+		l.mu.Lock()
+		l.drop()
+		l.mu.Unlock()
+	}
+	return err
+}
+
+// watch wakes the pursuits when a server's process begins or ends.
+func (p *Postgres) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		events, err := p.cfg.Units.Subscribe(ctx)
+		if err == nil {
+			for e := range events {
+				if strings.HasPrefix(e.Status.Unit.ID, unitPrefix) && e.Status.Phase != keeper.Running {
+					p.wake()
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(firstBackoff):
+		}
+	}
+}
+
+func (p *Postgres) wake() {
+	p.pursuit.Wake()
+	p.readers.Wake()
+}
+
 // pursue brings one database nearer to its goal.
 func (p *Postgres) pursue(ctx context.Context, key string) time.Duration {
-	r, ok := p.records.Get(key)
-	if !ok || ctx.Err() != nil {
-		return 0
-	}
-	if r.Stopped {
-		if err := p.cfg.Units.Remove(ctx, unitPrefix+key); err != nil {
-			return time.Second
-		}
-		return time.Minute
-	}
-	if r.Failed == r.Goal {
-		return time.Minute
-	}
-	if err := p.serve(ctx, key, r); err != nil {
-		if ctx.Err() != nil {
+	for range 50 {
+		r, ok := p.get(key)
+		if !ok || ctx.Err() != nil {
 			return 0
 		}
-		if r.Serving != r.Goal && definite(err) {
-			p.fail(key, r, err)
+		if r.Stopped {
+			return p.stop(ctx, key, r)
 		}
-		return p.later(key)
+		if r.Failed == r.Goal && r.Serving == "" {
+			return time.Minute
+		}
+		r, err := p.identify(key, r)
+		if err != nil {
+			return p.later(key)
+		}
+		v, err := p.see(ctx, key, r)
+		if err != nil {
+			return p.later(key)
+		}
+		st := r.next(r.Spec, r.Serving != r.Goal && r.Failed != r.Goal, v)
+		if st.Do == wait {
+			return p.rest(key, r, v)
+		}
+		if err := p.do(ctx, key, r, v, st); err != nil {
+			if ctx.Err() != nil {
+				return 0
+			}
+			if r.Serving != r.Goal && definite(err) {
+				p.fail(key, r, err)
+			}
+			return p.later(key)
+		}
 	}
-	p.mu.Lock()
-	delete(p.backoff, key)
-	p.healthy[key] = time.Now()
-	p.mu.Unlock()
+	return firstBackoff
+}
+
+// rest notes how the primary is and says when to look again.
+func (p *Postgres) rest(key string, r record, v view) time.Duration {
+	s := v.Nodes[r.Primary]
+	if s.Answers {
+		p.mu.Lock()
+		delete(p.backoff, key)
+		p.healthy[key] = time.Now()
+		p.mu.Unlock()
+	}
+	switch {
+	case s.Unit != keeper.Running:
+		return fencePace
+	case !s.Answers:
+		return worriedPace
+	case len(r.Nodes) > 1 || r.Spec.Readers.Max > 0:
+		return watchPace
+	}
 	return 0
+}
+
+// do takes one step.
+func (p *Postgres) do(ctx context.Context, key string, r record, v view, st step) error {
+	switch st.Do {
+	case boot:
+		return p.begin(ctx, key, r, st.Why)
+	case fence:
+		p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityWarning, Text: "the primary is killed: " + st.Why})
+		killAll(p.dataOf(r.ID, st.Node))
+		return p.cfg.Units.Signal(ctx, unitOf(key, st.Node), 9)
+	case hasten:
+		killAll(p.dataOf(r.ID, st.Node))
+		select {
+		case <-ctx.Done():
+		case <-time.After(fencePace):
+		}
+		return ctx.Err()
+	case promote:
+		return p.promote(ctx, key, r, v, st)
+	case finish:
+		return p.finish(ctx, key, r, time.Now())
+	case demote:
+		return p.demote(ctx, key, r)
+	case cancel:
+		p.pause(key, false)
+		p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityWarning, Text: "switchover given up: " + st.Why, Hint: "see the readers: tenfold db nodes"})
+		return p.records.Change(key, func(x *record) { x.Switch = 0 })
+	case apply:
+		return p.apply(ctx, key, r)
+	case include, exclude, arm, relax:
+		return p.guarded(ctx, key, r, st)
+	case add:
+		return p.add(key, r)
+	case dismiss:
+		return p.records.Change(key, func(x *record) { x.edit(st.Node, func(n *node) { n.Leaving = true }) })
+	case drop:
+		return p.drop(ctx, key, r, st.Node)
+	}
+	return fmt.Errorf("no such step: %q", st.Do)
+}
+
+// stop ends every server of a database, the primary first: the readers then have all that it had.
+func (p *Postgres) stop(ctx context.Context, key string, r record) time.Duration {
+	units, err := p.status(ctx, key)
+	if err != nil {
+		return time.Second
+	}
+	order := []int{r.Primary}
+	for n := range units {
+		order = append(order, n)
+	}
+	for _, n := range order {
+		if n == 0 {
+			continue
+		}
+		if err := p.cfg.Units.Remove(ctx, unitOf(key, n)); err != nil {
+			return time.Second
+		}
+		p.unlink(key, n)
+	}
+	return time.Minute
+}
+
+// get is a record, with the cluster that one of an earlier version stands for.
+func (p *Postgres) get(key string) (record, bool) {
+	r, ok := p.records.Get(key)
+	return r.whole(), ok
 }
 
 // later is how long to wait before the next try.
@@ -76,67 +219,12 @@ func (p *Postgres) fail(key string, r record, err error) {
 	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityWarning, Text: "database not started: " + err.Error()})
 }
 
-// serve makes sure that the server runs as the record says, and asks it.
-func (p *Postgres) serve(ctx context.Context, key string, r record) error {
-	status, err := p.status(ctx, key)
-	if err != nil {
-		return err
+// identify gives a record its first node and passwords, once.
+func (p *Postgres) identify(key string, r record) (record, error) {
+	stored, _ := p.records.Get(key)
+	if len(stored.Nodes) > 0 && stored.Super != "" {
+		return r, nil
 	}
-	running := len(status) == 1 && status[0].Unit.ID == unitPrefix+key && status[0].Phase == keeper.Running
-	if running && r.Serving == r.Goal {
-		return ping(ctx, r)
-	}
-	crashed := len(status) == 1 && status[0].LastExit != nil && !status[0].LastExit.Asked && r.Serving == r.Goal
-	begun := time.Now()
-	if !crashed && !r.Begun.IsZero() {
-		begun = r.Begun
-	}
-	e, err := p.engine(ctx, r)
-	if err != nil {
-		return err
-	}
-	if r, err = p.identify(key, r, e.Version); err != nil {
-		return err
-	}
-	if err := p.initialize(ctx, e, r); err != nil {
-		return err
-	}
-	// A new goal with a running server: settings may have changed, so it starts anew.
-	if err := p.cfg.Units.Remove(ctx, unitPrefix+key); err != nil {
-		return err
-	}
-	if err := p.configure(e, r); err != nil {
-		return err
-	}
-	if _, err := p.cfg.Units.Start(ctx, p.unit(e, r)); err != nil {
-		return err
-	}
-	if err := p.await(ctx, key, r); err != nil {
-		return err
-	}
-	if err := populate(ctx, r); err != nil {
-		return err
-	}
-	if err := p.records.Change(key, func(x *record) {
-		if x.Goal == r.Goal {
-			x.Serving = r.Goal
-		}
-	}); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	p.healthy[key] = time.Now()
-	p.mu.Unlock()
-	text, severity := fmt.Sprintf("PostgreSQL %s started, role and database made", e.Version), tenfold.SeverityInfo
-	if crashed {
-		text, severity = fmt.Sprintf("PostgreSQL %s restarted after %s", e.Version, status[0].LastExit.Describe()), tenfold.SeverityWarning
-	}
-	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: severity, Text: text, Took: time.Since(begun)})
-	return nil
-}
-
-// identify gives a record its port and passwords, once.
-func (p *Postgres) identify(key string, r record, version string) (record, error) {
 	port := r.Port
 	if port == 0 {
 		var err error
@@ -145,7 +233,8 @@ func (p *Postgres) identify(key string, r record, version string) (record, error
 		}
 	}
 	err := p.records.Change(key, func(x *record) {
-		x.Port, x.Version = port, version
+		x.Port = port
+		x.cluster = x.whole().cluster
 		if x.Super == "" {
 			x.Super, x.Password = password(), password()
 		}
@@ -153,30 +242,31 @@ func (p *Postgres) identify(key string, r record, version string) (record, error
 	if err != nil {
 		return r, err
 	}
-	fresh, _ := p.records.Get(key)
+	fresh, _ := p.get(key)
 	fresh.Goal, fresh.Spec = r.Goal, r.Spec // what this round pursues
 	return fresh, nil
 }
 
-// await waits for the first answer of a server that was started.
-func (p *Postgres) await(ctx context.Context, key string, r record) error {
+// await waits for the first answer of a node that was started.
+func (p *Postgres) await(ctx context.Context, key string, r record, n int) error {
 	begun := time.Now()
+	x, _ := r.node(n)
 	for {
-		err := ping(ctx, r)
+		err := ping(ctx, r, x)
 		if err == nil {
 			return nil
 		}
-		s, lerr := p.status(ctx, key)
+		all, lerr := p.status(ctx, key)
 		if lerr != nil {
 			return lerr
 		}
-		if len(s) == 1 && s[0].Phase == keeper.Exited && s[0].LastExit != nil {
-			lines := keeper.LastLines(p.LogPath(r.ID), begun.Add(-time.Second), 5)
-			return tenfold.Errorf(tenfold.CodeFailed, "PostgreSQL ended: %s\n  last output  %s", s[0].LastExit.Describe(), strings.Join(lines, "\n               ")).
-				WithHint("its whole log: %s", filepath.Clean(p.LogPath(r.ID)))
+		if s := all[n]; s.Phase == keeper.Exited && s.LastExit != nil {
+			lines := keeper.LastLines(p.logOf(r.ID, n), begun.Add(-time.Second), 5)
+			return tenfold.Errorf(tenfold.CodeFailed, "PostgreSQL ended: %s\n  last output  %s", s.LastExit.Describe(), strings.Join(lines, "\n               ")).
+				WithHint("its whole log: %s", filepath.Clean(p.logOf(r.ID, n)))
 		}
 		if time.Since(begun) > startLimit {
-			return tenfold.Errorf(tenfold.CodeFailed, "PostgreSQL does not answer after %s: %w", startLimit, err).WithHint("its log: %s", p.LogPath(r.ID))
+			return tenfold.Errorf(tenfold.CodeFailed, "PostgreSQL does not answer after %s: %w", startLimit, err).WithHint("its log: %s", p.logOf(r.ID, n))
 		}
 		select {
 		case <-ctx.Done():
@@ -186,8 +276,10 @@ func (p *Postgres) await(ctx context.Context, key string, r record) error {
 	}
 }
 
-func ping(ctx context.Context, r record) error {
-	c, err := connect(ctx, r, "postgres")
+func ping(ctx context.Context, r record, n node) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	c, err := dial(ctx, n.Port, r.Super, "postgres")
 	if err != nil {
 		return err
 	}
@@ -195,9 +287,10 @@ func ping(ctx context.Context, r record) error {
 	return c.Ping(ctx)
 }
 
-// status is what the keeper says of one database's server: one entry or none. The keeper lists by
-// prefix, and "db" is a prefix of "db2".
-func (p *Postgres) status(ctx context.Context, key string) ([]keeper.Status, error) {
-	all, err := p.cfg.Units.List(ctx, unitPrefix+key)
-	return slices.DeleteFunc(all, func(s keeper.Status) bool { return s.Unit.ID != unitPrefix+key }), err
+// recovering says whether a node is a reader still.
+func (p *Postgres) recovering(ctx context.Context, r record, n int) (yes bool, err error) {
+	err = p.ask(ctx, r, n, func(ctx context.Context, c *pgx.Conn) error {
+		return c.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&yes)
+	})
+	return yes, err
 }

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,13 +31,21 @@ func (p *Postgres) home(id tenfold.ID) string {
 	return filepath.Join(p.cfg.Dir, string(id.App), strings.ReplaceAll(string(id.Env), "/", "~"), string(id.Name))
 }
 
-func (p *Postgres) data(id tenfold.ID) string { return filepath.Join(p.home(id), "data") }
+// homeOf is the folder of one node. The first has the database's own, which it had when it was alone.
+func (p *Postgres) homeOf(id tenfold.ID, n int) string {
+	if n == 1 {
+		return p.home(id)
+	}
+	return filepath.Join(p.home(id), "node-"+strconv.Itoa(n))
+}
+
+func (p *Postgres) dataOf(id tenfold.ID, n int) string { return filepath.Join(p.homeOf(id, n), "data") }
 
 // engine finds the server program for a record: of the major that its data has, which must be the
 // one that is asked for.
 func (p *Postgres) engine(ctx context.Context, r record) (engines.Engine, error) {
 	major := r.Spec.Major
-	b, err := os.ReadFile(filepath.Join(p.data(r.ID), "PG_VERSION"))
+	b, err := os.ReadFile(filepath.Join(p.dataOf(r.ID, r.Primary), "PG_VERSION"))
 	if err == nil {
 		have, _ := strconv.Atoi(strings.TrimSpace(string(b)))
 		if major != 0 && have != major {
@@ -58,26 +65,18 @@ func (p *Postgres) engine(ctx context.Context, r record) (engines.Engine, error)
 
 // initialize makes the data directory, once. It is built beside and renamed: half of one is never used.
 func (p *Postgres) initialize(ctx context.Context, e engines.Engine, r record) error {
-	data := p.data(r.ID)
+	data := p.dataOf(r.ID, r.Primary)
 	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err == nil {
 		return nil
 	}
-	home := p.home(r.ID)
-	if err := os.MkdirAll(home, 0o755); err != nil {
-		return fmt.Errorf("make data directory: %w", err)
+	if r.Epoch > 1 {
+		return tenfold.Errorf(tenfold.CodeConflict, "the data of its primary is gone from %s", data).WithHint("put it back, or restore a backup: tenfold db backups")
 	}
+	if err := p.makeHome(r.ID, r.Primary); err != nil {
+		return err
+	}
+	home := p.homeOf(r.ID, r.Primary)
 	uid, gid := engines.RunAs()
-	if uid > 0 {
-		if d, err := engines.Blocked(home); err != nil {
-			return fmt.Errorf("make data directory: %w", err)
-		} else if d != "" {
-			return tenfold.Errorf(tenfold.CodeDenied, "PostgreSQL does not run as root, and its user cannot pass %s", d).
-				WithHint("use another data directory: --data /var/lib/tenfold")
-		}
-		if err := os.Chown(home, uid, gid); err != nil {
-			return fmt.Errorf("make data directory: %w", err)
-		}
-	}
 	fresh, pw := data+".new", filepath.Join(home, ".pw")
 	if err := errors.Join(os.RemoveAll(fresh), os.WriteFile(pw, []byte(r.Super+"\n"), 0o600)); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
@@ -108,6 +107,28 @@ func (p *Postgres) initialize(ctx context.Context, e engines.Engine, r record) e
 	return nil
 }
 
+// makeHome makes a node's folder, for the user that servers run as.
+func (p *Postgres) makeHome(id tenfold.ID, n int) error {
+	home := p.homeOf(id, n)
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	uid, gid := engines.RunAs()
+	if uid == 0 {
+		return nil
+	}
+	if d, err := engines.Blocked(home); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	} else if d != "" {
+		return tenfold.Errorf(tenfold.CodeDenied, "PostgreSQL does not run as root, and its user cannot pass %s", d).
+			WithHint("use another data directory: --data /var/lib/tenfold")
+	}
+	if err := os.Chown(home, uid, gid); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	return nil
+}
+
 // environment is what the programs need and no more.
 func environment(e engines.Engine) []string {
 	env := []string{"PATH=" + e.Bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
@@ -117,85 +138,32 @@ func environment(e engines.Engine) []string {
 	return env
 }
 
-// configure writes the files that say who may connect and how the server runs.
-func (p *Postgres) configure(e engines.Engine, r record) error {
-	data := p.data(r.ID)
-	hba := fmt.Sprintf("# written by tenfold\nhost all %s 127.0.0.1/32 scram-sha-256\nhost %q %q 127.0.0.1/32 scram-sha-256\n", superuser, role(r.ID), role(r.ID))
-	var conf strings.Builder
-	for _, kv := range [][2]string{
-		{"listen_addresses", "127.0.0.1"},
-		{"port", strconv.Itoa(r.Port)},
-		{"unix_socket_directories", ""},
-		{"max_connections", "100"},
-		{"shared_buffers", "128MB"},
-		{"password_encryption", "scram-sha-256"},
-		{"logging_collector", "off"},
-		{"log_destination", "stderr"},
-		{"log_timezone", "UTC"},
-		{"timezone", "UTC"},
-	} {
-		fmt.Fprintf(&conf, "%s = %s\n", kv[0], quoteConf(kv[1]))
-	}
-	names := make([]string, 0, len(r.Spec.Settings))
-	for n := range r.Spec.Settings {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	for _, n := range names {
-		fmt.Fprintf(&conf, "%s = %s\n", n, quoteConf(r.Spec.Settings[n]))
-	}
-	uid, gid := engines.RunAs()
-	for name, text := range map[string]string{"pg_hba.conf": hba, "postgresql.conf": "# written by tenfold\n" + conf.String()} {
-		path := filepath.Join(data, name)
-		if old, err := os.ReadFile(path); err == nil && string(old) == text {
-			continue
-		}
-		fresh := path + ".new"
-		if err := os.WriteFile(fresh, []byte(text), 0o600); err != nil {
-			return fmt.Errorf("write %s: %w", name, err)
-		}
-		if uid > 0 {
-			if err := os.Chown(fresh, uid, gid); err != nil {
-				return fmt.Errorf("write %s: %w", name, err)
-			}
-		}
-		if err := os.Rename(fresh, path); err != nil {
-			return fmt.Errorf("write %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-func quoteConf(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
-
 // unit is the postmaster. Its session and all backends are one tree of the keeper, and only when
-// none of them lives is it started again.
-func (p *Postgres) unit(e engines.Engine, r record) keeper.Unit {
+// none of it lives may another primary start.
+func (p *Postgres) unit(e engines.Engine, r record, n int) keeper.Unit {
 	uid, gid := engines.RunAs()
 	return keeper.Unit{
-		ID:   unitPrefix + r.ID.String(),
-		Argv: []string{e.Server, "-D", p.data(r.ID)}, Env: environment(e), Dir: "/", UID: uid, GID: gid,
+		ID:   unitOf(r.ID.String(), n),
+		Argv: []string{e.Server, "-D", p.dataOf(r.ID, n)}, Env: environment(e), Dir: "/", UID: uid, GID: gid,
 		StopSignal: syscall.SIGINT, StopGrace: 60 * time.Second, DeathSignal: syscall.SIGINT, // SIGINT: fast shutdown
-		Log: p.LogPath(r.ID), OOMScore: -300,
+		Log: p.logOf(r.ID, n), OOMScore: -300,
 	}
 }
 
-// LogPath is the file with a server's output.
+func (p *Postgres) logOf(id tenfold.ID, n int) string {
+	return filepath.Join(p.homeOf(id, n), "log", "postgres.log")
+}
+
+// LogPath is the file with the output of a database's primary.
 func (p *Postgres) LogPath(id tenfold.ID) string {
-	return filepath.Join(p.home(id), "log", "postgres.log")
+	r, _ := p.get(id.String())
+	return p.logOf(id, max(r.Primary, 1))
 }
 
 func password() string {
 	var b [18]byte
 	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
-}
-
-// connect opens a connection as superuser.
-func connect(ctx context.Context, r record, database string) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	return pgx.Connect(ctx, dsn(r, superuser, r.Super, database))
 }
 
 // populate makes role, database and extensions where they do not exist.

@@ -1,0 +1,180 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"tenfold"
+	"tenfold/internal/engines"
+)
+
+// Bounds of the WAL that is kept for readers.
+const (
+	walKeep  = "256MB" // for one that comes back after a failover
+	walBound = "1GB"   // for one that is away: beyond it, it is cloned again rather than the disk filled
+)
+
+// configure writes the files that say who may connect to a node and how it runs, and says whether
+// anything in them is new.
+func (p *Postgres) configure(r record, n int) (changed bool, err error) {
+	data := p.dataOf(r.ID, n)
+	hba := fmt.Sprintf("# written by tenfold\nhost all %[1]s 127.0.0.1/32 scram-sha-256\nhost replication %[1]s 127.0.0.1/32 scram-sha-256\nhost %[2]q %[2]q 127.0.0.1/32 scram-sha-256\n",
+		superuser, role(r.ID))
+	files := []struct{ name, text string }{{"pg_hba.conf", hba}, {"postgresql.conf", "# written by tenfold\n" + settings(r, n)}}
+	if n != r.Primary {
+		files = append(files, struct{ name, text string }{"standby.signal", ""})
+	}
+	for _, f := range files {
+		wrote, err := replace(filepath.Join(data, f.name), f.text)
+		if err != nil {
+			return changed, fmt.Errorf("write %s: %w", f.name, err)
+		}
+		changed = changed || wrote
+	}
+	return changed, nil
+}
+
+// settings is a node's postgresql.conf.
+func settings(r record, n int) string {
+	x, _ := r.node(n)
+	var conf strings.Builder
+	set := func(k, v string) { fmt.Fprintf(&conf, "%s = %s\n", k, quoteConf(v)) }
+	for _, kv := range [][2]string{
+		{"max_connections", "100"},
+		{"shared_buffers", "128MB"},
+		{"password_encryption", "scram-sha-256"},
+		{"logging_collector", "off"},
+		{"log_destination", "stderr"},
+		{"log_timezone", "UTC"},
+		{"timezone", "UTC"},
+		{"max_slot_wal_keep_size", walBound},
+	} {
+		set(kv[0], kv[1])
+	}
+	if r.Spec.Readers.Max > 0 {
+		set("wal_keep_size", walKeep)
+	}
+	names := make([]string, 0, len(r.Spec.Settings))
+	for k := range r.Spec.Settings {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	for _, k := range names {
+		set(k, r.Spec.Settings[k])
+	}
+	// Last, so that no setting of the manifest takes their place: the supervisor stands on them.
+	set("listen_addresses", "127.0.0.1")
+	set("port", strconv.Itoa(x.Port))
+	set("unix_socket_directories", "")
+	if len(r.Nodes) == 1 {
+		return conf.String()
+	}
+	set("hot_standby", "on")
+	set("wal_retrieve_retry_interval", "100ms")
+	set("synchronous_standby_names", r.waitsFor(n))
+	if n != r.Primary {
+		set("primary_conninfo", fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=%s sslmode=disable application_name=%s", r.port(), superuser, r.Super, standby(n)))
+		set("primary_slot_name", standby(n))
+	}
+	return conf.String()
+}
+
+// waitsFor is a node's synchronous_standby_names: a commit waits for any one of Sync.
+func (r record) waitsFor(n int) string {
+	if n != r.Primary || len(r.Sync) == 0 {
+		return ""
+	}
+	var names []string
+	for _, m := range r.Sync {
+		names = append(names, strconv.Quote(standby(m)))
+	}
+	return "ANY 1 (" + strings.Join(names, ",") + ")"
+}
+
+// replace writes a file whole, for the user that servers run as, when its text differs.
+func replace(path, text string) (bool, error) {
+	if old, err := os.ReadFile(path); err == nil && string(old) == text {
+		return false, nil
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	fresh := path + ".new"
+	if err := os.WriteFile(fresh, []byte(text), 0o600); err != nil {
+		return false, err
+	}
+	if uid, gid := engines.RunAs(); uid > 0 {
+		if err := os.Chown(fresh, uid, gid); err != nil {
+			return false, err
+		}
+	}
+	return true, os.Rename(fresh, path)
+}
+
+func quoteConf(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// reload makes a running node take its files.
+func (p *Postgres) reload(ctx context.Context, r record, n int) error {
+	changed, err := p.configure(r, n)
+	if err != nil || !changed {
+		return err
+	}
+	return p.cfg.Units.Signal(ctx, unitOf(r.ID.String(), n), int(syscall.SIGHUP))
+}
+
+// reloaded is reload, and returns when the node waits for whom its file says.
+func (p *Postgres) reloaded(ctx context.Context, r record, n int) error {
+	if err := p.reload(ctx, r, n); err != nil {
+		return err
+	}
+	want := r.waitsFor(n)
+	return until(ctx, askLimit, func(ctx context.Context) (bool, error) {
+		var have string
+		err := p.ask(ctx, r, n, func(ctx context.Context, c *pgx.Conn) error {
+			return c.QueryRow(ctx, "select current_setting('synchronous_standby_names')").Scan(&have)
+		})
+		return have == want, err
+	})
+}
+
+// until asks again and again, and fails when the answer has not become yes within a limit.
+func until(ctx context.Context, limit time.Duration, ok func(context.Context) (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		yes, err := ok(ctx)
+		if err != nil || yes {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(answerPace):
+		}
+	}
+}
+
+// wrong finds what a running server could not take of its files, before it is restarted with them: such
+// a server would not come back.
+func wrong(ctx context.Context, c *pgx.Conn) error {
+	var name, value, fault string
+	err := c.QueryRow(ctx, `select name, coalesce(setting, ''), error from pg_file_settings
+		where error is not null and error <> 'setting could not be applied' order by seqno limit 1`).Scan(&name, &value, &fault)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("check settings: %w", err)
+	}
+	return tenfold.Errorf(tenfold.CodeInvalid, "setting %s: %s (%q)", name, fault, value).WithHint("correct settings.%s of the database in tenfold.yaml", name)
+}

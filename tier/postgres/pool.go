@@ -1,0 +1,96 @@
+package postgres
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"tenfold/internal/keeper"
+	"tenfold/internal/pooldir"
+)
+
+// Pool is what the pooling proxy routes by. Ports, bounds and the users of services are the daemon's to
+// fill in: Users has the app's own role.
+func (p *Postgres) Pool() []pooldir.Database {
+	out := []pooldir.Database{}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, stored := range p.records.All() {
+		r := stored.whole()
+		if r.Stopped || r.Serving == "" {
+			continue
+		}
+		d := pooldir.Database{
+			ID: key, Name: role(r.ID), Epoch: r.Epoch, Paused: p.paused[key],
+			Users: []pooldir.User{{Name: role(r.ID), Password: r.Password}},
+		}
+		if s := p.seen[key].Nodes[r.Primary]; s.Answers && !s.Recovery && s.Unit == keeper.Running {
+			d.Primary = address(r.port())
+		}
+		for _, n := range r.readers() {
+			s := p.seen[key].Nodes[n.N]
+			if n.Stage == stageReady && s.Answers && s.Recovery {
+				d.Readers = append(d.Readers, pooldir.Reader{Addr: address(n.Port), Draining: n.Leaving})
+			}
+		}
+		out = append(out, d)
+	}
+	slices.SortFunc(out, func(a, b pooldir.Database) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}
+
+func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// Changed is closed at the next change of what Pool says.
+func (p *Postgres) Changed() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.change
+}
+
+// changed tells whoever waits that Pool says something new.
+func (p *Postgres) changed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.change)
+	p.change = make(chan struct{})
+}
+
+// Report takes in what the pool says of how databases are used.
+func (p *Postgres) Report(r pooldir.Report) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.report, p.reported = r, time.Now()
+}
+
+// quiet says that nothing is under way on a database's servers, as far as the pool knows. Without a pool
+// nobody does, and a switchover does not wait.
+func (p *Postgres) quiet(key string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, ok := p.report.Databases[key]
+	return !ok || time.Since(p.reported) > 5*time.Second || s.Quiet
+}
+
+// note is what status says of a cluster's readers.
+func (p *Postgres) note(key string, r record) string {
+	if len(r.Nodes) < 2 {
+		return ""
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := p.seen[key]
+	follow := 0
+	for _, n := range r.staying() {
+		if v.Nodes[n.N].Streaming {
+			follow++
+		}
+	}
+	out := ", " + strconv.Itoa(follow) + " of " + strconv.Itoa(len(r.staying())) + " readers follow"
+	if r.Spec.Sync != "" && !r.Armed {
+		out += ", commits not yet on two nodes"
+	}
+	return out
+}

@@ -1,0 +1,331 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"tenfold"
+)
+
+// begin starts the primary's server where it is.
+func (p *Postgres) begin(ctx context.Context, key string, r record, why string) error {
+	n := r.Primary
+	all, err := p.status(ctx, key)
+	if err != nil {
+		return err
+	}
+	last := all[n].LastExit
+	crashed := last != nil && !last.Asked && r.Serving == r.Goal
+	begun := time.Now()
+	if !crashed && r.Serving != r.Goal && !r.Begun.IsZero() {
+		begun = r.Begun
+	}
+	e, err := p.engine(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := p.initialize(ctx, e, r); err != nil {
+		return err
+	}
+	if err := p.cfg.Units.Remove(ctx, unitOf(key, n)); err != nil {
+		return err
+	}
+	if _, err := p.configure(r, n); err != nil {
+		return err
+	}
+	if _, err := p.cfg.Units.Start(ctx, p.unit(e, r, n)); err != nil {
+		return err
+	}
+	if err := p.await(ctx, key, r, n); err != nil {
+		return err
+	}
+	if r.Epoch > 1 {
+		// The record named it before it was promoted, and it went down in between.
+		if yes, err := p.recovering(ctx, r, n); err != nil || yes {
+			return err
+		}
+	}
+	if err := p.settle(ctx, key, r, e.Version); err != nil {
+		return err
+	}
+	text, severity := fmt.Sprintf("PostgreSQL %s started, role and database made", e.Version), tenfold.SeverityInfo
+	if crashed {
+		text, severity = fmt.Sprintf("PostgreSQL %s restarted after %s", e.Version, last.Describe()), tenfold.SeverityWarning
+		if why != "" {
+			text += "; nobody was promoted: " + why
+		}
+	}
+	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: severity, Text: text, Took: time.Since(begun)})
+	return nil
+}
+
+// settle makes what is in the primary, and notes that it serves the goal.
+func (p *Postgres) settle(ctx context.Context, key string, r record, version string) error {
+	if len(r.Nodes) > 1 {
+		if err := p.slots(ctx, r); err != nil {
+			return err
+		}
+	}
+	if err := populate(ctx, r); err != nil {
+		return err
+	}
+	if err := p.records.Change(key, func(x *record) {
+		x.Version = version
+		if x.Goal == r.Goal {
+			x.Serving = r.Goal
+		}
+	}); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.healthy[key] = time.Now()
+	return nil
+}
+
+// apply brings a new goal to a primary that runs. It is restarted only for settings that take nothing
+// less; how many readers there are is none.
+func (p *Postgres) apply(ctx context.Context, key string, r record) error {
+	begun := time.Now()
+	e, err := p.engine(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := p.reloaded(ctx, r, r.Primary); err != nil {
+		return err
+	}
+	c, err := connect(ctx, r, "postgres")
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	if err := wrong(ctx, c); err != nil {
+		return err
+	}
+	var restart bool
+	if err := c.QueryRow(ctx, "select exists (select from pg_settings where pending_restart)").Scan(&restart); err != nil {
+		return fmt.Errorf("check settings: %w", err)
+	}
+	if restart {
+		return p.cfg.Units.Remove(ctx, unitOf(key, r.Primary)) // and begun again in the next round
+	}
+	if err := p.settle(ctx, key, r, e.Version); err != nil {
+		return err
+	}
+	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: "settings taken without a restart", Took: time.Since(begun)})
+	return nil
+}
+
+// promote makes a reader the primary. The record says so first: whatever dies from here on, no server of
+// the older epoch is started as a primary.
+func (p *Postgres) promote(ctx context.Context, key string, r record, v view, st step) error {
+	begun := time.Now()
+	if all, err := p.status(ctx, key); err == nil && all[r.Primary].LastExit != nil && st.Why != "switchover" {
+		begun = all[r.Primary].LastExit.At
+	}
+	old, wasSwitch := r.Primary, r.Switch != 0
+	p.gate.Lock()
+	err := p.records.Change(key, func(x *record) {
+		x.cluster = x.whole().cluster
+		x.Epoch++
+		x.Primary, x.Armed, x.Switch = st.Node, false, 0
+		x.edit(old, func(n *node) {
+			if !wasSwitch { // whoever was shut down in order, to the last byte, has nothing of its own
+				n.Stage = stageRejoin
+			}
+		})
+		x.Sync = nil
+		if x.Spec.Sync != "" {
+			for _, n := range x.staying() {
+				if v.Nodes[n.N].Answers {
+					x.Sync = append(x.Sync, n.N)
+				}
+			}
+			if len(x.Sync) == 0 { // the old primary, once it follows
+				for _, n := range x.staying() {
+					x.Sync = append(x.Sync, n.N)
+				}
+			}
+		}
+	})
+	p.gate.Unlock()
+	if err != nil {
+		return err
+	}
+	r, _ = p.get(key)
+	if err := p.finish(ctx, key, r, begun); err != nil {
+		return err
+	}
+	text, severity := fmt.Sprintf("%s: reader %d promoted, epoch %d", st.Why, st.Node, r.Epoch), tenfold.SeverityWarning
+	if wasSwitch {
+		severity = tenfold.SeverityInfo
+	}
+	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: severity, Text: text, Took: time.Since(begun)})
+	return nil
+}
+
+// finish does what the record says of a promotion. All of it may be done twice.
+func (p *Postgres) finish(ctx context.Context, key string, r record, begun time.Time) error {
+	n := r.Primary
+	if err := p.slots(ctx, r); err != nil { // before the others ask for theirs
+		return err
+	}
+	if err := p.reloaded(ctx, r, n); err != nil {
+		return err
+	}
+	if err := p.ask(ctx, r, n, func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, "select pg_promote(false)")
+		return err
+	}); err != nil {
+		return fmt.Errorf("promote reader %d: %w", n, err)
+	}
+	for _, x := range r.readers() {
+		if x.Stage == stageReady {
+			if err := p.reload(ctx, r, x.N); err != nil && ctx.Err() != nil {
+				return err
+			}
+		}
+	}
+	if err := until(ctx, startLimit, func(ctx context.Context) (bool, error) {
+		yes, err := p.recovering(ctx, r, n)
+		return !yes, err
+	}); err != nil {
+		return fmt.Errorf("promote reader %d: %w", n, err)
+	}
+	p.mu.Lock()
+	p.healthy[key] = time.Now()
+	p.mu.Unlock()
+	p.pause(key, false)
+	p.readers.Wake()
+	return nil
+}
+
+// slots makes a slot for every reader at the primary, so that what it needs is kept while it is away,
+// and removes those of nodes that are none any more.
+func (p *Postgres) slots(ctx context.Context, r record) error {
+	names := []string{}
+	for _, n := range r.readers() {
+		names = append(names, standby(n.N))
+	}
+	return p.ask(ctx, r, r.Primary, func(ctx context.Context, c *pgx.Conn) error {
+		for _, name := range names {
+			if _, err := c.Exec(ctx, "select pg_create_physical_replication_slot($1, true) where not exists (select from pg_replication_slots where slot_name = $1)", name); err != nil {
+				return fmt.Errorf("make slot %s: %w", name, err)
+			}
+		}
+		if _, err := c.Exec(ctx, `select pg_drop_replication_slot(slot_name) from pg_replication_slots
+			where slot_name like 'node\_%' and not active and slot_name <> all($1)`, names); err != nil {
+			return fmt.Errorf("drop slots: %w", err)
+		}
+		return nil
+	})
+}
+
+// guarded changes which readers a commit waits for.
+func (p *Postgres) guarded(ctx context.Context, key string, r record, st step) error {
+	switch st.Do {
+	case include:
+		if err := p.records.Change(key, func(x *record) { x.Sync = append(slices.Clone(x.Sync), st.Node) }); err != nil {
+			return err
+		}
+	case relax:
+		if err := p.records.Change(key, func(x *record) { x.Sync, x.Armed = nil, false }); err != nil {
+			return err
+		}
+		severity := tenfold.SeverityInfo
+		if st.Alarm {
+			severity = tenfold.SeverityAlarm
+		}
+		p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: severity, Text: st.Why})
+	case exclude:
+		return p.exclude(ctx, key, r, st.Node)
+	case arm:
+		return p.arm(ctx, key, r)
+	}
+	r, _ = p.get(key)
+	return p.reloaded(ctx, r, r.Primary)
+}
+
+// exclude makes commits wait for the others only. The record forgets the node when one of them has all
+// that it may have been alone with.
+func (p *Postgres) exclude(ctx context.Context, key string, r record, n int) error {
+	rest := slices.DeleteFunc(slices.Clone(r.Sync), func(m int) bool { return m == n })
+	r.Sync = rest
+	if err := p.reloaded(ctx, r, r.Primary); err != nil {
+		return err
+	}
+	if err := p.caughtUp(ctx, r, rest); err != nil {
+		return fmt.Errorf("take reader %d out of the synchronous ones: %w", n, err)
+	}
+	return p.records.Change(key, func(x *record) { x.Sync = rest })
+}
+
+// arm notes that every acknowledged commit is on a reader.
+func (p *Postgres) arm(ctx context.Context, key string, r record) error {
+	if err := p.reloaded(ctx, r, r.Primary); err != nil {
+		return err
+	}
+	if err := p.caughtUp(ctx, r, r.Sync); err != nil {
+		return fmt.Errorf("wait for a synchronous reader: %w", err)
+	}
+	if err := p.records.Change(key, func(x *record) { x.Armed = slices.Equal(x.Sync, r.Sync) }); err != nil {
+		return err
+	}
+	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("commits wait for a reader: none is lost with the primary (epoch %d)", r.Epoch)})
+	return nil
+}
+
+// caughtUp returns when one of some readers has all that the primary acknowledged until now. Whether
+// commits wait is a flag that the checkpointer sets when it gets to its configuration, so a checkpoint
+// is asked for first: after it, whatever is acknowledged has waited as the configuration says.
+func (p *Postgres) caughtUp(ctx context.Context, r record, among []int) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	c, err := connect(ctx, r, "postgres")
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	if _, err := c.Exec(ctx, "checkpoint"); err != nil {
+		return err
+	}
+	var mark string
+	if err := c.QueryRow(ctx, "select pg_current_wal_flush_lsn()::text").Scan(&mark); err != nil {
+		return err
+	}
+	names := []string{}
+	for _, m := range among {
+		names = append(names, standby(m))
+	}
+	return until(ctx, 5*time.Second, func(ctx context.Context) (yes bool, err error) {
+		err = c.QueryRow(ctx, "select exists (select from pg_stat_replication where application_name = any($1) and state = 'streaming' and sync_state in ('sync', 'quorum') and flush_lsn >= $2::pg_lsn)", names, mark).Scan(&yes)
+		return yes, err
+	})
+}
+
+// lag is how far each reader is behind, in bytes of WAL to replay, by the primary's own account.
+func (p *Postgres) lag(ctx context.Context, r record) (map[int]int64, error) {
+	out := map[int]int64{}
+	err := p.ask(ctx, r, r.Primary, func(ctx context.Context, c *pgx.Conn) error {
+		rows, err := c.Query(ctx, "select application_name, coalesce(pg_current_wal_lsn() - replay_lsn, 0)::bigint from pg_stat_replication where not pg_is_in_recovery()")
+		if err != nil {
+			return err
+		}
+		var name string
+		var bytes int64
+		_, err = pgx.ForEachRow(rows, []any{&name, &bytes}, func() error {
+			for _, n := range r.Nodes {
+				if standby(n.N) == name {
+					out[n.N] = max(bytes, 0)
+				}
+			}
+			return nil
+		})
+		return err
+	})
+	return out, err
+}
