@@ -16,8 +16,8 @@ import (
 
 // candidate is what is tried out, ready to route by.
 type candidate struct {
-	site              *site
-	frontend, release string
+	directory.Candidate
+	site *site
 }
 
 // Candidate opens an address of the loopback interface where app answers as it will with a release of
@@ -72,16 +72,14 @@ func (e *Edge) tried() (out []directory.Candidate) {
 // try answers on a candidate's address. Nothing of it is kept in the cache, counted or noted.
 func (d *Door) try(addr string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, ok := d.current.Load().candidates[addr]
+		t := d.current.Load()
+		c, ok := t.candidates[addr]
 		if !ok {
 			page{http.StatusNotFound, "nothing is tried out here any more", "its tests have ended", ""}.show(w, r)
 			return
 		}
-		q := &routed{site: c.site, host: c.site.Hosts[0], rule: &uncached, frontend: c.frontend, release: c.release}
-		q.decision, q.client = c.site.decide(r.Method, q.host, r.URL.Path), r.RemoteAddr
-		if to, _, ok := c.site.routes.Find(r.Method, q.host, q.path(r.URL)); ok {
-			q.to = to
-		}
+		q := d.route(t, c.site, c.site.Hosts[0], r)
+		q.tried, q.rule, q.frontend, q.release = c, &uncached, c.Frontend, c.Release
 		trace(r.Header)
 		d.answer(w, r.WithContext(context.WithValue(r.Context(), routedKey{}, q)))
 	})

@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,8 +14,6 @@ import (
 	"net/http/httputil"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -186,7 +183,7 @@ func (d *Door) use(t *table) {
 	}
 	d.cache.SetBounds(t.snapshot.Memory, t.snapshot.Disk)
 	d.places.retain(t.snapshot.Sites)
-	d.pictures.retain(t.snapshot.Sites)
+	d.pictures.retain(t.snapshot)
 	if d.keys != nil {
 		d.keys.SetHosts(hostsOf(t))
 		d.askForCertificates(t)
@@ -425,226 +422,4 @@ func (d *Door) report(routes bool) directory.Report {
 		}
 	}
 	return r
-}
-
-// routed is what ServeHTTP found out about a request; it travels in the request's context, also
-// into what the cache asks for by itself.
-type routed struct {
-	decision
-	site   *site
-	host   string
-	client string       // who asks, as host:port
-	secure bool         // it came over TLS
-	to     *destination // nil: no route
-	rule   *httpcache.Rule
-	begun  time.Time
-	// asked is how long after begun the service was, 0 when it was not. A request that is answered from
-	// what is stored may have the service asked beside it, on a goroutine of the cache.
-	asked atomic.Int64
-	// release is the one that frontend is answered from; "" for whatever is current.
-	frontend, release string
-}
-
-type routedKey struct{}
-
-// routedOf gives what is known of a request; nil before it was routed.
-func routedOf(r *http.Request) *routed {
-	q, _ := r.Context().Value(routedKey{}).(*routed)
-	return q
-}
-
-// ServeHTTP finds who is meant and hands the request to the cache, behind which answer stands.
-func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	t := d.current.Load()
-	host := hostOf(r)
-	if d.transport(w, r, host) {
-		return
-	}
-	if t.console[host] || strings.HasPrefix(r.URL.Path, directory.HooksPath) {
-		d.console.ServeHTTP(w, r)
-		return
-	}
-	if to, ok := t.redirect[host]; ok {
-		if _, port, err := net.SplitHostPort(r.Host); err == nil && port != "" {
-			to = net.JoinHostPort(to, port)
-		}
-		w.Header().Set("Location", "//"+to+r.URL.RequestURI())
-		w.WriteHeader(http.StatusMovedPermanently)
-		return
-	}
-	s := t.find(host)
-	if s == nil {
-		page{http.StatusNotFound, "nothing is served for " + host, known(t), ""}.show(w, r)
-		return
-	}
-	q := d.route(s, r)
-	rec := &recorder{ResponseWriter: w, q: q}
-	defer func(target string) { q.note(rec, r, target) }(r.URL.RequestURI())
-	// A context of wire's own takes it along; any other needs a copy of the request.
-	if c, ok := r.Context().(interface{ Keep(key, value any) }); ok {
-		c.Keep(routedKey{}, q)
-	} else {
-		r = r.WithContext(context.WithValue(r.Context(), routedKey{}, q))
-	}
-	d.pass(rec, r, q)
-}
-
-// route decides on a request of a site.
-func (d *Door) route(s *site, r *http.Request) *routed {
-	t, host := d.current.Load(), hostOf(r)
-	q := &routed{decision: s.decide(r.Method, host, r.URL.Path), site: s, host: host, rule: &uncached, begun: time.Now()}
-	q.client, q.secure = t.client(r.RemoteAddr, r.Header["X-Forwarded-For"]), t.secure(r)
-	if to, _, ok := s.routes.Find(r.Method, host, q.path(r.URL)); ok {
-		q.to, q.frontend = to, to.Frontend
-		q.rule, q.release = s.pinned(q.ruleFor(to), to)
-	}
-	return q
-}
-
-// note counts a request and writes it into the access log.
-func (q *routed) note(rec *recorder, r *http.Request, target string) {
-	log, route := q.site.missing, ""
-	a := access{
-		method: r.Method, host: r.Host, target: target, remote: q.client, status: rec.status, bytes: rec.bytes,
-		took: time.Since(q.begun), protocol: r.ProtoMajor, secure: q.secure, hit: rec.hit(),
-	}
-	if q.to != nil {
-		log, route = q.to.log, q.to.Pattern
-		q.to.count.add(a.status, a.took)
-		if a.hit {
-			q.to.count.hits.Add(1)
-		}
-	}
-	a.route = route
-	log.add(&a)
-}
-
-// pass lets a request through to the cache, or answers it: who may not pass, what is too much.
-func (d *Door) pass(w http.ResponseWriter, r *http.Request, q *routed) {
-	if q.cors.rule != nil && len(q.cors.CORS) > 0 {
-		if preflight(w, r, q.cors.CORS) {
-			return
-		}
-		w = &headerWriter{ResponseWriter: w, editor: &outward{cors: q.cors.CORS, origin: r.Header.Get("Origin")}}
-	}
-	if no := d.admit(r, q); no != nil {
-		no(w, r)
-		return
-	}
-	if q.site.Password != "" || q.auth.rule != nil && !q.auth.guard.off {
-		w = &headerWriter{ResponseWriter: w, editor: &outward{kept: true}}
-	}
-	most := int64(maxBody)
-	if q.limit.rule != nil && !isInner(r) {
-		l := q.limit.limiter
-		leave, pass := l.admit(w, r, q.client)
-		if !pass {
-			return
-		}
-		defer leave()
-		most = cmp.Or(l.body, most)
-	}
-	if r.ContentLength > most {
-		page{http.StatusRequestEntityTooLarge, "the request is too large", fmt.Sprintf("at most %d bytes are taken", most), ""}.show(w, r)
-		return
-	}
-	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = http.MaxBytesReader(w, r.Body, most)
-	}
-	trace(r.Header)
-	d.places.mark(q.site.Geo, r.Header, q.client)
-	d.cached.ServeHTTP(w, r)
-}
-
-// admit says who answers instead, if a request may not pass.
-func (d *Door) admit(r *http.Request, q *routed) func(http.ResponseWriter, *http.Request) {
-	if q.maintenance.rule != nil && !(q.auth.rule != nil && len(q.auth.guard.allow) > 0 && q.auth.guard.addressed(q.client)) {
-		return func(w http.ResponseWriter, r *http.Request) { maintenance(w, r, q.maintenance.Maintenance) }
-	}
-	if q.site.Password != "" && !isInner(r) {
-		if no := d.passwords.check(map[string]string{"": q.site.Password}, q, r); no != nil {
-			return no.show
-		}
-	}
-	if q.auth.rule != nil {
-		if no := d.check(q.auth.guard, q, r); no != nil {
-			return no.show
-		}
-	}
-	return nil
-}
-
-// uncached is the rule of requests that no route takes.
-var uncached = httpcache.Rule{Off: true}
-
-func ruleOf(r *http.Request) *httpcache.Rule { return routedOf(r).rule }
-
-// answer is what the cache asks when it cannot answer itself.
-func (d *Door) answer(w http.ResponseWriter, r *http.Request) {
-	q := routedOf(r)
-	if q.redirect.rule != nil {
-		w.Header().Set("Location", q.redirect.location(r.URL))
-		w.WriteHeader(q.redirect.Status)
-		return
-	}
-	edit := fields{set: q.headers}
-	if q.secure {
-		edit.hsts = q.site.HSTS
-	}
-	if edit.set != nil || edit.hsts > 0 {
-		w = &headerWriter{ResponseWriter: w, editor: &edit}
-	}
-	if q.rewrite.rule != nil || q.request != nil {
-		r = r.Clone(r.Context())
-		if q.rewrite.rule != nil {
-			r.URL = q.rewrite.rewritten(r.URL)
-		}
-		q.onRequest(r)
-	}
-	switch {
-	case q.to == nil:
-		page{http.StatusNotFound, "no route for " + r.Method + " " + r.URL.Path, "routes: " + patterns(q.site), ""}.show(w, r)
-	case q.to.Frontend != "" && d.pictures.meant(r.URL.Path, q.site.Frontends[q.to.Frontend]):
-		d.pictures.serve(w, r, q, q.to.Frontend, q.site.Frontends[q.to.Frontend].Images)
-	case q.to.Frontend != "":
-		d.toFrontend(w, r, q)
-	default:
-		q.ask()
-		d.toService(w, r, serviceKey{q.site.App, q.site.Env, q.to.Service}, q.override())
-	}
-}
-
-// ask notes that the service is asked now.
-func (q *routed) ask() { q.asked.Store(max(1, int64(time.Since(q.begun)))) }
-
-// override is what rules say of the way to a service.
-func (q *routed) override() (o upstream.Route) {
-	if q.wait.rule != nil {
-		o.Timeout = q.wait.Timeout
-	}
-	if q.hedge.rule != nil {
-		o.Hedge = upstream.Hedge{Quantile: q.hedge.Hedge}
-	}
-	return o
-}
-
-func known(t *table) string {
-	var hosts []string
-	for h := range t.hosts {
-		hosts = append(hosts, h)
-	}
-	slices.Sort(hosts)
-	if len(hosts) == 0 {
-		return "no app runs here"
-	}
-	return "here are: " + strings.Join(hosts, ", ")
-}
-
-func patterns(s *site) string {
-	var out []string
-	for _, r := range s.Routes {
-		out = append(out, r.Pattern)
-	}
-	slices.Sort(out)
-	return strings.Join(out, " ")
 }

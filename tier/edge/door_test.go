@@ -513,7 +513,18 @@ func TestRulesAreDecidedKeyByKey(t *testing.T) {
 	}
 }
 
-func (h *house) release(t testing.TB, files map[string]string) {
+// release makes files the current release of the site.
+func (h *house) release(t testing.TB, files map[string]string) release.Release {
+	t.Helper()
+	r := h.releaseOf(t, files, release.Meta{})
+	if err := (release.Site{Dir: h.cfg.SiteDir(shop)}).Switch(r.ID); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// releaseOf makes a release that nobody gets yet.
+func (h *house) releaseOf(t testing.TB, files map[string]string, meta release.Meta) release.Release {
 	t.Helper()
 	from := t.TempDir()
 	for name, text := range files {
@@ -525,14 +536,11 @@ func (h *house) release(t testing.TB, files map[string]string) {
 			t.Fatal(err)
 		}
 	}
-	site := release.Site{Dir: h.cfg.SiteDir(shop)}
-	r, err := site.Add(t.Context(), from, release.Meta{})
+	r, err := release.Site{Dir: h.cfg.SiteDir(shop)}.Add(t.Context(), from, meta)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := site.Switch(r.ID); err != nil {
-		t.Fatal(err)
-	}
+	return r
 }
 
 func TestFilesOfReleases(t *testing.T) {

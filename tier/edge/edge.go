@@ -2,8 +2,9 @@
 // a service's task, and never fails one because something behind it is being replaced.
 //
 // It has two halves. Edge, in the daemon, is the tier: it keeps what should be routed and hands
-// snapshots down. Door, a process of its own, serves by the last snapshot (door.go, proxy.go,
-// static.go, rules.go); it goes on without the daemon. Begin at Edge and at Door.ServeHTTP.
+// snapshots down. Door, a process of its own, serves by the last snapshot (door.go; the life of a
+// request in serve.go, of one for a frontend in find.go); it goes on without the daemon. Begin at Edge
+// and at Door.ServeHTTP.
 package edge
 
 import (

@@ -2,36 +2,62 @@ package edge
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"tenfold"
 	"tenfold/internal/directory"
-	"tenfold/internal/release"
-	"tenfold/tier/edge/limit"
+	"tenfold/internal/siterules"
 )
 
-// explain tells what ServeHTTP would do with a request, by the same decision, and sends nothing on.
-func (d *Door) explain(q directory.Question) (directory.Explanation, error) {
+// requestOf makes of a question the request that the door would get.
+func requestOf(ctx context.Context, q directory.Question) (*http.Request, error) {
+	invalid := func(format string, args ...any) error {
+		return tenfold.Errorf(tenfold.CodeInvalid, format, args...).WithHint("write the address as a browser sends it, a space as %%20: https://shop.example.com/a%%20b?c=d")
+	}
 	u, err := url.Parse(q.URL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return directory.Explanation{}, fmt.Errorf("%q is not an address", q.URL)
+		return nil, invalid("%q is not an address", q.URL)
 	}
-	r := httptest.NewRequest(q.Method, q.URL, nil)
-	r.RemoteAddr = q.Client
+	if strings.Contains(q.URL, " ") {
+		return nil, invalid("%q has a space, which no request can have", q.URL)
+	}
+	r, err := http.NewRequestWithContext(ctx, q.Method, q.URL, nil)
+	if err != nil {
+		return nil, invalid("%q %q is not a request", q.Method, q.URL)
+	}
 	for k, v := range q.Header {
-		r.Header.Set(k, v)
+		if r.Header.Set(k, v); http.CanonicalHeaderKey(k) == "Host" {
+			r.Host = v
+		}
 	}
-	if u.Scheme == "http" {
-		r.TLS = nil
+	r.Header.Del("Host")
+	if u.Scheme == "https" {
+		r.TLS = &tls.ConnectionState{ServerName: hostOf(r), HandshakeComplete: true}
 	}
-	x := &explainer{d: d, t: d.current.Load(), r: r, host: bareHost(u.Host)}
+	// From here on as a server has it.
+	r.URL.Scheme, r.URL.Host, r.URL.User, r.URL.Fragment = "", "", nil, ""
+	if r.URL.Path == "" {
+		r.URL.Path = "/"
+	}
+	r.RequestURI, r.RemoteAddr = r.URL.RequestURI(), q.Client
+	return r, nil
+}
+
+// explain tells what ServeHTTP would do with a request, by the same decisions, and sends nothing on.
+func (d *Door) explain(ctx context.Context, q directory.Question) (directory.Explanation, error) {
+	r, err := requestOf(ctx, q)
+	if err != nil {
+		return directory.Explanation{}, err
+	}
+	x := &explainer{d: d, t: d.current.Load(), r: r}
 	x.tell()
 	return x.out, nil
 }
@@ -39,11 +65,10 @@ func (d *Door) explain(q directory.Question) (directory.Explanation, error) {
 // explainer collects what there is to say, in the order in which a request meets it. The first that
 // would answer is the answer; what follows is what the next would be.
 type explainer struct {
-	d    *Door
-	t    *table
-	r    *http.Request
-	host string
-	out  directory.Explanation
+	d   *Door
+	t   *table
+	r   *http.Request
+	out directory.Explanation
 }
 
 func (x *explainer) say(what, says, why string) {
@@ -60,33 +85,46 @@ func (x *explainer) answers(by string) {
 func by(k said) string { return fmt.Sprintf("edge.routes.%s, line %d", k.pattern, k.Line) }
 
 func (x *explainer) tell() {
-	r, host := x.r, x.host
-	if x.d.secured(host) && !x.t.secure(r) {
+	host := hostOf(x.r)
+	if x.d.challenges(x.r) {
+		x.say("transport", "an authority's question", "answered by the door while it proves that it has "+host)
+	}
+	what, to, s := x.d.first(x.t, x.r, host)
+	if what == firstInsecure {
 		x.say("transport", "308 to https", "certificates are automatic for "+host)
-		x.answers("308 to https://" + host + r.URL.RequestURI())
+		x.answers("308 to " + to)
+		x.r.TLS = &tls.ConnectionState{ServerName: host, HandshakeComplete: true}
+		what, to, s = x.d.first(x.t, x.r, host)
 	}
-	if x.t.console[host] {
-		x.say("host", host, "the console's")
+	switch what {
+	case firstAstray:
+		x.answers("421: this connection is not for " + host)
+	case firstConsole:
+		why := "the console's"
+		if !x.t.console[host] {
+			why = directory.HooksPath + "* is where Git hosts deliver, on every host"
+		}
+		x.say("host", host, why)
 		x.answers("the console")
-		return
-	}
-	if to, ok := x.t.redirect[host]; ok {
-		x.say("host", host, "not the first of domain: redirected to "+to)
+	case firstRenamed:
+		x.say("host", host, "not the first of domain: redirected to "+x.t.redirect[host])
 		x.answers("301 to " + to)
-		return
-	}
-	s := x.t.find(host)
-	if s == nil {
+	case firstNobody:
 		x.say("host", host, known(x.t))
 		x.answers("404: nothing is served for " + host)
-		return
+	case firstSite:
+		x.site(s, host)
 	}
+}
+
+func (x *explainer) site(s *site, host string) {
 	why := "a host of the app"
 	if x.t.hosts[host] != s {
 		why = "no app has this host: the house's first app answers on this machine"
 	}
 	x.say("app", s.App+" "+s.Env, why)
-	q := x.d.route(s, r)
+	q := x.d.route(x.t, s, host, x.r)
+	q.told = true
 	x.admission(q)
 	x.route(q)
 	if q.to != nil {
@@ -99,19 +137,15 @@ func (x *explainer) tell() {
 func (x *explainer) admission(q *routed) {
 	if q.cors.rule != nil {
 		x.say("cors", strings.Join(q.cors.CORS, " "), by(q.cors))
-		if x.r.Method == http.MethodOptions && x.r.Header.Get("Access-Control-Request-Method") != "" {
-			x.answers("204 to a preflight, by the rule")
-		}
+	}
+	if q.crosses() && isPreflight(x.r) {
+		x.answers("204 to a preflight, by the rule")
 	}
 	if q.maintenance.rule != nil {
 		x.say("maintenance", "503 with a page of the app's", by(q.maintenance))
-		if no := x.d.admit(x.r, q); no != nil {
-			x.answers("503: closed for maintenance")
-		}
 	}
 	if q.site.Password != "" {
 		x.say("password", "asked for, but for those who know it", "a preview's")
-		x.answers("401 without the password")
 	}
 	if k := q.auth; k.rule != nil {
 		g := k.guard
@@ -125,15 +159,6 @@ func (x *explainer) admission(q *routed) {
 			}
 		}
 		x.say("auth", "asks for "+strings.Join(asks, ", "), by(k))
-		if !g.off {
-			if !g.addressed(q.client) {
-				x.answers("403: " + q.client + " is not allowed")
-			} else if no := x.d.check(&guard{mtls: g.mtls, signed: g.signed}, q, x.r); no != nil {
-				x.answers(fmt.Sprintf("%d: %s: %s", no.status, no.title, no.why))
-			} else if _, _, ok := x.r.BasicAuth(); g.basic != nil && !ok {
-				x.answers("401 without a password")
-			}
-		}
 	}
 	if k := q.limit; k.rule != nil {
 		var parts []string
@@ -148,12 +173,29 @@ func (x *explainer) admission(q *routed) {
 		}
 		if n := k.Limit.Header; n > 0 {
 			parts = append(parts, fmt.Sprintf("heads of %d bytes", n))
-			if int64(limit.HeaderSize(x.r)) > n {
-				x.answers("431: the head is too large")
-			}
 		}
 		x.say("limit", strings.Join(parts, ", "), by(k))
 	}
+	if no := x.d.admit(x.r, q); no != nil {
+		x.refuses(no.page)
+	}
+	if file := q.site.Geo; file != "" {
+		x.d.places.mark(file, x.r.Header, q.client)
+		says := x.r.Header.Get(viewerCountry)
+		if says == "" {
+			says = "not known"
+		}
+		x.say("country", says, "edge.geo, of "+q.client)
+	}
+}
+
+// refuses tells of a page.
+func (x *explainer) refuses(p page) {
+	text := fmt.Sprintf("%d: %s", p.status, p.title)
+	if p.detail != "" {
+		text += ": " + p.detail
+	}
+	x.answers(text)
 }
 
 // route is who would be asked, and with what.
@@ -216,7 +258,6 @@ func (x *explainer) cache(q *routed) {
 		x.say("cache", "not asked", e.Bypass)
 	case e.Stored && e.Fresh:
 		x.say("cache", "stored, fresh for "+e.Left.Round(time.Second).String(), fmt.Sprintf("%s old, one of %d under the key", e.Age.Round(time.Second), e.Variants))
-		x.answers("the cache")
 	case e.Stored:
 		x.say("cache", "stored, stale since "+(-e.Left).Round(time.Second).String(), "served by stale-while-revalidate or revalidated")
 	case e.Passing:
@@ -224,47 +265,64 @@ func (x *explainer) cache(q *routed) {
 	default:
 		x.say("cache", "nothing stored", "what may be stored will be")
 	}
+	if e.Answers {
+		x.answers("the cache")
+	}
 }
 
 // origin is what answers behind the cache.
 func (x *explainer) origin(q *routed) {
-	switch {
-	case q.to.Frontend != "" && x.d.pictures.meant(q.path(x.r.URL), q.site.Frontends[q.to.Frontend]):
-		x.say("picture", "made to fit, of "+x.r.URL.Query().Get("url"), "frontends."+q.to.Frontend+".images")
+	onward := q.onward(x.r)
+	switch x.d.end(onward, q) {
+	case endPicture:
+		x.say("picture", "made to fit, of "+onward.URL.Query().Get("url"), "frontends."+q.to.Frontend+".images")
 		x.answers("frontend " + q.to.Frontend + ": a picture made to fit")
-	case q.to.Frontend != "":
-		f := q.site.Frontends[q.to.Frontend]
-		if rel, err := x.d.statics.release(release.Site{Dir: f.Dir}, q.releaseOf(q.to.Frontend, f)); err == nil {
-			x.explainRules(rel)
-		}
-		at := x.r.URL
-		if current, err := (release.Site{Dir: f.Dir}).Current(); err == nil {
-			at = x.d.statics.rebase(x.r, q.to.Pattern, f, current).URL
-		}
-		file, id, how := x.d.statics.find(f, q.path(at))
-		if f.Server != "" && id != "" && (file == "" || x.r.Method != http.MethodGet && x.r.Method != http.MethodHead) {
-			x.say("file", "none", "the server of release "+id+" answers")
-			k := serviceKey{q.site.App, q.site.Env, f.Server}
-			if rel, err := x.d.statics.release(release.Site{Dir: f.Dir}, id); err == nil {
-				k = serverKey(x.t, k, rel.Meta.Server)
-			}
-			x.tasks(q, k, "the server of frontend "+q.to.Frontend)
-			return
-		}
-		if id == "" {
-			x.say("file", "none", how)
-			x.answers("503: frontend " + q.to.Frontend + " has no release yet")
-			return
-		}
-		if file == "" {
-			x.say("file", "none", how)
-			x.answers("404 of release " + id)
-			return
-		}
-		x.say("file", file+" of release "+id, how)
-		x.answers("frontend " + q.to.Frontend + ", " + file)
-	default:
+	case endFrontend:
+		x.frontend(q, onward)
+	case endService:
 		x.tasks(q, serviceKey{q.site.App, q.site.Env, q.to.Service}, "service "+q.to.Service)
+	}
+}
+
+// frontend is what a frontend's release has, and what its own rules say.
+func (x *explainer) frontend(q *routed, onward *http.Request) {
+	name := q.to.Frontend
+	f := q.site.Frontends[name]
+	got := x.d.statics.find(onward, q.to.Pattern, name, f, q.releaseOf(name))
+	x.siteRules(got)
+	switch {
+	case got.served:
+		x.say("file", "none", "the server of release "+got.release.ID+" answers")
+		x.tasks(q, serverKey(x.t, serviceKey{q.site.App, q.site.Env, f.Server}, got.release.Meta.Server), "the server of frontend "+name)
+	case got.location != "":
+		x.answers(fmt.Sprintf("%d to %s", got.status, got.location))
+	case got.file != "":
+		x.say("file", got.file+" of release "+got.of.ID, got.how)
+		answer := "frontend " + name + ", " + got.file
+		if got.status != http.StatusOK {
+			answer = fmt.Sprintf("%d with %s", got.status, answer)
+		}
+		x.answers(answer)
+	default:
+		x.say("file", "none", got.no.detail)
+		x.refuses(got.no)
+	}
+}
+
+// siteRules says which of a site's own rules a request meets.
+func (x *explainer) siteRules(got *found) {
+	if m := got.move; m != nil {
+		says := "answered by " + m.To
+		if got.location != "" {
+			says = "moved to " + got.location
+		}
+		x.say("site's rule", says, siterules.Note{File: m.Rule.File, Line: m.Rule.Line, Text: m.Rule.From}.String())
+	}
+	for _, k := range slices.Sorted(maps.Keys(got.fields.set)) {
+		x.say("header", k+": "+got.fields.set[k], "the site's own rules")
+	}
+	for _, k := range got.fields.remove {
+		x.say("header", k+" removed", "the site's own rules")
 	}
 }
 
@@ -302,35 +360,12 @@ func (x *explainer) tasks(q *routed, key serviceKey, name string) {
 	x.answers(name + ": the less loaded of two of its tasks taken at random")
 }
 
-// find is the file that serve would answer a path with, and how it is found.
-func (s *statics) find(f directory.Frontend, urlPath string) (file, id, how string) {
-	site := release.Site{Dir: f.Dir}
-	id, err := site.Current()
-	if err != nil || id == "" {
-		return "", "", "its build has not finished"
-	}
-	rel, err := s.release(site, id)
-	if err != nil {
-		return "", "", err.Error()
-	}
-	if file, ok := lookup(rel, urlPath); ok {
-		return file, id, "the path's own"
-	}
-	if asset(urlPath) {
-		if old, file, ok := s.earlier(site, strings.TrimPrefix(path.Clean(urlPath), "/")); ok {
-			return file, old.ID, "of an earlier release: its name carries its hash"
-		}
-		return "", id, "no release that is kept has this asset; the fallback is never given for one"
-	}
-	if f.Fallback != "" && rel.Files[f.Fallback].Digest != "" {
-		return f.Fallback, id, "the fallback of a single-page app"
-	}
-	return "", id, "the release has no such file"
-}
-
 // Explain asks the door what it would do with a request.
 func (e *Edge) Explain(ctx context.Context, q directory.Question) (directory.Explanation, error) {
 	var out directory.Explanation
+	if _, err := requestOf(ctx, q); err != nil {
+		return out, err // said here, its hint comes along
+	}
 	err := e.ask(ctx, "/explain", q, &out)
 	return out, err
 }
@@ -340,7 +375,7 @@ func (d *Door) serveExplain(w http.ResponseWriter, r *http.Request) {
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&q)
 	if err == nil {
 		var out directory.Explanation
-		if out, err = d.explain(q); err == nil {
+		if out, err = d.explain(r.Context(), q); err == nil {
 			json.NewEncoder(w).Encode(out)
 			return
 		}

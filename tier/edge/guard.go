@@ -72,13 +72,12 @@ func (g *guard) addressed(client string) bool {
 	return ok && !within(g.deny, a) && (len(g.allow) == 0 || within(g.allow, a))
 }
 
-// denial is why somebody may not pass.
+// denial is why a request may not pass.
 type denial struct {
-	status int
-	title  string
-	why    string
-	retry  time.Duration
-	realm  string // asks for a password
+	page
+	retry time.Duration
+	realm string // asks for a password
+	html  string // a page of the app's own that it is not there for a while
 }
 
 func (d *denial) show(w http.ResponseWriter, r *http.Request) {
@@ -88,7 +87,15 @@ func (d *denial) show(w http.ResponseWriter, r *http.Request) {
 	if d.retry > 0 {
 		retryAfter(w, d.retry)
 	}
-	page{d.status, d.title, d.why, ""}.show(w, r)
+	if d.html != "" && strings.Contains(r.Header.Get("Accept"), "text/html") {
+		maintenance(w, d.html)
+		return
+	}
+	d.page.show(w, r)
+}
+
+func denied(status int, title, why string) *denial {
+	return &denial{page: page{status, title, why, ""}}
 }
 
 // check asks all that a guard asks. A request that passes is changed so that the service does not get
@@ -98,7 +105,7 @@ func (d *Door) check(g *guard, q *routed, r *http.Request) *denial {
 		return nil
 	}
 	if !g.addressed(q.client) {
-		return &denial{status: http.StatusForbidden, title: "not allowed from here", why: "edge.routes.*.auth allows other addresses only"}
+		return denied(http.StatusForbidden, "not allowed from here", q.client+" is none of the addresses that edge.routes.*.auth allows")
 	}
 	if g.mtls != nil {
 		if no := certified(g.mtls, r); no != nil {
@@ -107,7 +114,7 @@ func (d *Door) check(g *guard, q *routed, r *http.Request) *denial {
 	}
 	if g.signed != nil {
 		if err := checkSigned(g.signed, r, q.client, q.secure, time.Now()); err != nil {
-			return &denial{status: http.StatusForbidden, title: "this address is not signed, or no longer", why: err.Error()}
+			return denied(http.StatusForbidden, "this address is not signed, or no longer", err.Error())
 		}
 	}
 	if g.basic != nil {
@@ -123,14 +130,14 @@ func certified(cas *x509.CertPool, r *http.Request) *denial {
 		r.Header.Del("X-Amzn-Mtls-Clientcert-" + name)
 	}
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return &denial{status: http.StatusForbidden, title: "a client certificate is needed", why: "none was sent"}
+		return denied(http.StatusForbidden, "a client certificate is needed", "none was sent")
 	}
 	leaf, between := r.TLS.PeerCertificates[0], x509.NewCertPool()
 	for _, c := range r.TLS.PeerCertificates[1:] {
 		between.AddCert(c)
 	}
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: cas, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
-		return &denial{status: http.StatusForbidden, title: "another client certificate is needed", why: err.Error()}
+		return denied(http.StatusForbidden, "another client certificate is needed", err.Error())
 	}
 	h := r.Header
 	h.Set("X-Amzn-Mtls-Clientcert-Subject", printable(leaf.Subject.String()))
@@ -179,11 +186,13 @@ var nobody = sync.OnceValue(func() []byte {
 })
 
 func (p *passwords) check(users map[string]string, q *routed, r *http.Request) *denial {
-	ask := &denial{status: http.StatusUnauthorized, title: "a password is needed", realm: q.site.App}
+	ask := denied(http.StatusUnauthorized, "a password is needed", "none was sent")
+	ask.realm = q.site.App
 	user, password, ok := r.BasicAuth()
 	if !ok {
 		return ask
 	}
+	ask.detail = "the one that was sent is wrong"
 	hash, exists := users[user]
 	if only, any := users[""]; any && !exists { // one password, whatever the name
 		hash, exists = only, true
@@ -195,8 +204,12 @@ func (p *passwords) check(users map[string]string, q *routed, r *http.Request) *
 	_, known := p.known[id]
 	p.mu.Unlock()
 	if !known {
-		if a := p.guesses.Take(limit.ClientKey(q.client)); !a.OK {
-			return &denial{status: http.StatusTooManyRequests, title: "too many passwords were tried", retry: a.Retry}
+		if !q.told {
+			if a := p.guesses.Take(limit.ClientKey(q.client)); !a.OK {
+				no := denied(http.StatusTooManyRequests, "too many passwords were tried", "")
+				no.retry = a.Retry
+				return no
+			}
 		}
 		select {
 		case p.turn <- struct{}{}:
@@ -212,13 +225,20 @@ func (p *passwords) check(users map[string]string, q *routed, r *http.Request) *
 		if wrong || !exists {
 			return ask
 		}
-		p.mu.Lock()
-		if len(p.known) >= mostKnown {
-			clear(p.known)
+		if !q.told {
+			p.remember(id)
 		}
-		p.known[id] = struct{}{}
-		p.mu.Unlock()
 	}
 	r.Header.Del("Authorization") // it was for the door
 	return nil
+}
+
+// remember spares the next comparison.
+func (p *passwords) remember(id [32]byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.known) >= mostKnown {
+		clear(p.known)
+	}
+	p.known[id] = struct{}{}
 }

@@ -44,12 +44,16 @@ func (m limiters) of(before limiters, route string, of *directory.Limiting) *lim
 	return l
 }
 
-// admit lets a request of a client pass, or answers it. leave is to be called when it is over.
-func (l *limiter) admit(w http.ResponseWriter, r *http.Request, client string) (leave func(), pass bool) {
-	if l.header > 0 && int64(limit.HeaderSize(r)) > l.header {
-		page{http.StatusRequestHeaderFieldsTooLarge, "the request's head is too large", "at most " + strconv.FormatInt(l.header, 10) + " bytes are taken", "edge.routes.*.limit.header sets it"}.show(w, r)
-		return nil, false
+// tooLong says that a request's head is.
+func (l *limiter) tooLong(r *http.Request) *denial {
+	if l.header == 0 || int64(limit.HeaderSize(r)) <= l.header {
+		return nil
 	}
+	return &denial{page: page{http.StatusRequestHeaderFieldsTooLarge, "the request's head is too large", "at most " + strconv.FormatInt(l.header, 10) + " bytes are taken", "edge.routes.*.limit.header sets it"}}
+}
+
+// take counts a request of a client, or answers it: it is one too many. leave is to be called when it is over.
+func (l *limiter) take(w http.ResponseWriter, r *http.Request, client string) (leave func(), pass bool) {
 	if l.rates != nil {
 		key := ""
 		if !l.everybody {

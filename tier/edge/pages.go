@@ -83,12 +83,8 @@ func failed(service string, err error) page {
 	return page{http.StatusBadGateway, "service " + service + " broke off", why.Error(), "tenfold logs " + service}
 }
 
-// maintenance answers with a page of the app's own that it is not there for a while.
-func maintenance(w http.ResponseWriter, r *http.Request, html string) {
-	if !strings.Contains(r.Header.Get("Accept"), "text/html") {
-		page{http.StatusServiceUnavailable, "closed for maintenance", "edge.routes.*.maintenance says so", ""}.show(w, r)
-		return
-	}
+// maintenance answers a browser with a page of the app's own that it is not there for a while.
+func maintenance(w http.ResponseWriter, html string) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "no-store")

@@ -5,8 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -23,7 +26,8 @@ const (
 // mostPictures bounds the results on disk of each frontend, in bytes.
 const mostPictures = 256 << 20
 
-// pictures are the handlers in use, by site and frontend. They stay as long as the manifest says the same.
+// pictures are the handlers in use, by the folder of their results: one for each site and frontend, and
+// for each that is tried out. They stay as long as the manifest says the same.
 type pictures struct {
 	d  *Door
 	mu sync.Mutex
@@ -42,8 +46,12 @@ func (p *pictures) meant(path string, f directory.Frontend) bool {
 	return !f.Images.Off && (path == picturesPath || path == nextPicturesPath && (f.Server == "" || said))
 }
 
-func (p *pictures) serve(w http.ResponseWriter, r *http.Request, q *routed, name string, of directory.Images) {
-	h, err := p.of(q.site.name()+" "+name, of)
+func (p *pictures) serve(w http.ResponseWriter, r *http.Request, q *routed) {
+	folder, app := pictureFolder(q.site.Site, q.to.Frontend, ""), http.HandlerFunc(p.d.inner)
+	if c := q.tried; c != nil {
+		folder, app = pictureFolder(q.site.Site, q.to.Frontend, c.Addr), p.d.innerOf(c.Addr)
+	}
+	h, err := p.of(folder, q.site.Frontends[q.to.Frontend].Images, app)
 	if err != nil {
 		page{http.StatusInternalServerError, "pictures cannot be made", err.Error(), "frontends.*.images sets how"}.show(w, r)
 		return
@@ -51,42 +59,69 @@ func (p *pictures) serve(w http.ResponseWriter, r *http.Request, q *routed, name
 	h.ServeHTTP(w, r)
 }
 
-func (p *pictures) of(key string, of directory.Images) (http.Handler, error) {
+// dir is where the folders of results lie.
+func (p *pictures) dir() string { return filepath.Join(p.d.cfg.Dir, "pictures") }
+
+// pictureFolder names the results of a frontend; tried is the address of a candidate, "" for users' own.
+func pictureFolder(s directory.Site, frontend, tried string) string {
+	key := s.App + "/" + s.Env + " " + frontend
+	if tried != "" {
+		key += " " + tried
+	}
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:8])
+}
+
+// of gives the handler of a folder, which asks app for what is its own.
+func (p *pictures) of(folder string, of directory.Images, app http.Handler) (http.Handler, error) {
 	said, err := json.Marshal(of)
 	if err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if h := p.m[key]; h != nil && h.of == string(said) {
+	if h := p.m[folder]; h != nil && h.of == string(said) {
 		return h.handler, nil
 	}
-	sum := sha256.Sum256([]byte(key))
 	h, err := image.New(image.Config{
-		Dir: filepath.Join(p.d.cfg.Dir, "pictures", hex.EncodeToString(sum[:8])), Bytes: mostPictures,
-		App: http.HandlerFunc(p.d.inner), From: of.From, Widths: of.Widths, Formats: of.Formats,
+		Dir: filepath.Join(p.dir(), folder), Bytes: mostPictures,
+		App: app, From: of.From, Widths: of.Widths, Formats: of.Formats,
 	})
 	if err != nil {
 		return nil, err
 	}
-	p.m[key] = &pictureHandler{string(said), h}
+	p.m[folder] = &pictureHandler{string(said), h}
 	return h, nil
 }
 
-// retain forgets the handlers of sites that are gone; what they made is made again if need be.
-func (p *pictures) retain(sites []directory.Site) {
+// retain forgets the handlers of what is gone, and removes what they made: it is made again if need be.
+func (p *pictures) retain(s directory.Snapshot) {
 	named := map[string]bool{}
-	for _, s := range sites {
-		for name := range s.Frontends {
-			named[s.App+"/"+s.Env+" "+name] = true
+	for _, one := range s.Sites {
+		for name := range one.Frontends {
+			named[pictureFolder(one, name, "")] = true
+		}
+	}
+	for _, c := range s.Candidates {
+		for name := range c.Site.Frontends {
+			named[pictureFolder(c.Site, name, c.Addr)] = true
 		}
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for key := range p.m {
-		if !named[key] {
-			delete(p.m, key)
+	for folder := range p.m {
+		if !named[folder] {
+			delete(p.m, folder)
 		}
+	}
+	p.mu.Unlock()
+	folders, err := os.ReadDir(p.dir())
+	for _, f := range folders {
+		if !named[f.Name()] {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(p.dir(), f.Name())))
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.d.cfg.Log.Error("remove pictures", "err", err)
 	}
 }
 
@@ -100,15 +135,31 @@ type innerKey struct{}
 // all, so it is asked as nobody: what needs a password of the app's stays behind it. The one before
 // a whole preview was asked of whoever is served.
 func (d *Door) inner(w http.ResponseWriter, r *http.Request) {
-	s := d.current.Load().find(hostOf(r))
-	if s == nil || r.URL.Path == picturesPath || r.URL.Path == nextPicturesPath {
+	t, host := d.current.Load(), hostOf(r)
+	s := t.find(host)
+	if s == nil || ofPictures(r.URL.Path) {
 		http.NotFound(w, r)
 		return
 	}
 	r.RemoteAddr = nowhere
-	q := d.route(s, r)
+	q := d.route(t, s, host, r)
 	ctx := context.WithValue(context.WithValue(r.Context(), routedKey{}, q), innerKey{}, true)
 	d.pass(w, r.WithContext(ctx), q)
 }
+
+// innerOf is inner for what is tried out at an address, where nobody is asked who he is.
+func (d *Door) innerOf(addr string) http.HandlerFunc {
+	site := d.try(addr)
+	return func(w http.ResponseWriter, r *http.Request) {
+		if ofPictures(r.URL.Path) {
+			http.NotFound(w, r)
+			return
+		}
+		site.ServeHTTP(w, r)
+	}
+}
+
+// ofPictures says that a path is one at which pictures are made: they are made of no other.
+func ofPictures(path string) bool { return path == picturesPath || path == nextPicturesPath }
 
 func isInner(r *http.Request) bool { return r.Context().Value(innerKey{}) != nil }

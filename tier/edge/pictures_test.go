@@ -14,11 +14,11 @@ import (
 	"tenfold/internal/directory"
 )
 
-func picture(t *testing.T) string {
+func picture(t *testing.T, wide, high int) string {
 	t.Helper()
-	m := image.NewRGBA(image.Rect(0, 0, 200, 100))
-	for x := range 200 {
-		for y := range 100 {
+	m := image.NewRGBA(image.Rect(0, 0, wide, high))
+	for x := range wide {
+		for y := range high {
 			m.Set(x, y, color.RGBA{uint8(x), uint8(y), 99, 255})
 		}
 	}
@@ -33,7 +33,7 @@ func TestPicturesOfTheSiteAreMadeToFit(t *testing.T) {
 	h := ruled(t, map[tenfold.Route]tenfold.Rule{"/secret/*": {Auth: &tenfold.Auth{Basic: secret("USERS")}}}, map[string]string{"USERS": "a:b"}, func(a *tenfold.App) {
 		a.Frontends["web"] = tenfold.Frontend{Routes: []tenfold.Route{"/*"}, Images: &tenfold.Images{Widths: []int{64, 128}}}
 	})
-	h.release(t, map[string]string{"index.html": "x", "photo.png": picture(t), "secret/photo.png": picture(t)})
+	h.release(t, map[string]string{"index.html": "x", "photo.png": picture(t, 200, 100), "secret/photo.png": picture(t, 200, 100)})
 	get := func(target string, header ...string) (int, string, string, string) {
 		t.Helper()
 		res, body := h.ask(t, "GET", target, "", header...)
@@ -84,7 +84,7 @@ func TestPicturesCanBeTurnedOff(t *testing.T) {
 	h := ruled(t, nil, nil, func(a *tenfold.App) {
 		a.Frontends["web"] = tenfold.Frontend{Routes: []tenfold.Route{"/*"}, Images: &tenfold.Images{Off: true}}
 	})
-	h.release(t, map[string]string{"index.html": "x", "photo.png": picture(t)})
+	h.release(t, map[string]string{"index.html": "x", "photo.png": picture(t, 200, 100)})
 	if res, _ := h.ask(t, "GET", "/_tenfold/image?url=/photo.png&w=64", ""); res.StatusCode != 404 {
 		t.Errorf("images: false: %d", res.StatusCode)
 	}

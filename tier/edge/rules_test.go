@@ -509,6 +509,12 @@ func TestCountries(t *testing.T) {
 			t.Errorf("answer %d: %s", i, res.Header.Get("Cache-Status"))
 		}
 	}
+	for client, want := range map[string]string{there.String(): "{country IT", "192.0.2.1": "{country not known"} {
+		x, err := h.Explain(t.Context(), directory.Question{Method: "GET", URL: "http://shop.localhost/api/x", Client: client + ":1", Header: map[string]string{"CloudFront-Viewer-Country": "XX"}})
+		if err != nil || !strings.Contains(fmt.Sprint(x.Lines), want) {
+			t.Errorf("explained for %s: %v %v, want %s", client, x.Lines, err, want)
+		}
+	}
 	for forwarded, want := range map[string]string{there.String(): "IT", "192.0.2.1": ""} {
 		if res, _ := h.ask(t, "GET", "/api/x", "", "X-Forwarded-For", forwarded, "CloudFront-Viewer-Country", "XX"); res.Header.Get("X-Country-Seen") != want {
 			t.Errorf("%s is in %q, want %q", forwarded, res.Header.Get("X-Country-Seen"), want)
@@ -614,7 +620,7 @@ func TestExplainSaysWhatServeDoes(t *testing.T) {
 	for _, c := range []struct{ method, path, client, answer, line string }{
 		{"GET", "/old/a?b", "127.0.0.1:1", "301 to /new/a?b", "edge.routes./old/*, line 7"},
 		{"GET", "/v1/a", "127.0.0.1:1", "service api", "/api/a"},
-		{"GET", "/api/in/a", "127.0.0.1:1", "403: 127.0.0.1:1 is not allowed", "line 9"},
+		{"GET", "/api/in/a", "127.0.0.1:1", "403: not allowed from here: 127.0.0.1:1 is none", "line 9"},
 		{"GET", "/api/in/a", "192.0.2.4:1", "service api", "the right address"},
 		{"GET", "/api/adm/a", "127.0.0.1:1", "401", "line 11"},
 		{"GET", "/api/kept", "127.0.0.1:1", "service api", "nothing stored"},

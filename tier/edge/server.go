@@ -13,21 +13,13 @@ import (
 // release it is is read from the disk once a request, and both halves are chosen by it, so that one
 // rename switches both.
 
-// releaseOf is the release that a request for a frontend is answered from; "" when there is none.
-func (q *routed) releaseOf(name string, f directory.Frontend) string {
-	if q.frontend == name && q.release != "" {
+// releaseOf is the release that a request for a frontend was found to be answered from; "": the one that
+// is current by then.
+func (q *routed) releaseOf(name string) string {
+	if q.frontend == name {
 		return q.release
 	}
-	return currentOf(f)
-}
-
-// currentOf is a frontend's current release; "" when there is none.
-func currentOf(f directory.Frontend) string {
-	id, err := release.Site{Dir: f.Dir}.Current()
-	if err != nil {
-		return ""
-	}
-	return id
+	return ""
 }
 
 // pinned is the cache's rule for a request to a destination; of a frontend with a server its pages are
@@ -42,7 +34,7 @@ func (s *site) pinned(rule *httpcache.Rule, to *destination) (*httpcache.Rule, s
 		rule *httpcache.Rule
 		id   string
 	}
-	id := currentOf(f)
+	id, _ := release.Site{Dir: f.Dir}.Current() // of one that cannot be read nothing is answered, so nothing kept
 	if v, ok := s.released.Load(key{rule, id}); ok {
 		return v.(*httpcache.Rule), id
 	}
@@ -56,56 +48,31 @@ func (s *site) pinned(rule *httpcache.Rule, to *destination) (*httpcache.Rule, s
 func (d *Door) toFrontend(w http.ResponseWriter, r *http.Request, q *routed) {
 	name := q.to.Frontend
 	f := q.site.Frontends[name]
-	id := q.releaseOf(name, f)
-	tried := q.frontend == name && q.release != ""
-	r = d.statics.rebase(r, q.to.Pattern, f, id)
-	if f.Server == "" && !tried {
-		d.statics.serve(w, r, name, f)
-		return
+	x := d.statics.find(r, q.to.Pattern, name, f, q.releaseOf(name))
+	if x.fields.any() {
+		w = &headerWriter{ResponseWriter: w, editor: &x.fields}
 	}
-	here := release.Site{Dir: f.Dir}
-	rel, err := d.statics.release(here, id)
-	if id == "" || err != nil {
-		page{http.StatusServiceUnavailable, "frontend " + name + " has no release yet", "its build has not finished", "tenfold status"}.show(w, r)
-		return
+	for _, field := range x.vary {
+		w.Header().Add("Vary", field)
 	}
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		var to string
-		var done bool
-		if w, to, done = d.statics.byRule(w, r, here, rel); done {
-			return
-		}
-		if to != r.URL.Path {
-			r = at(r, to)
-		}
-		if file, ok := lookup(rel, r.URL.Path); ok {
-			d.statics.file(w, r, here, rel, file, http.StatusOK)
-			return
-		}
-		if old, file, ok := d.statics.earlier(here, strings.TrimPrefix(r.URL.Path, "/")); ok {
-			d.statics.file(w, r, here, old, file, http.StatusOK)
-			return
-		}
-		if f.Server == "" {
-			d.statics.missing(w, r, here, rel, f)
-			return
-		}
+	if !x.served {
+		d.statics.send(w, x)
+		return
 	}
 	q.ask()
-	d.toService(w, r, serverKey(d.current.Load(), serviceKey{q.site.App, q.site.Env, f.Server}, rel.Meta.Server), q.override())
+	d.toService(w, x.r, serverKey(d.current.Load(), serviceKey{q.site.App, q.site.Env, f.Server}, x.release.Meta.Server), q.override())
 }
 
 // rebase takes a route's prefix off the path where the build leaves it out of its files' names, as Vite
 // and Astro do with a base path. One that renders on a server is asked for the path as it came.
-func (s *statics) rebase(r *http.Request, pattern string, f directory.Frontend, id string) *http.Request {
+func (s *statics) rebase(r *http.Request, pattern string, f directory.Frontend, rel *release.Release) *http.Request {
 	_, route, _ := strings.Cut(pattern, "/")
 	prefix, ok := strings.CutSuffix("/"+route, "/*")
 	if !ok || prefix == "" || f.Server != "" || strings.Contains(prefix, "/:") {
 		return r
 	}
 	rest, below := strings.CutPrefix(r.URL.Path, prefix)
-	rel, err := s.release(release.Site{Dir: f.Dir}, id)
-	if err != nil || !below || rest != "" && rest[0] != '/' || s.holds(rel, prefix[1:]) {
+	if !below || rest != "" && rest[0] != '/' || s.holds(rel, prefix[1:]) {
 		return r
 	}
 	return at(r, "/"+strings.TrimPrefix(rest, "/"))

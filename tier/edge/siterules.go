@@ -3,7 +3,6 @@ package edge
 import (
 	"net/http"
 	"path"
-	"slices"
 	"strings"
 
 	"tenfold/internal/release"
@@ -32,60 +31,62 @@ func ruleRequest(r *http.Request) *siterules.Request {
 	return &siterules.Request{Host: hostOf(r), Path: r.URL.Path, Query: r.URL.Query(), Header: r.Header, Country: r.Header.Get(viewerCountry)}
 }
 
-// byRule answers with what a site's own rules say, after edge.routes and, by the dialect, before or
-// after the file of the path itself. done: it has. Else w sets the headers of the rules, and path is
-// where to look for a file.
-func (s *statics) byRule(w http.ResponseWriter, r *http.Request, at release.Site, rel *release.Release) (out http.ResponseWriter, to string, done bool) {
-	rules := s.rulesOf(rel)
+// byRule finds what a site's own rules say, after edge.routes and, by the dialect, before or after the
+// file of the path itself. done: they answer; else they may have changed where to look for a file.
+func (s *statics) byRule(x *found) (done bool) {
+	rules := s.rulesOf(x.release)
 	if rules == nil {
-		return w, r.URL.Path, false
+		return false
 	}
-	q := ruleRequest(r)
-	if set, remove := rules.Fields(q); len(set)+len(remove) > 0 {
-		w = &headerWriter{ResponseWriter: w, editor: &siteFields{set, remove}}
-	}
-	_, file := lookup(rel, r.URL.Path)
+	q := ruleRequest(x.r)
+	x.fields.set, x.fields.remove = rules.Fields(q)
+	_, file := lookup(x.release, x.r.URL.Path)
 	m, ok := rules.Move(q, file)
 	if !ok {
-		return w, r.URL.Path, false
+		return false
 	}
+	x.move = &m
 	for _, n := range m.Rule.Needs {
 		switch n.Kind {
 		case "language":
-			w.Header().Add("Vary", "Accept-Language")
+			x.vary = append(x.vary, "Accept-Language")
 		case "cookie":
-			w.Header().Add("Vary", "Cookie")
+			x.vary = append(x.vary, "Cookie")
 		case "header":
-			w.Header().Add("Vary", http.CanonicalHeaderKey(n.Key))
+			x.vary = append(x.vary, http.CanonicalHeaderKey(n.Key))
 		case "country":
-			w.Header().Set("Cache-Control", "private, no-store") // no field of the client's own says it
+			x.fields.private = true // no field of the client's own says it
 		}
 	}
 	switch {
 	case m.Status >= 300 && m.Status < 400:
-		if r.URL.RawQuery != "" && !strings.Contains(m.To, "?") {
-			m.To += "?" + r.URL.RawQuery
+		if x.r.URL.RawQuery != "" && !strings.Contains(m.To, "?") {
+			m.To += "?" + x.r.URL.RawQuery
 		}
-		w.Header().Set("Location", escapeLocation(m.To))
-		w.WriteHeader(m.Status)
-		return w, "", true
+		x.status, x.location = m.Status, escapeLocation(m.To)
+		return true
 	case m.Status == http.StatusOK:
-		to, _, _ = strings.Cut(m.To, "?")
-		return w, path.Clean("/" + to), false
+		if to, _, _ := strings.Cut(m.To, "?"); path.Clean("/"+to) != x.r.URL.Path {
+			x.r = at(x.r, path.Clean("/"+to))
+		}
+		return false
 	}
-	if name, ok := lookup(rel, m.To); ok {
-		s.file(w, r, at, rel, name, m.Status)
+	if name, ok := lookup(x.release, m.To); ok {
+		x.is(x.release, name, m.Status, "a rule of the site")
 	} else {
-		page{m.Status, "no such page", r.URL.Path, ""}.show(w, r)
+		x.no = page{m.Status, "no such page", x.r.URL.Path, ""}
 	}
-	return w, "", true
+	return true
 }
 
 // siteFields are what _headers and its like say.
 type siteFields struct {
-	set    map[string]string
-	remove []string
+	set     map[string]string
+	remove  []string
+	private bool // nobody but who asked may keep the answer
 }
+
+func (f *siteFields) any() bool { return len(f.set)+len(f.remove) > 0 || f.private }
 
 func (f *siteFields) edit(h http.Header, _ int) {
 	hashed := strings.Contains(h.Get("Cache-Control"), "immutable")
@@ -95,41 +96,14 @@ func (f *siteFields) edit(h http.Header, _ int) {
 	for k, v := range f.set {
 		h.Set(k, v)
 	}
+	if f.private {
+		h.Set("Cache-Control", "private, no-store")
+		h.Del("CDN-Cache-Control")
+		return
+	}
 	// Browsers may keep a page as long as the site says. This cache asks each time: the next release
 	// must not have to wait for what it has kept of the last.
 	if f.set["Cache-Control"] != "" && !hashed || f.set["Cdn-Cache-Control"] != "" {
 		h.Set("CDN-Cache-Control", "no-cache")
-	}
-}
-
-// explainRules says which of a site's own rules a request meets.
-func (x *explainer) explainRules(rel *release.Release) {
-	rules := x.d.statics.rulesOf(rel)
-	if rules == nil {
-		return
-	}
-	q := ruleRequest(x.r)
-	_, file := lookup(rel, x.r.URL.Path)
-	if m, ok := rules.Move(q, file); ok {
-		says := map[bool]string{true: "moved to ", false: "answered by "}[m.Status >= 300 && m.Status < 400] + m.To
-		x.say("site's rule", says, siterules.Note{File: m.Rule.File, Line: m.Rule.Line, Text: m.Rule.From}.String())
-		switch {
-		case m.Status >= 300 && m.Status < 400:
-			x.answers(http.StatusText(m.Status) + " to " + m.To)
-		case m.Status != http.StatusOK:
-			x.answers(http.StatusText(m.Status) + ", by a rule of the site")
-		}
-	}
-	set, remove := rules.Fields(q)
-	var keys []string
-	for k := range set {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
-		x.say("header", k+": "+set[k], "the site's own rules")
-	}
-	for _, k := range remove {
-		x.say("header", k+" removed", "the site's own rules")
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"tenfold/internal/directory"
 	"tenfold/internal/release"
 	"tenfold/tier/edge/httpcache"
 )
@@ -50,48 +49,6 @@ func (s *statics) release(site release.Site, id string) (*release.Release, error
 	return r, nil
 }
 
-// serve answers with a file of the current release, or of an earlier one for an asset whose name
-// carries its hash: a page that was loaded before a deploy still finds its parts.
-func (s *statics) serve(w http.ResponseWriter, r *http.Request, name string, f directory.Frontend) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		page{http.StatusMethodNotAllowed, "frontend " + name + " takes GET and HEAD only", "a route of a service would have to take " + r.Method, ""}.show(w, r)
-		return
-	}
-	site := release.Site{Dir: f.Dir}
-	id, err := site.Current()
-	if err != nil || id == "" {
-		page{http.StatusServiceUnavailable, "frontend " + name + " has no release yet", "its build has not finished", "tenfold status"}.show(w, r)
-		return
-	}
-	rel, err := s.release(site, id)
-	if err != nil {
-		page{http.StatusInternalServerError, "frontend " + name + " cannot be read", err.Error(), ""}.show(w, r)
-		return
-	}
-	w, to, done := s.byRule(w, r, site, rel)
-	if done {
-		return
-	}
-	if to != r.URL.Path {
-		r = at(r, to)
-	}
-	file, ok := lookup(rel, r.URL.Path)
-	if !ok && asset(r.URL.Path) {
-		if rel, file, ok = s.earlier(site, strings.TrimPrefix(path.Clean(r.URL.Path), "/")); !ok {
-			// Never HTML, never kept: a page in place of a script breaks sites for hours.
-			w.Header().Set("Cache-Control", "no-store")
-			http.Error(w, "no such file in any release that is kept", http.StatusNotFound)
-			return
-		}
-	}
-	if !ok {
-		s.missing(w, r, site, rel, f)
-		return
-	}
-	s.file(w, r, site, rel, file, http.StatusOK)
-}
-
 // at is a request for another path.
 func at(r *http.Request, to string) *http.Request {
 	out := *r
@@ -99,19 +56,6 @@ func at(r *http.Request, to string) *http.Request {
 	u.Path, u.RawPath = to, ""
 	out.URL = &u
 	return &out
-}
-
-// missing answers for a path without a file: the page of a single-page app, else 404.
-func (s *statics) missing(w http.ResponseWriter, r *http.Request, site release.Site, rel *release.Release, f directory.Frontend) {
-	file, status := f.Fallback, http.StatusOK
-	if rel.Files[file].Digest == "" {
-		if file = "404.html"; rel.Files[file].Digest == "" {
-			page{http.StatusNotFound, "no such page", r.URL.Path, ""}.show(w, r)
-			return
-		}
-		status = http.StatusNotFound
-	}
-	s.file(w, r, site, rel, file, status)
 }
 
 // lookup finds the file for a path: itself, its index.html, or the page of that name.

@@ -1,8 +1,6 @@
 package edge
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -18,16 +16,9 @@ func TestKeptPagesDoNotOutliveTheirRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	site := release.Site{Dir: filepath.Join(h.Edge.cfg.Dir, "sites", "shop")}
+	site := release.Site{Dir: h.cfg.SiteDir(shop)}
 	for _, text := range []string{"first", "second"} {
-		from := t.TempDir()
-		if err := os.WriteFile(filepath.Join(from, "index.html"), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		r, err := site.Add(t.Context(), from, release.Meta{Rules: map[string]siterules.Set{"_headers": rules}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := h.releaseOf(t, map[string]string{"index.html": text}, release.Meta{Rules: map[string]siterules.Set{"_headers": rules}})
 		if err := site.Switch(r.ID); err != nil {
 			t.Fatal(err)
 		}

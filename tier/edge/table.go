@@ -116,7 +116,7 @@ func (t *table) addCandidate(c directory.Candidate) error {
 			return err
 		}
 	}
-	t.candidates[c.Addr] = &candidate{st, c.Frontend, c.Release}
+	t.candidates[c.Addr] = &candidate{c, st}
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 	"tenfold/tier/edge/proxyproto"
 )
 
-// challengePath is where authorities look for the answers of HTTP-01 (RFC 8555 §8.3).
+// challengePath is where authorities look for the answers of HTTP-01.
 const challengePath = "/.well-known/acme-challenge/"
 
 // port of a listener, 0 when it has none.
@@ -68,30 +68,19 @@ func (d *Door) secured(host string) bool {
 	return d.keys != nil && d.standard && certs.Public(host)
 }
 
-// transport answers what concerns the connection rather than the app: challenges, requests that
-// came to the wrong connection, and those that have to come over TLS.
-func (d *Door) transport(w http.ResponseWriter, r *http.Request, host string) (done bool) {
-	if d.keys == nil {
+// challenges says that a request may be an authority's, which asks without TLS (RFC 8555 §8.3).
+func (d *Door) challenges(r *http.Request) bool {
+	return d.keys != nil && r.TLS == nil && strings.HasPrefix(r.URL.Path, challengePath)
+}
+
+// challenged answers an authority, if it asks for what this door is to prove.
+func (d *Door) challenged(w http.ResponseWriter, r *http.Request) bool {
+	if !d.challenges(r) {
 		return false
 	}
-	if r.TLS != nil {
-		if d.keys.Misdirected(r.TLS, r.Host) {
-			page{http.StatusMisdirectedRequest, "this connection is not for " + host, "its certificate is another host's", ""}.show(w, r)
-			return true
-		}
-		return false
-	}
-	if strings.HasPrefix(r.URL.Path, challengePath) {
-		answered := true
-		d.keys.HTTPHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { answered = false })).ServeHTTP(w, r)
-		return answered
-	}
-	if d.secured(host) && !d.current.Load().secure(r) {
-		w.Header().Set("Location", "https://"+host+r.URL.RequestURI())
-		w.WriteHeader(http.StatusPermanentRedirect)
-		return true
-	}
-	return false
+	answered := true
+	d.keys.HTTPHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { answered = false })).ServeHTTP(w, r)
+	return answered
 }
 
 // certificates tells how those of the hosts stand.

@@ -13,7 +13,9 @@ type Explanation struct {
 	Bypass string
 	Stored bool
 	Fresh  bool
-	Age    time.Duration
+	// Answers says that what is stored would be sent as it is: not when the request asks for a newer one.
+	Answers bool
+	Age     time.Duration
 	// Left is how long it stays fresh, or, below zero, since when it is not.
 	Left     time.Duration
 	Variants int // responses under the key, for whatever fields select them
@@ -29,16 +31,14 @@ func (c *Cache) Explain(r *http.Request, ru *Rule) Explanation {
 	}
 	q := c.newRequest(r, ru)
 	x := Explanation{Key: strings.ReplaceAll(q.key, string(rune(keySeparator)), " + ")}
-	switch {
-	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+	if x.Bypass = bypass(r, ru); r.Method != http.MethodGet && r.Method != http.MethodHead {
 		x.Bypass = "its method is " + r.Method
-	case ru.Off:
-		x.Bypass = "the rule says so"
 	}
 	_, list := c.memory.find([]byte(q.key))
 	x.Variants = len(list)
 	if e, _ := c.lookup(q); e != nil {
 		x.Stored, x.Fresh, x.Age = true, e.fresh(q.now), e.age(q.now)
+		x.Answers = x.Bypass == "" && c.reuse(q, e) != useNot
 		x.Left, x.Variants = e.lifetime-x.Age, max(1, x.Variants)
 	}
 	x.Passing = !x.Stored && !c.routes.hold(q)

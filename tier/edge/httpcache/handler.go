@@ -48,7 +48,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := h.c.newRequest(r, ru)
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		if ru.Off || r.ContentLength != 0 || r.Header["Upgrade"] != nil || r.Header["If-Match"] != nil || r.Header["If-Unmodified-Since"] != nil {
+		if bypass(r, ru) != "" {
 			h.pass(w, q, passing{status: "tenfold; fwd=bypass"})
 			return
 		}
@@ -58,6 +58,21 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		h.unsafe(w, q)
 	}
+}
+
+// bypass says why a GET or HEAD is not for the cache; "": it is.
+func bypass(r *http.Request, ru *Rule) string {
+	switch {
+	case ru.Off:
+		return "the rule says so"
+	case r.ContentLength != 0:
+		return "it has a body"
+	case r.Header["Upgrade"] != nil:
+		return "it asks for another protocol"
+	case r.Header["If-Match"] != nil || r.Header["If-Unmodified-Since"] != nil:
+		return "its condition is the origin's to judge"
+	}
+	return ""
 }
 
 // unsafe passes a request of a method that may change things (RFC 9111 §4.4). What it invalidates is

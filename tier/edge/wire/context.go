@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"io"
 	"sync"
 	"time"
 )
@@ -16,7 +17,8 @@ type requestContext struct {
 	stop func() bool   // ends what waits for parent
 	err  error
 
-	key, value any // see Keep
+	key, value any       // see Keep
+	carried    io.Closer // see Carried
 }
 
 // Keep has Value give value for key. It is for the first who handles a request: later ones derive a
@@ -30,6 +32,9 @@ func (c *requestContext) Deadline() (time.Time, bool) { return c.parent.Deadline
 func (c *requestContext) Value(key any) any {
 	if c.key != nil && key == c.key {
 		return c.value
+	}
+	if key == (carriedKey{}) && c.carried != nil {
+		return c.carried
 	}
 	return c.parent.Value(key)
 }

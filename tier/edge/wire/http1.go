@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -39,6 +40,8 @@ type conn1 struct {
 	ended   bool // nothing more is to be read or written
 	linger  bool // what the client still sends is read before the close
 	watch   watch
+	client  *client   // of Passes, once it was asked
+	carried io.Closer // what Passes gave for the Handler
 }
 
 // serve1 runs an HTTP/1.1 connection to its end. two says that it began as HTTP/2, with rest read.
@@ -94,7 +97,7 @@ func (c *conn1) next() bool {
 		return false
 	}
 	c.began, c.skipped = true, false
-	c.req.fields = c.fields
+	c.req.fields, c.req.Mark = c.fields, nil
 	ref = c.head.parse(b, &c.req)
 	c.fields = c.req.fields[:0]
 	if ref != nil {
@@ -105,6 +108,11 @@ func (c *conn1) next() bool {
 		if hit := c.srv.cfg.Hits.Hit(&c.req); hit != nil {
 			c.r += n
 			return c.hit(hit, now)
+		}
+		if c.req.Mark != nil && c.srv.cfg.Passes != nil && c.req.Method == http.MethodGet {
+			if ok, answered := c.passes(b); answered {
+				return ok
+			}
 		}
 	}
 	return c.handle(b)
@@ -316,9 +324,15 @@ func (c *conn1) handle(b []byte) bool {
 		f := &r.fields[i]
 		f.Name, f.Value = rebase(b, s, f.Name), rebase(b, s, f.Value)
 	}
+	r.Mark = nil
 	r.Method, r.Host, r.Target = rebase(b, s, r.Method), rebase(b, s, r.Host), rebase(b, s, r.Target)
 	ctx := &requestContext{parent: c.ctx}
 	defer ctx.cancel()
+	if c.carried != nil {
+		ctx.carried = c.carried
+		c.carried = nil
+		defer ctx.carried.Close()
+	}
 	body := &body1{c: c, chunked: c.head.chunked, left: max(0, c.head.length), ended: !c.head.hasBody()}
 	body.expect.Store(c.head.expect)
 	length := max(0, c.head.length)

@@ -46,6 +46,8 @@ type Request struct {
 	Target string // origin form: path and query, as sent; or "*"
 	Remote netip.AddrPort
 	TLS    *tls.ConnectionState // nil without TLS
+	// Mark is Hits' own: set, it lets Passes answer what Hits could not. Of HTTP/2 it means nothing.
+	Mark   any
 	fields []Field
 }
 
@@ -101,7 +103,8 @@ type Config struct {
 	// Handler answers what Hits does not. It gets no Content-Type guessed for it: what it does not
 	// set is not sent. Required.
 	Handler http.Handler
-	Hits    Hits // nil: no stored responses
+	Hits    Hits   // nil: no stored responses
+	Passes  Passes // nil: the Handler answers what Hits does not
 	// Served is told of each hit: body bytes queued, time since the head was read. It runs on the
 	// connection's goroutine, under its lock, and must not block; r is good for the call only.
 	Served func(r *Request, h *Hit, bytes int64, took time.Duration)
