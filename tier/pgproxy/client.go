@@ -1,0 +1,517 @@
+package pgproxy
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tenfold/internal/pgwire"
+)
+
+// phase is how far a client is.
+type phase uint8
+
+const (
+	phaseStartup  phase = iota // its first packet is awaited
+	phasePassword              // SASLInitialResponse is
+	phaseProof                 // SASLResponse is
+	phaseParams                // logged in; what servers say of themselves is not known yet
+	phaseReady
+)
+
+// A client is one connection of an app. The loop owns it.
+type client struct {
+	fd     int
+	phase  phase
+	closed bool
+	// blocked says that input is kept, not looked at: it waits for a server, or for one to be made ready.
+	blocked bool
+	// local says that an error was answered without a server: all is dropped up to Sync.
+	local bool
+	// retried says that what is under way was begun for the second time.
+	retried bool
+	// sequence says that the client was refused currval or lastval once.
+	silent bool // reading is suspended
+	out    bool // EPOLLOUT is asked for
+
+	reader    bool // of name-ro
+	backslash bool // standard_conforming_strings is off
+
+	pool   *pool
+	server *server
+	since  time.Time // waits since, or logs in since
+	in     []byte    // read and not used
+	outbuf []byte    // to be sent
+	skip   int       // bytes of a message that is passed on in parts
+
+	inQueue    *queue
+	prev, next *client
+
+	account *account
+	login   *login // while it logs in
+
+	pid    uint32
+	secret []byte
+
+	statements map[string]*prepared // by the client's names
+	unnamed    *unnamed
+	settings   *settings
+	fixed      []setting // of the startup packet: what RESET goes back to
+	pins       traits    // why it keeps its server
+	suspect    traits    // what may have stayed in the session since it was last asked
+	names      []string  // of settings that may have changed
+	class      *class    // of the query at the front of in
+	// lost is the error that the next statement gets: its transaction's server has gone.
+	lost *pgwire.Error
+}
+
+// unnamed is the client's unnamed statement: it lives until the next one, whatever server has it.
+type unnamed struct {
+	parse []byte // body of Parse after the name
+	class class
+	valid bool
+}
+
+// login is what a client needs only while it logs in.
+type login struct {
+	exchange pgwire.Exchange
+	startup  pgwire.Startup
+	keys     *pgwire.Keys
+}
+
+func (l *loop) clientEvent(c *client, events uint32) {
+	if events&unix.EPOLLOUT != 0 {
+		l.flushClient(c)
+	}
+	if !c.closed && events&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		l.readClient(c)
+	}
+}
+
+func (l *loop) readClient(c *client) {
+	if c.silent {
+		// Only a hang-up comes here.
+		l.leave(c)
+		return
+	}
+	buf := l.buf[:]
+	kept := len(c.in)
+	if kept > 0 {
+		c.in = slices.Grow(c.in, max(4096, l.missing(c)))
+		buf = c.in[kept:cap(c.in)]
+	}
+	n, errno := recv(c.fd, buf)
+	if errno == unix.EAGAIN || errno == unix.EINTR {
+		return
+	}
+	if errno != 0 || n == 0 {
+		l.leave(c)
+		return
+	}
+	data := buf[:n]
+	if kept > 0 {
+		c.in = c.in[:kept+n]
+		data = c.in
+	}
+	if c.blocked {
+		if kept == 0 {
+			c.in = keep(data)
+		}
+		if len(c.in) > throttleAt {
+			l.silence(c, true)
+		}
+		return
+	}
+	l.use(c, data)
+}
+
+// missing is how much the message that c.in begins with lacks, within reason.
+func (l *loop) missing(c *client) int {
+	if c.phase == phaseReady {
+		if _, size, ok, _ := pgwire.Header(c.in); ok {
+			// What was announced is believed step by step: memory is for bytes that came.
+			return min(size-len(c.in), max(readSize, len(c.in)))
+		}
+	}
+	return 0
+}
+
+// use looks through data, which is c.in or lies in the loop's buffer, and keeps what remains.
+func (l *loop) use(c *client, data []byte) {
+	used := l.feed(c, data)
+	if c.closed {
+		return
+	}
+	rest := data[used:]
+	if len(c.in) > 0 {
+		switch {
+		case len(rest) == 0:
+			free(c.in)
+			c.in = nil
+		case used > 0:
+			c.in = c.in[:copy(c.in, rest)]
+		}
+	} else {
+		c.in = keep(rest)
+	}
+	if c.server != nil {
+		l.flush(c.server)
+	}
+}
+
+// resume goes on with what a client has sent before.
+func (l *loop) resume(c *client) {
+	c.blocked = false
+	if c.silent && (c.server == nil || len(c.server.out) <= throttleAt) {
+		l.silence(c, false)
+	}
+	if len(c.in) > 0 {
+		l.use(c, c.in)
+	}
+}
+
+// silence stops reading from a client, or begins again.
+func (l *loop) silence(c *client, on bool) {
+	if c.silent != on {
+		c.silent = on
+		l.rewatch(c)
+	}
+}
+
+func (l *loop) rewatch(c *client) {
+	var e uint32
+	if !c.silent {
+		e = unix.EPOLLIN
+	}
+	if c.out {
+		e |= unix.EPOLLOUT
+	}
+	l.watch(c.fd, e, unix.EPOLL_CTL_MOD)
+}
+
+// reply sends bytes to a client, or keeps them until it takes them.
+func (l *loop) reply(c *client, b []byte) {
+	if c.closed || len(b) == 0 {
+		return
+	}
+	if len(c.outbuf) > 0 {
+		c.outbuf = append(c.outbuf, b...)
+		return
+	}
+	sent, failed := sendAll(c.fd, b)
+	if failed {
+		// Reading tells of it as well; what is under way is ended there.
+		return
+	}
+	if sent < len(b) {
+		c.outbuf = append([]byte(nil), b[sent:]...)
+		c.out = true
+		l.rewatch(c)
+	}
+}
+
+func (l *loop) flushClient(c *client) {
+	sent, failed := sendAll(c.fd, c.outbuf)
+	if failed {
+		l.leave(c)
+		return
+	}
+	if c.outbuf = c.outbuf[sent:]; len(c.outbuf) > 0 {
+		return
+	}
+	c.outbuf, c.out = nil, false
+	l.rewatch(c)
+	if s := c.server; s != nil && s.silent {
+		l.silenceServer(s, false)
+	}
+}
+
+// leave ends a client: it hung up, or was told why it must go.
+func (l *loop) leave(c *client) {
+	if c.closed {
+		return
+	}
+	c.closed = true
+	if c.inQueue != nil {
+		c.inQueue.remove(c)
+	}
+	if c.phase == phaseReady {
+		l.clients--
+		delete(l.byPID, c.pid)
+	}
+	if c.account != nil {
+		c.account.clients--
+	}
+	for _, p := range c.statements {
+		l.statements.drop(p)
+	}
+	c.statements = nil
+	free(c.in)
+	c.in = nil
+	s := c.server
+	c.server = nil
+	l.remove(c.fd)
+	if s != nil {
+		l.abandoned(s, c)
+	}
+}
+
+// dismiss tells a client why and ends it.
+func (l *loop) dismiss(c *client, e *pgwire.Error) {
+	if c.closed {
+		return
+	}
+	e.Severity = "FATAL"
+	if c.server == nil || c.server.skip == 0 { // within a message nothing can be said
+		l.reply(c, pgwire.AppendError(nil, e))
+	}
+	l.leave(c)
+}
+
+// startup reads a client's first packets. It gives how much it used; 0 when there is not enough.
+func (l *loop) startup(c *client, b []byte) int {
+	s, size, err := pgwire.ParseStartup(b)
+	switch {
+	case errors.Is(err, pgwire.ErrVersion):
+		l.dismiss(c, &pgwire.Error{Code: "0A000", Message: "unsupported frontend protocol", Hint: "use a client of PostgreSQL 7.4 or later"})
+		return 0
+	case err != nil:
+		l.leave(c) // not PostgreSQL
+		return 0
+	case size == 0:
+		return 0
+	}
+	switch s.Kind {
+	case pgwire.StartupTLS, pgwire.StartupGSS:
+		if len(b) > size {
+			// What came before the answer may have been put there by another (CVE-2021-23214).
+			l.leave(c)
+			return 0
+		}
+		l.reply(c, []byte{'N'})
+		return size
+	case pgwire.StartupCancel:
+		l.cancel(s.PID, s.Secret)
+		l.leave(c)
+		return 0
+	}
+	l.identify(c, s)
+	return size
+}
+
+// identify finds who logs in.
+func (l *loop) identify(c *client, s pgwire.Startup) {
+	if s.Get("replication") != "" && s.Get("replication") != "false" && s.Get("replication") != "off" && s.Get("replication") != "0" {
+		l.dismiss(c, &pgwire.Error{Code: "0A000", Message: "replication is not pooled", Hint: "connect to the server itself: tenfold status"})
+		return
+	}
+	user := s.Get("user")
+	name := s.Get("database")
+	if name == "" {
+		name = user
+	}
+	minor, tell := s.Negotiate()
+	if tell {
+		l.reply(c, pgwire.AppendNegotiate(nil, minor, s.Options))
+	}
+	c.secret = make([]byte, 4)
+	if minor >= 2 {
+		c.secret = make([]byte, 32)
+	}
+	if name != l.db.Name && name != l.db.Name+"-ro" {
+		l.dismiss(c, &pgwire.Error{Code: "3D000", Message: `database "` + name + `" does not exist`, Hint: `here are "` + l.db.Name + `" and "` + l.db.Name + `-ro"`})
+		return
+	}
+	c.reader = name != l.db.Name
+	c.login = &login{startup: s}
+	// Who does not exist is asked for a password too: nobody learns which names there are.
+	c.login.keys = l.p.nobody
+	if a := l.accounts[user]; a != nil {
+		if a.user.Limit > 0 && a.clients >= a.user.Limit {
+			l.dismiss(c, &pgwire.Error{Code: "53300", Message: `too many connections for user "` + user + `"`, Hint: "close some, or raise the limit"})
+			return
+		}
+		c.account, c.login.keys = a, a.keys
+		a.clients++
+	}
+	c.phase = phasePassword
+	l.reply(c, pgwire.AppendAuth(nil, pgwire.AuthSASL, pgwire.Mechanism+"\x00\x00"))
+}
+
+// authenticate takes a message of a client that logs in.
+func (l *loop) authenticate(c *client, typ byte, body []byte) {
+	if typ != 'p' {
+		if typ != 'X' {
+			l.dismiss(c, &pgwire.Error{Code: "08P01", Message: "expected a password"})
+		} else {
+			l.leave(c)
+		}
+		return
+	}
+	var answer string
+	var err error
+	kind := uint32(pgwire.AuthSASLContinue)
+	if c.phase == phasePassword {
+		answer, err = c.login.exchange.Begin(c.login.keys, body)
+	} else {
+		kind = pgwire.AuthSASLFinal
+		answer, err = c.login.exchange.Finish(body)
+		if c.account == nil && err == nil {
+			err = pgwire.ErrPassword
+		}
+	}
+	switch {
+	case errors.Is(err, pgwire.ErrPassword):
+		l.stats.Refused++
+		l.dismiss(c, &pgwire.Error{Code: "28P01", Message: `password authentication failed for user "` + c.login.startup.Get("user") + `"`, Hint: "the app's own is in DATABASE_URL: tenfold db url"})
+		return
+	case err != nil:
+		l.dismiss(c, &pgwire.Error{Code: "08P01", Message: err.Error(), Hint: "the pool takes SCRAM-SHA-256 without channel binding"})
+		return
+	}
+	if c.phase == phasePassword {
+		l.reply(c, pgwire.AppendAuth(nil, kind, answer))
+		c.phase = phaseProof
+		return
+	}
+	l.enter(c, pgwire.AppendAuth(nil, kind, answer))
+}
+
+// enter lets a client in whose password was right; greeting is what it is told first.
+func (l *loop) enter(c *client, greeting []byte) {
+	role := 0
+	if c.reader {
+		role = 1
+	}
+	c.pool = c.account.pools[role]
+	var ok bool
+	if c.fixed, ok = startupSettings(c.login.startup); !ok {
+		l.dismiss(c, &pgwire.Error{Code: "0A000", Message: "startup option is not understood: " + c.login.startup.Get("options"), Hint: "use -c name=value"})
+		return
+	}
+	greeting = pgwire.AppendAuth(greeting, pgwire.AuthOK, "")
+	rand.Read(c.secret)
+	for l.lastPID++; l.byPID[l.lastPID] != nil || l.lastPID == 0; l.lastPID++ {
+	}
+	c.pid = l.lastPID
+	l.byPID[c.pid] = c
+	l.clients++
+	c.inQueue.remove(c)
+	c.phase = phaseParams
+	l.reply(c, greeting)
+	l.lastAsked = l.now
+	if l.params == nil {
+		// Nobody knows yet what servers say of themselves: the first connection will.
+		c.blocked, c.since = true, l.now
+		c.pool.waiting.push(c)
+		l.grow(c.pool)
+		return
+	}
+	l.welcome(c)
+}
+
+// startupSettings are the run-time parameters of a startup packet; ok is false when options are unreadable.
+func startupSettings(s pgwire.Startup) (list []setting, ok bool) {
+	set := func(p pgwire.Param) {
+		n := strings.ToLower(p.Name)
+		for i := range list {
+			if list[i].name == n {
+				list[i].value = p.Value
+				return
+			}
+		}
+		list = append(list, setting{n, p.Value})
+	}
+	for _, p := range s.Params {
+		switch p.Name {
+		case "user", "database", "replication":
+		case "options":
+			more, ok := pgwire.Settings(p.Value)
+			if !ok {
+				return nil, false
+			}
+			for _, m := range more {
+				set(m)
+			}
+		default:
+			set(p)
+		}
+	}
+	return list, true
+}
+
+// welcome tells a client that is logged in what servers say of themselves, and that it may begin.
+func (l *loop) welcome(c *client) {
+	out := make([]byte, 0, 512)
+	var differ []setting
+	for _, x := range c.fixed {
+		if !slices.ContainsFunc(l.params, func(p pgwire.Param) bool { return strings.EqualFold(p.Name, x.name) && p.Value == x.value }) {
+			differ = append(differ, x)
+		}
+	}
+	c.fixed = differ
+	for _, p := range l.params {
+		for _, x := range differ {
+			if strings.EqualFold(p.Name, x.name) {
+				p.Value = x.value
+			}
+		}
+		if strings.EqualFold(p.Name, "session_authorization") {
+			p.Value = c.account.user.Name
+		}
+		out = pgwire.AppendParameter(out, p.Name, p.Value)
+	}
+	out = pgwire.AppendKey(out, c.pid, c.secret)
+	out = pgwire.AppendReady(out, 'I')
+	c.take(l, l.interned.get(differ))
+	c.login, c.phase = nil, phaseReady
+	l.reply(c, out)
+}
+
+// take makes settings the client's.
+func (c *client) take(l *loop, s *settings) {
+	c.settings = s
+	v, _ := s.get("standard_conforming_strings")
+	c.backslash = v == "off"
+}
+
+// cancel passes a request to cancel on to the server that works for whoever has this key.
+func (l *loop) cancel(pid uint32, secret []byte) {
+	c := l.byPID[pid]
+	if c == nil || subtle.ConstantTimeCompare(c.secret, secret) != 1 {
+		return
+	}
+	if c.inQueue != nil && c.phase == phaseReady {
+		// It has not begun.
+		c.inQueue.remove(c)
+		l.refuse(c, &pgwire.Error{Code: "57014", Message: "canceling statement due to user request"})
+		return
+	}
+	if s := c.server; s != nil && !s.idle() {
+		l.cancelAt(s)
+	}
+}
+
+// cancelAt asks a server to cancel. Until the request is through, nobody else gets the connection: it
+// would be theirs that is cancelled.
+func (l *loop) cancelAt(s *server) {
+	s.cancelling++
+	l.stats.Cancelled++
+	addr, pid, secret := s.addr, s.pid, s.secret
+	l.p.helpers.Go(func() {
+		l.p.sendCancel(addr, pid, secret)
+		l.do(func() {
+			s.cancelling--
+			if !s.closing && s.client == nil && s.idle() {
+				l.ready(s)
+			} else if !s.closing && s.client != nil && s.idle() {
+				l.settle(s)
+			}
+		})
+	})
+}
