@@ -259,6 +259,7 @@ type Field string
 // FieldURL (its private address), of a secret FieldValue.
 const (
 	FieldURL      Field = "url"
+	FieldReadURL  Field = "readurl" // of a database: a reader's, or the primary's where none follows
 	FieldHost     Field = "host"
 	FieldPort     Field = "port"
 	FieldUser     Field = "user"

@@ -40,10 +40,10 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 		b.app.Domains = readHosts(r, t.node, t.path)
 	}
 	b.declare()
+	b.databases() // first: what their users are given depends on them
 	b.frontends()
 	b.services()
 	b.jobs()
-	b.databases()
 	b.caches()
 	b.secrets()
 	b.rules()

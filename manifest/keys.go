@@ -239,7 +239,12 @@ func databaseKeys() []key {
 		{name: "engine", form: fText, deflt: "newest installed PostgreSQL", doc: "postgres, or postgres-14 to postgres-18."},
 		{name: "extensions", form: fWords, doc: "Made in the database, for example vector."},
 		{name: "settings", form: fTexts, doc: "PostgreSQL settings, for example statement_timeout: 30s."},
-	}, later("capacity by load", "capacity", "suspend"), later("readers", "readers", "sync"), later("backups", "backups"),
+		{name: "readers", form: fMap, main: rangeKey, deflt: "0", doc: "Standbys that serve reads and take over when the primary dies: 2, 0-2 or {min, max}.", keys: keys([]key{
+			{name: "min", form: fCount, deflt: "0", doc: "Fewest readers, and how many run at first."},
+			{name: "max", form: fCount, deflt: "min", doc: "Most readers, up to 8."},
+		}, later("readers by schedule", "schedule"))},
+		{name: "sync", form: fWord, words: []string{"true", "strict"}, off: true, deflt: "true from readers: 2 on", doc: "A commit is acknowledged when a reader has it too: none is lost with the primary. With every reader gone for 10 s true goes on without them, strict waits."},
+	}, later("capacity by load", "capacity", "suspend"), later("backups", "backups"),
 		later("a pooling proxy", "proxy"), later("the data API", "api"), later("maintenance windows", "window"),
 		later("clones", "clone"))
 }

@@ -71,7 +71,13 @@ func schemaOf(k key) object {
 	case fCommand, fRoutes, fHosts, fWords:
 		kinds = append(kinds, object{"type": "string"}, list)
 	case fWord:
-		kinds = append(kinds, object{"enum": k.words})
+		words := make([]any, len(k.words))
+		for i, w := range k.words {
+			if words[i] = w; w == "true" { // YAML reads it as one
+				words[i] = true
+			}
+		}
+		kinds = append(kinds, object{"enum": words})
 	case fBool:
 		kinds = append(kinds, object{"type": "boolean"})
 	case fCount:

@@ -36,11 +36,40 @@ func (b *builder) databases() {
 				}
 			}
 		}
+		d.Readers, d.Sync = b.readers(t), b.sync(t)
 		if b.app.Databases == nil {
 			b.app.Databases = map[tenfold.Name]tenfold.Database{}
 		}
 		b.app.Databases[n] = d
 	})
+}
+
+// maxReaders is what a server has slots and senders for, with some to spare.
+const maxReaders = 8
+
+func (b *builder) readers(t *tree) tenfold.Bounds {
+	f, ok := value(t, "readers")
+	if !ok {
+		return tenfold.Bounds{}
+	}
+	out := tenfold.Bounds{Min: b.count(f, "min", 0, 0, maxReaders)}
+	out.Max = b.count(f, "max", out.Min, 0, maxReaders)
+	if out.Min > out.Max {
+		b.reporter.at(f.place(), "write the smaller number first", "%s: min %d is above max %d", f.path, out.Min, out.Max)
+	}
+	return out
+}
+
+func (b *builder) sync(t *tree) string {
+	f := t.get("sync")
+	if f != nil && f.off {
+		return tenfold.SyncOff
+	}
+	word := map[string]string{"true": tenfold.SyncOn, "strict": tenfold.SyncStrict}[b.word(t, "sync", "", []string{"true", "strict"})]
+	if word != "" && b.count(t.get("readers"), "max", b.count(t.get("readers"), "min", 0, 0, maxReaders), 0, maxReaders) == 0 && !b.failed() {
+		b.reporter.at(f.place(), "add readers: 1, or 2 so that one may be away", "%s: a commit cannot wait for a reader where there is none", f.path)
+	}
+	return word
 }
 
 // postgres reads "postgres" or "postgres-17".

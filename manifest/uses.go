@@ -138,8 +138,12 @@ func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Bindi
 	case id.Kind == tenfold.KindCache:
 		return []tenfold.Binding{bind("REDIS_URL", field), bind("REDIS_READ_URL", field)}
 	}
+	read := field
+	if field == tenfold.FieldURL && b.app.Databases[id.Name].Readers.Max > 0 {
+		read = tenfold.FieldReadURL
+	}
 	return []tenfold.Binding{
-		bind("DATABASE_URL", field), bind("DATABASE_READ_URL", field),
+		bind("DATABASE_URL", field), bind("DATABASE_READ_URL", read),
 		bind("PGHOST", tenfold.FieldHost), bind("PGPORT", tenfold.FieldPort), bind("PGUSER", tenfold.FieldUser),
 		bind("PGPASSWORD", tenfold.FieldPassword), bind("PGDATABASE", tenfold.FieldDatabase),
 	}

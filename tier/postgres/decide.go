@@ -87,6 +87,9 @@ type step struct {
 	Why  string
 	// Alarm says that people should know.
 	Alarm bool
+	// Clean says of a promotion that the old primary was shut down in order and the new one has all of
+	// it: the old one can follow as it is.
+	Clean bool
 }
 
 // next decides. goal says that the spec is not yet what the primary runs by.
@@ -116,7 +119,7 @@ func (c cluster) succeed(s spec, v view) step {
 	if c.Switch != 0 && p.Final > 0 {
 		to := v.Nodes[c.Switch]
 		if to.Answers && to.Recovery && to.Position > p.Final {
-			return step{Do: promote, Node: c.Switch, Why: "switchover"}
+			return step{Do: promote, Node: c.Switch, Why: "switchover", Clean: true}
 		}
 		if to.Answers && to.Recovery && to.Streaming {
 			return step{} // the end of the WAL is on its way
@@ -139,7 +142,7 @@ func (c cluster) heir(s spec, v view) (int, string) {
 	best, at := 0, pgrepl.LSN(0)
 	for _, n := range c.readers() {
 		x := v.Nodes[n.N]
-		if n.Stage == stageReady && !n.Leaving && x.Unit == keeper.Running && x.Answers && x.Recovery && x.Position > 0 && (best == 0 || x.Position > at) {
+		if n.Stage == stageReady && x.Unit == keeper.Running && x.Answers && x.Recovery && x.Position > 0 && (best == 0 || x.Position > at) {
 			best, at = n.N, x.Position
 		}
 	}
@@ -158,8 +161,8 @@ func (c cluster) heir(s spec, v view) (int, string) {
 		return 0, "no reader has all commits"
 	}
 	for _, m := range c.Sync {
-		if x := v.Nodes[m]; !x.Answers || x.Position == 0 {
-			return 0, fmt.Sprintf("reader %d may have commits that the others have not, and does not answer", m)
+		if x := v.Nodes[m]; !x.Answers || x.Position == 0 || x.Position > at {
+			return 0, fmt.Sprintf("reader %d may have commits that the others have not", m)
 		}
 	}
 	return best, ""

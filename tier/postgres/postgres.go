@@ -176,13 +176,28 @@ func (p *Postgres) Field(_ context.Context, id tenfold.ID, f tenfold.Field) (str
 	case tenfold.FieldDatabase:
 		return role(id), nil
 	case tenfold.FieldURL:
-		return dsn(r, role(id), r.Password, role(id)), nil
+		return dsn(r.port(), role(id), r.Password, role(id)), nil
+	case tenfold.FieldReadURL:
+		return dsn(p.readPort(r), role(id), r.Password, role(id)), nil
 	}
 	return "", fmt.Errorf("a database has no %s", f)
 }
 
-func dsn(r record, user, password, database string) string {
-	u := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: address(r.port()), Path: "/" + database, RawQuery: "sslmode=disable"}
+// readPort is a reader's that follows, the first of them or the primary's.
+func (p *Postgres) readPort(r record) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := p.seen[r.ID.String()]
+	for _, n := range r.staying() {
+		if s := v.Nodes[n.N]; n.Stage == stageReady && s.Answers && s.Streaming {
+			return n.Port
+		}
+	}
+	return r.port()
+}
+
+func dsn(port int, user, password, database string) string {
+	u := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password), Host: address(port), Path: "/" + database, RawQuery: "sslmode=disable"}
 	return u.String()
 }
 

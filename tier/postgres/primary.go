@@ -124,17 +124,18 @@ func (p *Postgres) apply(ctx context.Context, key string, r record) error {
 // the older epoch is started as a primary.
 func (p *Postgres) promote(ctx context.Context, key string, r record, v view, st step) error {
 	begun := time.Now()
-	if all, err := p.status(ctx, key); err == nil && all[r.Primary].LastExit != nil && st.Why != "switchover" {
+	if all, err := p.status(ctx, key); err == nil && all[r.Primary].LastExit != nil && !st.Clean {
 		begun = all[r.Primary].LastExit.At
 	}
-	old, wasSwitch := r.Primary, r.Switch != 0
+	old := r.Primary
 	p.gate.Lock()
 	err := p.records.Change(key, func(x *record) {
 		x.cluster = x.whole().cluster
 		x.Epoch++
 		x.Primary, x.Armed, x.Switch = st.Node, false, 0
+		x.edit(st.Node, func(n *node) { n.Leaving = false })
 		x.edit(old, func(n *node) {
-			if !wasSwitch { // whoever was shut down in order, to the last byte, has nothing of its own
+			if !st.Clean {
 				n.Stage = stageRejoin
 			}
 		})
@@ -161,7 +162,7 @@ func (p *Postgres) promote(ctx context.Context, key string, r record, v view, st
 		return err
 	}
 	text, severity := fmt.Sprintf("%s: reader %d promoted, epoch %d", st.Why, st.Node, r.Epoch), tenfold.SeverityWarning
-	if wasSwitch {
+	if st.Clean {
 		severity = tenfold.SeverityInfo
 	}
 	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: severity, Text: text, Took: time.Since(begun)})
