@@ -458,26 +458,65 @@ func TestLargeBodyOfAFastOrigin(t *testing.T) {
 	}
 }
 
-// When Run ends, so does what it began; who waits is answered or cut, never left.
+// When Run ends, who waits is answered still: a door that hands over drains while requests are under way.
+// What nobody waits for ends at once, and so does what the last client leaves.
 func TestEndWithAFillRunning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		answer, ended := make(chan struct{}), make(chan struct{}, 2)
 		f := start(t, Config{}, nil, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Cache-Control", "max-age=60")
+			w.Header().Set("Cache-Control", "max-age=60, stale-while-revalidate=60")
 			fmt.Fprint(w, "begun")
-			<-r.Context().Done()
-			panic(http.ErrAbortHandler)
+			select {
+			case <-answer:
+				fmt.Fprint(w, ", whole")
+			case <-r.Context().Done():
+				ended <- struct{}{}
+				panic(http.ErrAbortHandler)
+			}
 		})
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() {
-				if a := f.get("/a"); !a.broken {
+				if a := f.get("/a"); a.broken || a.Body.String() != "begun, whole" {
 					t.Errorf("got %d %q", a.Code, a.Body.String())
 				}
 			})
 		}
+		leaving, leave := context.WithCancel(t.Context())
+		wg.Go(func() { f.do(request1("GET", "/b").WithContext(leaving)) })
 		synctest.Wait()
-		f.stop()
+		stopped := make(chan struct{})
+		go func() { f.stop(); close(stopped) }()
+		synctest.Wait()
+		leave()
+		<-ended
+		select {
+		case <-stopped:
+			t.Error("Run returned while three waited")
+		default:
+		}
+		close(answer)
 		wg.Wait()
+		<-stopped
+	})
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		f := start(t, Config{}, nil, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=1, stale-while-revalidate=600")
+			if asked++; asked == 1 {
+				fmt.Fprint(w, "old")
+				return
+			}
+			<-r.Context().Done()
+			panic(http.ErrAbortHandler)
+		})
+		f.get("/a")
+		time.Sleep(2 * time.Second)
+		if a := f.get("/a"); a.Body.String() != "old" {
+			t.Errorf("%q", a.Body.String())
+		}
+		synctest.Wait()
+		f.stop() // does not return before the refresh has ended
 	})
 }
 

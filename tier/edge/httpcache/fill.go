@@ -45,6 +45,7 @@ type fill struct {
 	leader   http.ResponseWriter // nil: nobody, or gone
 	waiting  int
 	idle     *time.Timer // runs while nobody waits
+	ending   bool        // Run ends: nothing is fetched for the store's sake alone
 	interims []interim
 	status   int
 	header   http.Header // of a streamed response; not changed
@@ -109,9 +110,10 @@ func newFill(c *Cache, w http.ResponseWriter, q *request, stale *entry, flight s
 	return f
 }
 
-// run sends the request through next and ends the fill. ctx is Run's.
+// run sends the request through next and ends the fill. ctx is Run's: when it ends, the fill goes on for
+// those who wait, and for nobody else.
 func (f *fill) run(ctx context.Context, next http.Handler) {
-	defer context.AfterFunc(ctx, f.cancel)()
+	defer context.AfterFunc(ctx, f.last)()
 	defer f.cancel()
 	for validate := f.stale != nil; ; validate = false {
 		r := f.q.r
@@ -170,6 +172,15 @@ func (f *fill) enter() {
 	f.mu.Unlock()
 }
 
+// last ends a fill that nobody waits for, now or when that is so.
+func (f *fill) last() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ending = true; f.waiting == 0 {
+		f.cancel()
+	}
+}
+
 // leave says that one less waits. What is left without anybody is finished for the store's sake, for a
 // time; what is not stored ends.
 func (f *fill) leave() {
@@ -178,7 +189,7 @@ func (f *fill) leave() {
 	f.waiting--
 	f.wake()
 	if f.waiting == 0 && !f.over {
-		if f.mode == letting || f.windowed {
+		if f.mode == letting || f.windowed || f.ending {
 			f.cancel()
 		} else {
 			f.idle.Reset(graceFor)
