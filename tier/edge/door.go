@@ -110,7 +110,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 		return nil, err
 	}
 	d.standard = port(cfg.Listeners) == 80 && port(cfg.TLSListeners) == 443
-	wired := wire.Config{Handler: d, Hits: hits{d}, Served: served, MaxHeader: maxHeader, Log: cfg.Log}
+	wired := wire.Config{Handler: d, Hits: hits{d}, Served: served, Passes: passes{}, MaxHeader: maxHeader, Log: cfg.Log}
 	if d.keys != nil {
 		wired.TLS = d.keys.TLSConfig()
 		if wired.AltSvc, err = d.openQUIC(); err != nil {
@@ -132,7 +132,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
-	t.services = d.update(s, t.trust)
+	t.lead(d.update(s, t.trust))
 	d.use(t)
 	d.console = &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
@@ -169,7 +169,7 @@ func (d *Door) apply(s directory.Snapshot) error {
 	if err := atomicfile.WriteJSON(filepath.Join(d.cfg.Dir, snapshotFile), s, 0o600); err != nil {
 		return err
 	}
-	t.services = d.update(s, t.trust)
+	t.lead(d.update(s, t.trust))
 	d.use(t)
 	d.listenPrivately(t)
 	return nil

@@ -59,8 +59,11 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 	if s.Geo != "" {
 		l.Fields = &viewer{r, h.d, t, s.Geo}
 	}
-	st := h.d.cache.Hit(&l)
+	st, alone, own := h.d.cache.Find(&l)
 	if st == nil {
+		if own && h.d.direct(r, s, to, host, path) {
+			r.Mark = newPassing(to, alone)
+		}
 		return nil
 	}
 	return &wire.Hit{

@@ -24,15 +24,24 @@ var traceparent = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-
 
 // trace passes a W3C traceparent on, and starts one where there is none that is valid.
 func trace(h http.Header) {
-	if v := h["Traceparent"]; len(v) == 1 && traceparent.MatchString(v[0]) && !strings.HasPrefix(v[0], "ff") && v[0][3:35] != strings.Repeat("0", 32) && v[0][36:52] != strings.Repeat("0", 16) {
+	if v := h["Traceparent"]; len(v) == 1 && traced(v[0]) {
 		return
 	}
 	delete(h, "Tracestate")
-	b := make([]byte, 0, 55)
+	h["Traceparent"] = []string{string(appendTrace(make([]byte, 0, 55)))}
+}
+
+// traced says that a traceparent is valid.
+func traced(v string) bool {
+	return traceparent.MatchString(v) && !strings.HasPrefix(v, "ff") && v[3:35] != strings.Repeat("0", 32) && v[36:52] != strings.Repeat("0", 16)
+}
+
+// appendTrace appends a new traceparent.
+func appendTrace(b []byte) []byte {
 	b = append(b, "00-"...)
 	b = appendHex(appendHex(b, rand.Uint64()|1), rand.Uint64())
 	b = appendHex(append(b, '-'), rand.Uint64()|1)
-	h["Traceparent"] = []string{string(append(b, "-00"...))}
+	return append(b, "-00"...)
 }
 
 // appendHex appends a number as 16 hexadecimal digits.

@@ -141,12 +141,27 @@ func (r *recorder) hit() bool {
 
 // timing tells how long the door had the request, and of that how long a service (W3C Server Timing).
 func (r *recorder) timing() {
-	took := time.Since(r.q.begun)
-	b := strconv.AppendFloat(append(make([]byte, 0, 48), "door;dur="...), float64(took.Microseconds())/1000, 'f', 1, 64)
+	took, service := time.Since(r.q.begun), time.Duration(-1)
 	if at := r.q.asked.Load(); at > 0 && !r.hit() { // what is asked beside a hit holds nobody up
-		b = strconv.AppendFloat(append(b, ", service;dur="...), float64((took-time.Duration(at)).Microseconds())/1000, 'f', 1, 64)
+		service = took - time.Duration(at)
 	}
-	r.Header().Add("Server-Timing", string(b))
+	r.Header().Add("Server-Timing", string(appendTiming(make([]byte, 0, 48), took, service)))
+}
+
+// appendTiming appends how long the door and, unless it is negative, a service took.
+func appendTiming(b []byte, door, service time.Duration) []byte {
+	b = appendMillis(append(b, "door;dur="...), door)
+	if service >= 0 {
+		b = appendMillis(append(b, ", service;dur="...), service)
+	}
+	return b
+}
+
+// appendMillis appends milliseconds with one decimal.
+func appendMillis(b []byte, d time.Duration) []byte {
+	tenths := d.Round(100*time.Microsecond).Microseconds() / 100
+	b = strconv.AppendInt(b, tenths/10, 10)
+	return append(b, '.', byte('0'+tenths%10))
 }
 
 // Write notes 200 when nothing was said.

@@ -26,7 +26,8 @@ type table struct {
 	limits   limiters
 	// candidates are what is tried out, by the address where it answers.
 	candidates map[string]*candidate
-	services   map[serviceKey]*upstream.Service // set before the table comes into use
+	services   map[serviceKey]*upstream.Service // set by lead, before the table comes into use
+	ways       []way
 }
 
 type site struct {
@@ -35,8 +36,10 @@ type site struct {
 	rules  httproute.Table[*rule]
 	// careful has the rules that are not plain: what they cover is never answered from the loop.
 	careful httproute.Table[*rule]
-	caching httproute.Table[*httpcache.Rule] // of rules, for the loop: a whole decision costs too much there
-	missing *accessLog                       // of requests that no route takes
+	// altering has those that change a request on its way or its answer, or how the way is gone.
+	altering httproute.Table[*rule]
+	caching  httproute.Table[*httpcache.Rule] // of rules, for the loop: a whole decision costs too much there
+	missing  *accessLog                       // of requests that no route takes
 	// released holds copies of rules, by rule and release (see pinned).
 	released sync.Map
 }
@@ -54,6 +57,7 @@ type destination struct {
 	count *routeCount
 	log   *accessLog // nil: none
 	table *table
+	way   *upstream.Service // of a route to a service; set before the table comes into use
 }
 
 // newTable builds a table. Counts of routes are kept across tables.
@@ -76,6 +80,9 @@ func newTable(s directory.Snapshot, counts *traffic, before limiters, logs *acce
 		st.missing = log
 		for _, r := range x.Routes {
 			to := &destination{Route: r, rule: httpcache.Rule{Route: st.routeName(r.Pattern), Release: mark, Scope: st.name()}, count: counts.of(x.App, x.Env, r.Pattern), log: log, table: t}
+			if r.Service != "" && r.Frontend == "" {
+				t.ways = append(t.ways, way{to, serviceKey{x.App, x.Env, r.Service}})
+			}
 			if err := st.routes.Add(r.Pattern, to); err != nil {
 				return nil, err
 			}
@@ -152,7 +159,26 @@ func (s *site) addRule(of directory.Rule, mark string, limits, before limiters) 
 			return err
 		}
 	}
+	if len(of.Headers)+len(of.Request) > 0 || of.Timeout > 0 || of.Hedge > 0 {
+		if err := s.altering.Add(of.Pattern, r); err != nil {
+			return err
+		}
+	}
 	return s.rules.Add(of.Pattern, r)
+}
+
+// lead gives the routes their ways.
+func (t *table) lead(ways map[serviceKey]*upstream.Service) {
+	t.services = ways
+	for _, to := range t.ways {
+		to.to.way = ways[to.key]
+	}
+}
+
+// way is a route that leads to a service.
+type way struct {
+	to  *destination
+	key serviceKey
 }
 
 // edition changes with a site's routes and rules, so that nothing is answered from the cache in a way

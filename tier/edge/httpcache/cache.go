@@ -113,7 +113,8 @@ func (c *Cache) SetBounds(memory, disk int64) {
 }
 
 // Run opens the disk tier, calls ready, and works in the background until ctx is done: shared requests to
-// the origin, revalidation, compression, writing to disk. It returns when all of that is over.
+// the origin, revalidation, compression, writing to disk. It returns when all of that is over, and nobody
+// waits any more for a request that had begun.
 func (c *Cache) Run(ctx context.Context, ready func()) error {
 	if c.disk != nil {
 		if err := c.disk.open(); err != nil {
@@ -146,7 +147,7 @@ func (c *Cache) Run(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// begin starts a goroutine of the cache's own, which ends with ctx at the latest. false: Run does not run.
+// begin starts a goroutine of the cache's own, which ends soon after ctx. false: Run does not run.
 func (c *Cache) begin(f func(ctx context.Context)) bool {
 	c.mu.Lock()
 	ctx := c.running
@@ -223,14 +224,19 @@ func (r *routes) init() {
 
 // hold says whether a miss may wait for another one's response.
 func (r *routes) hold(q *request) bool {
-	h := maphash.String(r.seed, q.key) | 1
+	return r.holds(maphash.String(r.seed, q.key), q.route, q.now)
+}
+
+// holds is hold for the hash of a key.
+func (r *routes) holds(hash uint64, route string, now time.Time) bool {
+	h := hash | 1
 	if r.keys[h>>1%uint64(len(r.keys))].Load() == h {
 		return true
 	}
 	r.mu.RLock()
-	until, ok := r.blocked[q.route]
+	until, ok := r.blocked[route]
 	r.mu.RUnlock()
-	return !ok || q.now.After(until)
+	return !ok || now.After(until)
 }
 
 // note remembers an outcome.
@@ -242,12 +248,17 @@ func (r *routes) note(q *request, status int, shared bool, now time.Time) {
 		return
 	}
 	slot.CompareAndSwap(h, 0)
+	r.block(q.route, status, now)
+}
+
+// block notes that a response of a route could not be shared.
+func (r *routes) block(route string, status int, now time.Time) {
 	until := now.Add(blockedFor)
 	if status >= 400 {
 		until = now.Add(erredFor)
 	}
 	r.mu.RLock()
-	have := r.blocked[q.route]
+	have := r.blocked[route]
 	r.mu.RUnlock()
 	if until.Sub(have) < time.Second {
 		return // spare the lock on a busy route
@@ -256,7 +267,7 @@ func (r *routes) note(q *request, status int, shared bool, now time.Time) {
 	if len(r.blocked) >= maxRoutes {
 		clear(r.blocked)
 	}
-	r.blocked[q.route] = until
+	r.blocked[route] = until
 	r.mu.Unlock()
 }
 

@@ -347,6 +347,18 @@ func (d *disk) find(q *request, fields Fields) *entry {
 	return e
 }
 
+// has says that there is a stored response to a key.
+func (d *disk) has(key []byte) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range d.index[urlOf(string(key))] {
+		if f.Key == string(key) {
+			return true
+		}
+	}
+	return false
+}
+
 // writeLoop writes what is offered and removes what is gone, until ctx is done; then what is queued.
 func (d *disk) writeLoop(ctx context.Context, c *Cache) {
 	tick := time.NewTicker(time.Second)

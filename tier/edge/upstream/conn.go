@@ -9,9 +9,10 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"tenfold/tier/edge/wire"
 )
 
 // Sizes of buffers. A connection keeps bufferSize while it idles; longer bodies borrow.
@@ -74,23 +75,9 @@ func newConn(nc net.Conn, ep *endpoint) *conn {
 	return c
 }
 
-// peekByte looks for a byte without taking it: nil, io.EOF, or the error, which is EAGAIN when the
-// socket is open and silent.
-func peekByte(fd uintptr) error {
-	var b [1]byte
-	n, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
-	switch {
-	case e != 0:
-		return e
-	case n == 0:
-		return io.EOF
-	}
-	return nil
-}
-
 // alive says that an idle connection was not closed and carries no byte that nobody asked for.
 func (c *conn) alive() bool {
-	return c.raw == nil || peekByte(c.fd) == syscall.EAGAIN
+	return c.raw == nil || wire.PeekByte(c.fd) == syscall.EAGAIN
 }
 
 // Write sends, and counts what was handed to the kernel.
@@ -183,6 +170,17 @@ func (c *conn) enlarge() {
 		c.lent = borrowed.Get().(*[]byte)
 		c.buf, c.r, c.w = *c.lent, 0, 0
 	}
+}
+
+// spread borrows a larger buffer for what is buffered and what is still to come.
+func (c *conn) spread() {
+	if c.lent != nil || len(c.buf) >= borrowSize {
+		return
+	}
+	from := c.buf[c.r:c.w]
+	c.lent = borrowed.Get().(*[]byte)
+	c.buf = *c.lent
+	c.r, c.w = 0, copy(c.buf, from)
 }
 
 // restore gives back what was borrowed and forgets what was grown. Nothing must be buffered.

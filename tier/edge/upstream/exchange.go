@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tenfold/tier/edge/wire"
 )
 
 // maxSends is how often a request goes out that a task may have seen.
@@ -72,6 +74,9 @@ func (x *exchange) run() error {
 			return err
 		}
 		defer x.up.free()
+	}
+	if d, ok := wire.Carried(x.r.Context()).(*Direct); ok && d.take(x.service) {
+		return x.adopt(d)
 	}
 	x.sticky = x.service.sticks(x.policy, x.r)
 	until := x.start + int64(x.policy.Hold)
@@ -338,7 +343,7 @@ func (x *exchange) await(c *conn) error {
 		c.answered = true
 		switch {
 		case h.status >= 200:
-			return x.whole(c)
+			return c.whole(x.r.Method)
 		case h.status == http.StatusSwitchingProtocols:
 			if x.upgrade == "" || !strings.EqualFold(h.upgrade, x.upgrade) || h.minor == 0 {
 				return errMalformed("101 that nobody asked for")
@@ -359,9 +364,9 @@ func (x *exchange) await(c *conn) error {
 
 // whole reads a short body of known length before anything is passed on: when the task breaks off in
 // it, the request can still be sent to another one.
-func (x *exchange) whole(c *conn) error {
+func (c *conn) whole(method string) error {
 	h := &c.head
-	if h.bodiless(x.r.Method) || h.length < 0 || h.length > bufferSize || h.events {
+	if h.bodiless(method) || h.length < 0 || h.length > bufferSize || h.events {
 		return nil
 	}
 	for int64(c.w-c.r) < h.length {

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"tenfold/tier/edge/wire"
 )
 
 // halfClosed is the silence that ends an upgraded connection of which one side has said its last.
@@ -184,5 +186,5 @@ func ready(raw syscall.RawConn) error {
 	if raw == nil {
 		return nil
 	}
-	return raw.Read(func(fd uintptr) bool { return peekByte(fd) != syscall.EAGAIN })
+	return raw.Read(func(fd uintptr) bool { return wire.PeekByte(fd) != syscall.EAGAIN })
 }

@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"io"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -111,10 +112,22 @@ func (c *client) Err() error {
 	if c.fd < 0 {
 		return nil
 	}
-	var b [1]byte
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(c.fd), uintptr(unsafe.Pointer(&b)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
-	if errno == 0 && n == 0 || errno == syscall.ECONNRESET {
+	if err := PeekByte(uintptr(c.fd)); err == io.EOF || err == syscall.ECONNRESET {
 		return context.Canceled
+	}
+	return nil
+}
+
+// PeekByte looks for a byte on a socket without taking it: nil, io.EOF, or the error, which is EAGAIN when
+// the socket is open and silent. It never waits.
+func PeekByte(fd uintptr) error {
+	var b [1]byte
+	n, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	switch {
+	case e != 0:
+		return e
+	case n == 0:
+		return io.EOF
 	}
 	return nil
 }
@@ -129,6 +142,12 @@ func (c *conn1) passes(b []byte) (ok, answered bool) {
 		c.client = &client{Context: c.ctx, l: c.link}
 	}
 	c.phase.Store(phaseBusy)
+	defer func() {
+		if v := recover(); v != nil {
+			c.srv.cfg.Log.Error("pass panicked", "host", c.req.Host, "panic", v, "stack", string(debug.Stack()))
+			ok, answered = false, true
+		}
+	}()
 	p, carried := c.srv.cfg.Passes.Pass(&c.req, c.client)
 	if p == nil {
 		c.carried = carried
