@@ -17,6 +17,7 @@ import (
 
 	"tenfold"
 	"tenfold/internal/engines"
+	"tenfold/internal/keeper"
 )
 
 // Bounds of the WAL that is kept for readers.
@@ -132,18 +133,29 @@ func (p *Postgres) reload(ctx context.Context, r record, n int) error {
 	return p.cfg.Units.Signal(ctx, unitOf(r.ID.String(), n), int(syscall.SIGHUP))
 }
 
-// reloaded is reload, and returns when the node waits for whom its file says.
+// reloaded is reload, and returns when the server has taken its files.
 func (p *Postgres) reloaded(ctx context.Context, r record, n int) error {
-	if err := p.reload(ctx, r, n); err != nil {
+	loaded := func(ctx context.Context) (at string, err error) {
+		err = p.ask(ctx, r, n, func(ctx context.Context, c *pgx.Conn) error {
+			return c.QueryRow(ctx, "select pg_conf_load_time()::text || current_setting('synchronous_standby_names')").Scan(&at)
+		})
+		return at, err
+	}
+	before, err := loaded(ctx)
+	if err != nil {
 		return err
 	}
 	want := r.waitsFor(n)
+	changed, err := p.configure(r, n)
+	if err != nil || !changed && strings.HasSuffix(before, want) && (want != "" || !strings.Contains(before, "ANY")) {
+		return err
+	}
+	if err := p.cfg.Units.Signal(ctx, unitOf(r.ID.String(), n), int(syscall.SIGHUP)); err != nil {
+		return err
+	}
 	return until(ctx, askLimit, func(ctx context.Context) (bool, error) {
-		var have string
-		err := p.ask(ctx, r, n, func(ctx context.Context, c *pgx.Conn) error {
-			return c.QueryRow(ctx, "select current_setting('synchronous_standby_names')").Scan(&have)
-		})
-		return have == want, err
+		after, err := loaded(ctx)
+		return after != before, err // the postmaster takes them before it tells those who ask
 	})
 }
 
@@ -164,12 +176,11 @@ func until(ctx context.Context, limit time.Duration, ok func(context.Context) (b
 	}
 }
 
-// wrong finds what a running server could not take of its files, before it is restarted with them: such
-// a server would not come back.
+// wrong finds what a running server could not take of its files. What takes a restart is no fault.
 func wrong(ctx context.Context, c *pgx.Conn) error {
 	var name, value, fault string
-	err := c.QueryRow(ctx, `select name, coalesce(setting, ''), error from pg_file_settings
-		where error is not null and error <> 'setting could not be applied' order by seqno limit 1`).Scan(&name, &value, &fault)
+	err := c.QueryRow(ctx, `select f.name, coalesce(f.setting, ''), f.error from pg_file_settings f left join pg_settings s using (name)
+		where f.error is not null and s.context is distinct from 'postmaster' order by f.seqno limit 1`).Scan(&name, &value, &fault)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
@@ -177,4 +188,22 @@ func wrong(ctx context.Context, c *pgx.Conn) error {
 		return fmt.Errorf("check settings: %w", err)
 	}
 	return tenfold.Errorf(tenfold.CodeInvalid, "setting %s: %s (%q)", name, fault, value).WithHint("correct settings.%s of the database in tenfold.yaml", name)
+}
+
+// rehearse has the server program read a node's files without starting: one that is restarted with what
+// it cannot take would not come back.
+func (p *Postgres) rehearse(ctx context.Context, e engines.Engine, r record, n int) error {
+	uid, gid := engines.RunAs()
+	exit, lines, err := keeper.RunToEnd(ctx, p.cfg.Units, keeper.Unit{
+		ID: "rehearse/" + r.ID.String(), Argv: []string{e.Server, "-D", p.dataOf(r.ID, n), "-C", "port"}, Env: environment(e), Dir: "/",
+		UID: uid, GID: gid, Log: filepath.Join(p.cfg.Dir, "log", "rehearse.log"),
+	}, 3)
+	if err != nil {
+		return err
+	}
+	if exit.Code != 0 {
+		return tenfold.Errorf(tenfold.CodeInvalid, "PostgreSQL would not start with these settings\n  last output  %s", strings.Join(lines, "\n               ")).
+			WithHint("correct settings of the database in tenfold.yaml; it runs on with the old ones")
+	}
+	return nil
 }

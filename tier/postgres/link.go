@@ -77,7 +77,8 @@ func (l *link) drop() {
 	}
 }
 
-// ask does something over a node's connection, which is made anew when it has ended.
+// ask does something over a node's connection, which is made anew when it has ended. f may be called
+// twice.
 func (p *Postgres) ask(ctx context.Context, r record, n int, f func(context.Context, *pgx.Conn) error) error {
 	x, ok := r.node(n)
 	if !ok {
@@ -88,19 +89,26 @@ func (p *Postgres) ask(ctx context.Context, r record, n int, f func(context.Cont
 	defer l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	if l.conn == nil || l.conn.IsClosed() || l.port != x.Port {
-		l.drop()
-		c, err := dial(ctx, x.Port, r.Super, "postgres")
-		if err != nil {
+	for {
+		fresh := l.conn == nil || l.conn.IsClosed() || l.port != x.Port
+		if fresh {
+			l.drop()
+			c, err := dial(ctx, x.Port, r.Super, "postgres")
+			if err != nil {
+				return err
+			}
+			l.conn, l.port = c, x.Port
+		}
+		err := f(ctx, l.conn)
+		if err == nil || !l.conn.IsClosed() {
 			return err
 		}
-		l.conn, l.port = c, x.Port
-	}
-	err := f(ctx, l.conn)
-	if err != nil && l.conn.IsClosed() {
 		l.conn = nil
+		if fresh || ctx.Err() != nil {
+			return err
+		}
+		// The server was started again since: what is asked may be asked twice.
 	}
-	return err
 }
 
 // dial connects as superuser. What the supervisor commits waits for no reader: it must be able to work

@@ -48,6 +48,9 @@ func (f *fixture) open(t *testing.T) (stop func()) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.texts = append(f.texts, e.Text)
+		if os.Getenv("SHOW") != "" {
+			fmt.Println(time.Now().Format("05.000"), e.Text, e.Took)
+		}
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -111,6 +111,9 @@ func (p *Postgres) apply(ctx context.Context, key string, r record) error {
 		return fmt.Errorf("check settings: %w", err)
 	}
 	if restart {
+		if err := p.rehearse(ctx, e, r, r.Primary); err != nil {
+			return err
+		}
 		return p.cfg.Units.Remove(ctx, unitOf(key, r.Primary)) // and begun again in the next round
 	}
 	if err := p.settle(ctx, key, r, e.Version); err != nil {

@@ -90,6 +90,10 @@ func (p *Postgres) followOnce(ctx context.Context, key string, r record, x node)
 		if u.Phase == keeper.Stopping {
 			return fencePace, nil
 		}
+		if p.failing(key, x.N) {
+			p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityWarning, Text: fmt.Sprintf("reader %d does not start: it is cloned anew", x.N), Hint: "its log: " + p.logOf(r.ID, x.N)})
+			return answerPace, p.records.Change(key, func(c *record) { c.edit(x.N, func(n *node) { n.Stage = stageNew }) })
+		}
 		return worriedPace, p.startReader(ctx, key, x.N)
 	}
 	if err := p.reload(ctx, r, x.N); err != nil {
@@ -108,7 +112,7 @@ func (p *Postgres) followOnce(ctx context.Context, key string, r record, x node)
 		return 0, err
 	}
 	switch {
-	case restart && streaming:
+	case restart && streaming && r.Serving == r.Goal: // the primary first: a reader may have no less of anything
 		return answerPace, p.cfg.Units.Remove(ctx, unitOf(key, x.N))
 	case streaming:
 		p.greet(key, r, x.N, u.Started)
@@ -119,6 +123,18 @@ func (p *Postgres) followOnce(ctx context.Context, key string, r record, x node)
 		return worriedPace, nil
 	}
 	return watchPace, nil
+}
+
+// failing says that a reader ended again and again soon after its start, while the primary is well.
+func (p *Postgres) failing(key string, n int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.links[place{key, n}]
+	if l == nil || l.failures < 4 || time.Since(p.healthy[key]) > lostLimit/2 {
+		return false
+	}
+	l.failures = 0
+	return true
 }
 
 // greet says once for each start that a reader follows, and wakes the cluster, which waited for it.
