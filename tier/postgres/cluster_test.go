@@ -191,6 +191,9 @@ func TestFailoverLosesNoAcknowledgedCommit(t *testing.T) {
 		}
 		if way != "stopped" {
 			gaps = append(gaps, time.Unix(0, w.moved.Load()).Sub(at))
+			if os.Getenv("SHOW") != "" {
+				fmt.Println(time.Now().Format("05.000"), way, gaps[len(gaps)-1])
+			}
 		}
 		now := f.settled(t, 2)
 		backs = append(backs, time.Since(at))

@@ -77,6 +77,14 @@ func (l *link) drop() {
 	}
 }
 
+// open says that there is a connection, which tells soon enough of a reader whether it is well. Of a
+// primary it does not: a postmaster that is stopped leaves its backends at work.
+func (l *link) open() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn != nil && !l.conn.IsClosed()
+}
+
 // ask does something over a node's connection, which is made anew when it has ended. f may be called
 // twice.
 func (p *Postgres) ask(ctx context.Context, r record, n int, f func(context.Context, *pgx.Conn) error) error {
@@ -152,7 +160,7 @@ func (p *Postgres) look(ctx context.Context, r record, n int, u *keeper.Status) 
 		return s
 	}
 	x, _ := r.node(n)
-	alive := speaks(ctx, x.Port)
+	alive := n != r.Primary && l.open() || speaks(ctx, x.Port)
 	p.mu.Lock()
 	switch {
 	case alive:

@@ -175,10 +175,7 @@ func (p *Postgres) promote(ctx context.Context, key string, r record, v view, st
 // finish does what the record says of a promotion. All of it may be done twice.
 func (p *Postgres) finish(ctx context.Context, key string, r record, begun time.Time) error {
 	n := r.Primary
-	if err := p.slots(ctx, r); err != nil { // before the others ask for theirs
-		return err
-	}
-	if err := p.reloaded(ctx, r, n); err != nil {
+	if err := p.reloaded(ctx, r, n); err != nil { // whom commits wait for is known before there are any
 		return err
 	}
 	if err := p.ask(ctx, r, n, func(ctx context.Context, c *pgx.Conn) error {
@@ -186,6 +183,10 @@ func (p *Postgres) finish(ctx context.Context, key string, r record, begun time.
 		return err
 	}); err != nil {
 		return fmt.Errorf("promote reader %d: %w", n, err)
+	}
+	// While the server is at it: the others need their slots, and to know whom to follow.
+	if err := p.slots(ctx, r); err != nil {
+		return err
 	}
 	for _, x := range r.readers() {
 		if x.Stage == stageReady {
