@@ -18,6 +18,7 @@ import (
 // API is everything that can be asked of a house. The daemon implements it, Client calls it over
 // HTTP. Errors are *tenfold.Error.
 type API interface {
+	Databases
 	House(ctx context.Context) (House, error)
 	// Upload takes a project's files (a tar stream of source.Pack) when the daemon cannot read them
 	// where they are, and returns the folder to deploy from. Origin names where they came from: the

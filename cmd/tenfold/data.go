@@ -135,7 +135,7 @@ func (c *cli) dbCommand() *cobra.Command {
 			return c.hand(ctx, append(p.Argv, args...), p)
 		})
 	}
-	db := &cobra.Command{Use: "db", Short: "A database: shell, dump, restore, url"}
+	db := &cobra.Command{Use: "db", Short: "A database: shell, dump, restore, its servers, statements, backups"}
 	url := c.asking("url", "The database's address with its password; standard output should be no shared screen", cobra.NoArgs, func(ctx context.Context, api *control.Client, env control.Env, _ []string) error {
 		id, err := c.only(ctx, api, env, tenfold.KindDatabase, name)
 		if err != nil {
@@ -153,12 +153,29 @@ func (c *cli) dbCommand() *cobra.Command {
 		return nil
 	})
 	db.PersistentFlags().StringVar(&name, "name", "", "database, when the app has several")
+	restore := tool("restore [-- ARGS…]", "Read a dump from standard input into the database, replacing what it names; with --to make a copy as it was at a time", "restore")
+	read := restore.RunE
+	var to string
+	restore.Flags().StringVar(&to, "to", "", "a time ('2026-11-23 10:15:30', UTC) or latest: restore from backups to a new database beside this one")
+	back := c.asking("", "", cobra.NoArgs, func(ctx context.Context, api *control.Client, env control.Env, _ []string) error {
+		id, err := c.only(ctx, api, env, tenfold.KindDatabase, name)
+		if err != nil {
+			return err
+		}
+		return c.restoreTo(ctx, api, id, to)
+	})
+	restore.RunE = func(cmd *cobra.Command, args []string) error {
+		if to == "" {
+			return read(cmd, args)
+		}
+		return back.RunE(cmd, args)
+	}
 	db.AddCommand(
 		tool("psql [-- ARGS…]", "A psql shell on the database", "psql"),
 		tool("dump [-- ARGS…]", "Write a dump (pg_dump's custom format) to standard output", "dump"),
-		tool("restore [-- ARGS…]", "Read a dump from standard input into the database, replacing what it names", "restore"),
-		url,
+		restore, url,
 	)
+	db.AddCommand(c.dbQuestions(&name)...)
 	return db
 }
 

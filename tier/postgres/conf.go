@@ -74,6 +74,9 @@ func settings(r record, n int) string {
 	for _, k := range names {
 		set(k, r.Spec.Settings[k])
 	}
+	if own := r.Spec.Settings["shared_preload_libraries"]; r.Counts && !strings.Contains(own, "pg_stat_statements") {
+		set("shared_preload_libraries", strings.TrimPrefix(own+",pg_stat_statements", ","))
+	}
 	// Last, so that no setting of the manifest takes their place: the supervisor stands on them.
 	set("listen_addresses", "127.0.0.1")
 	set("port", strconv.Itoa(x.Port))

@@ -34,6 +34,11 @@ func (p *Postgres) begin(ctx context.Context, key string, r record, why string) 
 	if err := p.cfg.Units.Remove(ctx, unitOf(key, n)); err != nil {
 		return err
 	}
+	if r.Counts = r.Counts || library(e, "pg_stat_statements"); r.Counts {
+		if err := p.records.Change(key, func(x *record) { x.Counts = true }); err != nil {
+			return err
+		}
+	}
 	if _, err := p.configure(r, n); err != nil {
 		return err
 	}

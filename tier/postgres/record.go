@@ -46,6 +46,9 @@ type record struct {
 	Password string    `json:"password,omitempty"` // of the app's role
 	Version  string    `json:"version,omitempty"`
 	Begun    time.Time `json:"begun,omitzero"` // when the goal was set, for the event
+	// Counts says that its servers are started with pg_stat_statements. One that ran before there was
+	// that gets it with its next start, not by a restart of its own.
+	Counts bool `json:"counts,omitempty"`
 
 	cluster
 }

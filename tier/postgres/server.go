@@ -138,6 +138,16 @@ func environment(e engines.Engine) []string {
 	return env
 }
 
+// library says whether a module that servers load at their start came with the engine.
+func library(e engines.Engine, name string) bool {
+	for _, d := range []string{"lib", "lib/postgresql", "lib64/postgresql", "lib64/pgsql"} {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(e.Bin), d, name+".so")); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // unit is the postmaster. Its session and all backends are one tree of the keeper, and only when
 // none of it lives may another primary start.
 func (p *Postgres) unit(e engines.Engine, r record, n int) keeper.Unit {
@@ -192,6 +202,11 @@ func populate(ctx context.Context, r record) error {
 	if !has {
 		if _, err := c.Exec(ctx, "create database "+name+" owner "+name); err != nil {
 			return fmt.Errorf("make database: %w", err)
+		}
+	}
+	if r.Counts {
+		if _, err := c.Exec(ctx, "create extension if not exists pg_stat_statements"); err != nil {
+			return fmt.Errorf("make extension pg_stat_statements: %w", err)
 		}
 	}
 	if len(r.Spec.Extensions) == 0 {

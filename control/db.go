@@ -1,0 +1,109 @@
+package control
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"tenfold"
+	"tenfold/internal/dbinfo"
+)
+
+// Databases is what can be asked of one database. The data is dbinfo's.
+type Databases interface {
+	Database(ctx context.Context, id tenfold.ID) (dbinfo.Database, error)
+	// Failover kills the primary as a crash would and returns when there is one again.
+	Failover(ctx context.Context, id tenfold.ID) error
+	// Switchover makes a reader the primary in order; node 0: the one that is least behind.
+	Switchover(ctx context.Context, id tenfold.ID, node int) error
+	Sessions(ctx context.Context, id tenfold.ID) ([]dbinfo.Session, error)
+	Locks(ctx context.Context, id tenfold.ID) ([]dbinfo.Lock, error)
+	// Statements are those that took most time, at most limit (0: 20).
+	Statements(ctx context.Context, id tenfold.ID, limit int) ([]dbinfo.Statement, error)
+	// Backup takes a base backup now; Backups lists what can be restored from.
+	Backup(ctx context.Context, id tenfold.ID) (dbinfo.Backup, error)
+	Backups(ctx context.Context, id tenfold.ID) ([]dbinfo.Backup, error)
+	// Restore makes a new database beside the old as it was at a time (zero: as late as can be).
+	Restore(ctx context.Context, id tenfold.ID, to time.Time) (tenfold.ID, error)
+}
+
+// dbRoutes are those of databases.
+func (s server) dbRoutes(mux *http.ServeMux) {
+	const at = "/v1/apps/{app}/{env}/databases/{name}"
+	id := func(r *http.Request) tenfold.ID {
+		e := envOf(r)
+		return tenfold.ID{App: e.App, Env: e.Env, Kind: tenfold.KindDatabase, Name: nameOf(r)}
+	}
+	mux.HandleFunc("GET "+at, func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Database(r.Context(), id(r))) })
+	mux.HandleFunc("POST "+at+"/failover", func(w http.ResponseWriter, r *http.Request) { done(w, s.api.Failover(r.Context(), id(r))) })
+	mux.HandleFunc("POST "+at+"/switchover", func(w http.ResponseWriter, r *http.Request) {
+		var q struct{ Node int }
+		if read(w, r, &q) {
+			done(w, s.api.Switchover(r.Context(), id(r), q.Node))
+		}
+	})
+	mux.HandleFunc("GET "+at+"/sessions", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Sessions(r.Context(), id(r))) })
+	mux.HandleFunc("GET "+at+"/locks", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Locks(r.Context(), id(r))) })
+	mux.HandleFunc("GET "+at+"/statements", func(w http.ResponseWriter, r *http.Request) {
+		limit, _ := strconv.Atoi(r.FormValue("limit"))
+		reply(w)(s.api.Statements(r.Context(), id(r), limit))
+	})
+	mux.HandleFunc("GET "+at+"/backups", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Backups(r.Context(), id(r))) })
+	mux.HandleFunc("POST "+at+"/backups", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Backup(r.Context(), id(r))) })
+	mux.HandleFunc("POST "+at+"/restore", func(w http.ResponseWriter, r *http.Request) {
+		var q struct{ To time.Time }
+		if read(w, r, &q) {
+			reply(w)(s.api.Restore(r.Context(), id(r), q.To))
+		}
+	})
+}
+
+func dbPath(id tenfold.ID) string {
+	return Env{App: id.App, Env: id.Env}.path() + "/databases/" + string(id.Name)
+}
+
+// Database implements API.
+func (c *Client) Database(ctx context.Context, id tenfold.ID) (dbinfo.Database, error) {
+	return call[dbinfo.Database](ctx, c, http.MethodGet, dbPath(id), nil)
+}
+
+// Failover implements API.
+func (c *Client) Failover(ctx context.Context, id tenfold.ID) error {
+	return do(ctx, c, http.MethodPost, dbPath(id)+"/failover", nil)
+}
+
+// Switchover implements API.
+func (c *Client) Switchover(ctx context.Context, id tenfold.ID, node int) error {
+	return do(ctx, c, http.MethodPost, dbPath(id)+"/switchover", map[string]int{"node": node})
+}
+
+// Sessions implements API.
+func (c *Client) Sessions(ctx context.Context, id tenfold.ID) ([]dbinfo.Session, error) {
+	return call[[]dbinfo.Session](ctx, c, http.MethodGet, dbPath(id)+"/sessions", nil)
+}
+
+// Locks implements API.
+func (c *Client) Locks(ctx context.Context, id tenfold.ID) ([]dbinfo.Lock, error) {
+	return call[[]dbinfo.Lock](ctx, c, http.MethodGet, dbPath(id)+"/locks", nil)
+}
+
+// Statements implements API.
+func (c *Client) Statements(ctx context.Context, id tenfold.ID, limit int) ([]dbinfo.Statement, error) {
+	return call[[]dbinfo.Statement](ctx, c, http.MethodGet, dbPath(id)+"/statements?limit="+strconv.Itoa(limit), nil)
+}
+
+// Backup implements API.
+func (c *Client) Backup(ctx context.Context, id tenfold.ID) (dbinfo.Backup, error) {
+	return call[dbinfo.Backup](ctx, c, http.MethodPost, dbPath(id)+"/backups", nil)
+}
+
+// Backups implements API.
+func (c *Client) Backups(ctx context.Context, id tenfold.ID) ([]dbinfo.Backup, error) {
+	return call[[]dbinfo.Backup](ctx, c, http.MethodGet, dbPath(id)+"/backups", nil)
+}
+
+// Restore implements API.
+func (c *Client) Restore(ctx context.Context, id tenfold.ID, to time.Time) (tenfold.ID, error) {
+	return call[tenfold.ID](ctx, c, http.MethodPost, dbPath(id)+"/restore", map[string]time.Time{"to": to})
+}

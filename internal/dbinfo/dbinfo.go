@@ -1,0 +1,77 @@
+// Package dbinfo is what is told of a database, as plain data: the databases' tier fills it in, control
+// hands it on. Nothing here does anything. Begin at Database.
+package dbinfo
+
+import "time"
+
+// Database is a database with the servers that hold it.
+type Database struct {
+	Name    string `json:"name"`
+	Version string `json:"version"` // of PostgreSQL: "17.6"
+	Epoch   uint64 `json:"epoch"`   // grows with each primary
+	// Sync says what commits wait for: "off", "on", "strict". Safe: every acknowledged commit is on a
+	// reader too, so that none is lost with the primary.
+	Sync  string `json:"sync"`
+	Safe  bool   `json:"safe"`
+	Nodes []Node `json:"nodes"`
+}
+
+// Node is one server.
+type Node struct {
+	N     int    `json:"n"`
+	Role  string `json:"role"`  // primary, reader
+	State string `json:"state"` // serving, following, starting, cloning, rejoining, leaving, down
+	Addr  string `json:"addr"`
+	PID   int    `json:"pid,omitempty"`
+	// Lag is the WAL that a reader has not replayed yet, in bytes; -1: not known.
+	Lag int64 `json:"lag"`
+	// Sync says that commits wait for this reader or another.
+	Sync bool `json:"sync,omitempty"`
+}
+
+// Session is a connection to a primary.
+type Session struct {
+	PID   int           `json:"pid"`
+	User  string        `json:"user"`
+	App   string        `json:"app,omitempty"`   // application_name
+	State string        `json:"state"`           // active, idle, idle in transaction, …
+	Wait  string        `json:"wait,omitempty"`  // "Lock: transactionid"; "" when it waits for nothing
+	Age   time.Duration `json:"age"`             // of its transaction, else of its state
+	Query string        `json:"query,omitempty"` // the current or the last
+}
+
+// Lock is a session that waits for others.
+type Lock struct {
+	PID     int           `json:"pid"`
+	User    string        `json:"user"`
+	Waits   time.Duration `json:"waits"`
+	Lock    string        `json:"lock"` // what it waits for: "relation orders, AccessExclusiveLock"
+	Query   string        `json:"query"`
+	Holders []Session     `json:"holders"` // whom it waits for
+}
+
+// Statement is all calls of one statement, with constants taken out.
+type Statement struct {
+	Query string        `json:"query"`
+	Calls int64         `json:"calls"`
+	Total time.Duration `json:"total"` // execution time
+	Mean  time.Duration `json:"mean"`
+	Rows  int64         `json:"rows"`
+	// Hit is the share of blocks found in memory, 0 to 1; -1: it read none.
+	Hit float64 `json:"hit"`
+}
+
+// Backup is a base backup that can be restored from, with the WAL that was archived since.
+type Backup struct {
+	Name  string    `json:"name"` // of the time it began: "20261124T101500Z"
+	Begun time.Time `json:"begun"`
+	Ended time.Time `json:"ended"`
+	Bytes int64     `json:"bytes"` // as stored
+	// Until is the latest time that can be restored from it.
+	Until     time.Time `json:"until"`
+	Encrypted bool      `json:"encrypted,omitempty"`
+	// Fault says why it cannot be used; "" when nothing is known against it.
+	Fault string `json:"fault,omitempty"`
+	// Proven is when a restore of it was last started and answered.
+	Proven time.Time `json:"proven,omitzero"`
+}
