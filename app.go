@@ -216,7 +216,20 @@ type Database struct {
 	Readers Bounds `json:"readers,omitzero"`
 	// Sync says which commits are acknowledged: SyncOn, SyncOff, SyncStrict; "" is SyncOn from two readers on.
 	Sync string `json:"sync,omitempty"`
-	Line int    `json:"line,omitempty"`
+	// Backups are taken when it is not nil.
+	Backups *Backups `json:"backups,omitempty"`
+	Line    int      `json:"line,omitempty"`
+}
+
+// Backups of a database: its WAL as it is written, and base backups to begin from.
+type Backups struct {
+	Keep  time.Duration `json:"keep"`            // how far back a restore can go
+	Every time.Duration `json:"every"`           // a base backup
+	Drill time.Duration `json:"drill,omitempty"` // a restore that proves them; 0: never
+	// To is a folder, absolute, or "s3://endpoint/bucket/prefix"; "": beside the data.
+	To string `json:"to,omitempty"`
+	// Key is a secret that seals them; nil: they are not sealed.
+	Key *Binding `json:"key,omitempty"`
 }
 
 // What a commit waits for. On and strict: until a reader has it too, so that none is lost with the

@@ -181,7 +181,7 @@ func newHouse(ctx context.Context, l Layout, settings Settings, version string, 
 
 func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	emit := h.hub.emit
-	if h.postgres, err = postgres.New(postgres.Config{Dir: l.Tier("postgres"), Engines: l.Tier("engines"), Units: k, Emit: emit}); err != nil {
+	if h.postgres, err = postgres.New(postgres.Config{Dir: l.Tier("postgres"), Engines: l.Tier("engines"), Units: k, Emit: emit, Resolve: h.resolve}); err != nil {
 		return err
 	}
 	if h.cache, err = cache.New(cache.Config{Dir: l.Tier("cache"), Units: k, Emit: emit}); err != nil {

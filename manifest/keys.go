@@ -244,7 +244,14 @@ func databaseKeys() []key {
 			{name: "max", form: fCount, deflt: "min", doc: "Most readers, up to 8."},
 		}, later("readers by schedule", "schedule"))},
 		{name: "sync", form: fWord, words: []string{"true", "strict"}, off: true, deflt: "true from readers: 2 on", doc: "A commit is acknowledged when a reader has it too: none is lost with the primary. With every reader gone for 10 s true goes on without them, strict waits."},
-	}, later("capacity by load", "capacity", "suspend"), later("backups", "backups"),
+		{name: "backups", form: fMap, main: "keep", off: true, deflt: "none", doc: "Its WAL as it is written, and base backups: any moment of the time kept can be restored (tenfold db restore --to).", keys: []key{
+			{name: "keep", form: fDuration, deflt: "7d", doc: "How far back a restore can go."},
+			{name: "every", form: fDuration, deflt: "1d", doc: "A base backup."},
+			{name: "to", form: fText, deflt: "beside the data, which protects from mistakes but not from a lost disk", doc: "A folder, as an absolute path."},
+			{name: "key", form: fText, deflt: "not encrypted", doc: "A secret that encrypts them, as age does with a passphrase. Without it nothing can be restored: keep it elsewhere too."},
+			{name: "drill", form: fDuration, off: true, deflt: "7d", doc: "How often a backup is restored aside, started and checked. false: never."},
+		}},
+	}, later("capacity by load", "capacity", "suspend"),
 		later("a pooling proxy", "proxy"), later("the data API", "api"), later("maintenance windows", "window"),
 		later("clones", "clone"))
 }

@@ -3,6 +3,7 @@ package manifest
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"tenfold"
 )
@@ -36,7 +37,7 @@ func (b *builder) databases() {
 				}
 			}
 		}
-		d.Readers, d.Sync = b.readers(t), b.sync(t)
+		d.Readers, d.Sync, d.Backups = b.readers(t), b.sync(t), b.backups(t)
 		if b.app.Databases == nil {
 			b.app.Databases = map[tenfold.Name]tenfold.Database{}
 		}
@@ -70,6 +71,30 @@ func (b *builder) sync(t *tree) string {
 		b.reporter.at(f.place(), "add readers: 1, or 2 so that one may be away", "%s: a commit cannot wait for a reader where there is none", f.path)
 	}
 	return word
+}
+
+func (b *builder) backups(t *tree) *tenfold.Backups {
+	f := t.get("backups")
+	if f == nil || f.off {
+		return nil
+	}
+	const day = 24 * time.Hour
+	out := &tenfold.Backups{Keep: b.duration(f, "keep", 7*day), Every: b.duration(f, "every", day), Drill: b.duration(f, "drill", 7*day), Key: b.secretOf(f, "key")}
+	if d := f.get("drill"); d != nil && d.off {
+		out.Drill = 0
+	}
+	if out.Every > out.Keep {
+		b.reporter.at(f.place(), "take them at least as often as the time kept", "%s: a base backup every %s and kept for %s", f.path, out.Every, out.Keep)
+	}
+	if to, ok := value(f, "to"); ok {
+		out.To = to.node.Value
+		if !strings.HasPrefix(out.To, "/") || strings.Contains(out.To, "/..") {
+			b.reporter.at(to.node, "write an absolute path, best on another disk: /mnt/backups", "%s: %q is no folder that this Tenfold can back up to", to.path, cut(out.To, 60))
+		}
+	} else if !b.failed() {
+		b.reporter.warn(f.place(), "set "+f.path+".to to a folder on another disk", "%s's backups lie on the disk they protect", t.key.Value)
+	}
+	return out
 }
 
 // postgres reads "postgres" or "postgres-17".

@@ -20,7 +20,7 @@ import (
 func Clone(ctx context.Context, conn *pgconn.PgConn, label, dir string, uid, gid int) (Base, error) {
 	r, w := io.Pipe()
 	type result struct {
-		sums map[string]written
+		sums Files
 		err  error
 	}
 	unpacked := make(chan result, 1)
@@ -44,6 +44,9 @@ func Clone(ctx context.Context, conn *pgconn.PgConn, label, dir string, uid, gid
 	return b, sync(dir)
 }
 
+// Files are what Unpack wrote, by path below the data directory.
+type Files map[string]written
+
 // written is what Unpack wrote of a file.
 type written struct {
 	size int64
@@ -52,11 +55,11 @@ type written struct {
 
 // Unpack writes a tar archive of a data directory to dir, which must not exist, and returns what each
 // file came to, for Check. Names that lead out of dir and what is neither file nor folder are refused.
-func Unpack(r io.Reader, dir string, uid, gid int) (map[string]written, error) {
+func Unpack(r io.Reader, dir string, uid, gid int) (Files, error) {
 	if err := makeDir(dir, uid, gid); err != nil {
 		return nil, fmt.Errorf("unpack backup: %w", err)
 	}
-	out := map[string]written{}
+	out := Files{}
 	in := tar.NewReader(r)
 	buf := make([]byte, 256<<10)
 	for {
@@ -113,7 +116,7 @@ func writeFile(path string, r io.Reader, buf []byte, uid, gid int) (written, err
 }
 
 // Check compares what was unpacked with a manifest: every file it lists is there, whole and unchanged.
-func Check(manifest []byte, files map[string]written) error {
+func Check(manifest []byte, files Files) error {
 	m, err := ParseManifest(manifest)
 	if err != nil {
 		return err

@@ -63,7 +63,7 @@ func settings(r record, n int) string {
 	} {
 		set(kv[0], kv[1])
 	}
-	if r.Spec.Readers.Max > 0 {
+	if r.Spec.Readers.Max > 0 || r.Spec.Backups != nil {
 		set("wal_keep_size", walKeep)
 	}
 	names := make([]string, 0, len(r.Spec.Settings))

@@ -26,15 +26,14 @@ func TestFingerprintsStay(t *testing.T) {
 
 // server is one node of a simulated world.
 type server struct {
-	unit      keeper.Phase
-	asked     bool
-	failures  int
-	recovery  bool
-	wal       pgrepl.LSN // on its disk
-	epoch     uint64     // whose history it has
-	final     bool
-	gone      time.Duration
-	streaming bool
+	unit     keeper.Phase
+	asked    bool
+	failures int
+	recovery bool
+	wal      pgrepl.LSN // on its disk
+	epoch    uint64     // whose history it has
+	final    bool
+	gone     time.Duration
 }
 
 // world is a cluster without PostgreSQL: WAL is a number, a commit makes it grow.
@@ -44,7 +43,6 @@ type world struct {
 	nodes map[int]*server
 	names []int      // the primary's synchronous_standby_names
 	acked pgrepl.LSN // the last acknowledged commit
-	floor pgrepl.LSN // of what was acknowledged when the next could only be acknowledged by a reader
 	rng   *rand.Rand
 	log   []string
 }

@@ -34,6 +34,8 @@ type Config struct {
 	Engines string // where engines installed by Tenfold lie
 	Units   Units
 	Emit    tenfold.Emit
+	// Resolve looks up the key that backups are sealed with. Nil: none of them can have one.
+	Resolve tenfold.Resolve
 }
 
 // Units runs the servers, and tells when one ends.
@@ -48,6 +50,8 @@ type Postgres struct {
 	records *ledger.Ledger[record]
 	pursuit ledger.Pursuit // of databases
 	readers ledger.Pursuit // of each reader
+	archive ledger.Pursuit // of WAL, for each database with backups
+	copies  ledger.Pursuit // base backups, retention and drills of these
 
 	// gate is held while a reader is started and while the record makes one the primary: what is started
 	// as a reader is one.
@@ -65,6 +69,8 @@ type Postgres struct {
 	links     map[place]*link
 	greeted   map[place]time.Time
 	positions map[place]string
+	archived  map[string]archived
+	copying   map[string]*sync.Mutex // held while a base backup is taken or removed
 	// What the pool said, and when; change is closed when Pool says something new.
 	report   pooldir.Report
 	reported time.Time
@@ -85,9 +91,11 @@ func New(cfg Config) (*Postgres, error) {
 	p := &Postgres{
 		cfg: cfg, records: recs, healthy: map[string]time.Time{}, backoff: map[string]time.Duration{}, said: map[string]string{},
 		last: map[string]pgrepl.LSN{}, seen: map[string]view{}, paused: map[string]bool{}, links: map[place]*link{},
-		greeted: map[place]time.Time{}, positions: map[place]string{}, change: make(chan struct{}),
+		greeted: map[place]time.Time{}, positions: map[place]string{}, archived: map[string]archived{}, copying: map[string]*sync.Mutex{}, change: make(chan struct{}),
 	}
 	p.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: p.pursue, Pace: 2 * time.Second}
+	p.archive = ledger.Pursuit{Keys: p.backedUp, Work: p.keepArchive, Pace: 2 * time.Second}
+	p.copies = ledger.Pursuit{Keys: p.backedUp, Work: p.keepCopies, Pace: 2 * time.Second}
 	p.readers = ledger.Pursuit{Keys: p.readerKeys, Work: p.follow, Pace: 2 * time.Second}
 	return p, nil
 }
@@ -119,6 +127,7 @@ func (p *Postgres) Apply(_ context.Context, s tenfold.Step) error {
 	}
 	return p.records.Update(key, func(r *record) {
 		r.ID, r.Spec, r.Goal, r.Stopped, r.Failed, r.Reason, r.Hint, r.Begun = s.Want.ID, want, s.Want.Fingerprint, false, "", "", "", time.Now()
+		r.Of = ""
 	})
 }
 
@@ -135,6 +144,9 @@ func (p *Postgres) Observe(ctx context.Context) ([]tenfold.Resource, error) {
 	}
 	var out []tenfold.Resource
 	for key, r := range p.records.All() {
+		if r.Of != "" {
+			continue // no manifest names it, and what none names is stopped
+		}
 		r = r.whole()
 		o := tenfold.Resource{ID: r.ID, Goal: r.Goal, Serving: r.Serving, Failed: r.Failed, Reason: r.Reason, Hint: r.Hint, State: tenfold.StatePending}
 		switch {
@@ -243,20 +255,29 @@ func du(dir string) (n int64) {
 }
 
 // Destroy removes a stopped database with its data.
-func (p *Postgres) Destroy(ctx context.Context, id tenfold.ID) error {
+func (p *Postgres) Destroy(ctx context.Context, id tenfold.ID) (err error) {
 	r, ok := p.records.Get(id.String())
 	if !ok {
 		return tenfold.Errorf(tenfold.CodeNotFound, "no %s of %s", id.Short(), id.App).WithHint("list what is kept: tenfold kept")
 	}
-	if !r.Stopped {
+	if !r.Stopped && r.Of == "" {
 		return tenfold.Errorf(tenfold.CodeConflict, "%s of %s is in use", id.Short(), id.App).WithHint("take it out of the manifest and deploy, or tenfold down --app %s", id.App)
 	}
-	for _, n := range r.whole().Nodes {
-		if err := p.cfg.Units.Remove(ctx, unitOf(id.String(), n.N)); err != nil {
-			return err
+	if err := p.records.Change(id.String(), func(x *record) { x.Stopped = true }); err != nil {
+		return err
+	}
+	for range 3 { // a start that was under way may have come after the first
+		for _, n := range r.whole().Nodes {
+			if err := p.cfg.Units.Remove(ctx, unitOf(id.String(), n.N)); err != nil {
+				return err
+			}
+			p.unlink(id.String(), n.N)
+		}
+		if err = os.RemoveAll(p.home(id)); err == nil {
+			break
 		}
 	}
-	if err := os.RemoveAll(p.home(id)); err != nil {
+	if err != nil {
 		return fmt.Errorf("destroy %s: %w", id.Short(), err)
 	}
 	return p.records.Delete(id.String())

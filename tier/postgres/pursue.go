@@ -14,6 +14,7 @@ import (
 	"tenfold"
 	"tenfold/internal/freeport"
 	"tenfold/internal/keeper"
+	"tenfold/internal/ledger"
 )
 
 // How servers are watched and restarted.
@@ -32,7 +33,9 @@ const (
 func (p *Postgres) Run(ctx context.Context, ready func()) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.watch(ctx) })
-	wg.Go(func() { p.readers.Run(ctx, func() {}) })
+	for _, s := range []*ledger.Pursuit{&p.readers, &p.archive, &p.copies} {
+		wg.Go(func() { s.Run(ctx, func() {}) })
+	}
 	err := p.pursuit.Run(ctx, ready)
 	wg.Wait()
 	p.mu.Lock()
@@ -68,6 +71,7 @@ func (p *Postgres) watch(ctx context.Context) {
 func (p *Postgres) wake() {
 	p.pursuit.Wake()
 	p.readers.Wake()
+	p.archive.Wake()
 }
 
 // pursue brings one database nearer to its goal.
@@ -77,7 +81,7 @@ func (p *Postgres) pursue(ctx context.Context, key string) time.Duration {
 		if !ok || ctx.Err() != nil {
 			return 0
 		}
-		if r.Stopped {
+		if r.Stopped || p.orphaned(r) {
 			return p.stop(ctx, key, r)
 		}
 		if r.Failed == r.Goal && r.Serving == "" {
@@ -188,6 +192,15 @@ func (p *Postgres) stop(ctx context.Context, key string, r record) time.Duration
 		p.unlink(key, n)
 	}
 	return time.Minute
+}
+
+// orphaned says that a restored database's origin is stopped: it stops with it.
+func (p *Postgres) orphaned(r record) bool {
+	if r.Of == "" {
+		return false
+	}
+	of, ok := p.records.Get(r.Of)
+	return !ok || of.Stopped
 }
 
 // get is a record, with the cluster that one of an earlier version stands for.

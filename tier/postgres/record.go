@@ -17,10 +17,11 @@ type spec struct {
 	Settings   map[string]string `json:"settings,omitempty"`
 	Readers    tenfold.Bounds    `json:"readers,omitzero"`
 	Sync       string            `json:"sync,omitempty"` // "", SyncOn, SyncStrict: the default is settled here
+	Backups    *tenfold.Backups  `json:"backups,omitempty"`
 }
 
 func specOf(d tenfold.Database) spec {
-	s := spec{Major: d.Major, Extensions: d.Extensions, Settings: d.Settings, Readers: d.Readers, Sync: d.Sync}
+	s := spec{Major: d.Major, Extensions: d.Extensions, Settings: d.Settings, Readers: d.Readers, Sync: d.Sync, Backups: d.Backups}
 	if s.Sync == "" && s.Readers.Min >= 2 {
 		s.Sync = tenfold.SyncOn
 	}
@@ -49,6 +50,8 @@ type record struct {
 	// Counts says that its servers are started with pg_stat_statements. One that ran before there was
 	// that gets it with its next start, not by a restart of its own.
 	Counts bool `json:"counts,omitempty"`
+	// Of is the database that this one was restored from: no manifest names it, and it stops with that.
+	Of string `json:"of,omitempty"`
 
 	cluster
 }
