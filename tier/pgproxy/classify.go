@@ -443,7 +443,11 @@ func (c *classifier) setConfig() {
 		return
 	}
 	name := strings.ToLower(strings.Trim(string(c.text), "'"))
-	depth, commas := 1, 0
+	if !c.advance() || c.kind != tokPunct || c.text[0] != ',' {
+		c.traits |= setsUnknown
+		return
+	}
+	depth, commas := 1, 1
 	for depth > 0 && c.advance() {
 		if c.kind != tokPunct {
 			if depth == 1 && commas == 2 && c.kind == tokWord && is(c.text, "TRUE") {

@@ -109,8 +109,8 @@ func (l *loop) sequences(c *client, typ byte, msg []byte) bool {
 	}
 	p := c.pool
 	for i, s := range p.idle {
-		if s.last == c && s.settings == c.settings {
-			// Nobody had it since: it goes to the top.
+		if s.last == c && s.traits&writes != 0 && s.settings == c.settings {
+			// The client's own write was the last thing that it did: it goes to the top.
 			p.idle = append(append(p.idle[:i], p.idle[i+1:]...), s)
 			return false
 		}
