@@ -28,8 +28,8 @@ func (f *fixture) await(what string, ok func(Stats, pooldir.State) bool) {
 	}
 }
 
-func unpinned(st Stats, _ pooldir.State) bool   { return st.Pinned == 0 && st.Busy == 0 }
-func pinned(st Stats, _ pooldir.State) bool { return st.Pinned == 1 }
+func unpinned(st Stats, _ pooldir.State) bool { return st.Pinned == 0 && st.Busy == 0 }
+func pinned(st Stats, _ pooldir.State) bool   { return st.Pinned == 1 }
 
 // Each statement keeps its client at its server, for the reason, and another lets it go.
 func TestClientIsPinnedWhileTheSessionHoldsSomething(t *testing.T) {

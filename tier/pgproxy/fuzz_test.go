@@ -1,0 +1,113 @@
+package pgproxy
+
+import (
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tenfold/internal/pgwire"
+	"tenfold/internal/pooldir"
+)
+
+// bare is a loop with a client that is logged in and has a server, both at the end of socket pairs.
+func bare(t *testing.T) (l *loop, c *client, s *server, app, engine int) {
+	p, err := New(Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err = newLoop(p); err != nil {
+		t.Fatal(err)
+	}
+	l.apply(pooldir.Database{ID: "d", Name: "d", Users: []pooldir.User{{Name: "u"}}, Primary: "127.0.0.1:1"}, 1, map[string]*pgwire.Keys{"u": p.nobody})
+	a := l.accounts["u"]
+	a.pools[0].retryAt = time.Now().Add(time.Hour) // no server but the one below
+	pair := func() (int, int) {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fds[0], fds[1]
+	}
+	c = &client{phase: phaseReady, account: a, pool: a.pools[0], pid: 1, secret: []byte("key")}
+	s = &server{pool: a.pools[0], addr: "127.0.0.1:1", epoch: 1, primary: true, tx: 'I', statements: map[*prepared]*kept{}}
+	c.fd, app = pair()
+	s.fd, engine = pair()
+	l.clients, a.clients = 1, 1
+	l.byPID[1] = c
+	l.add(c.fd, c, nil)
+	l.add(s.fd, nil, s)
+	a.pools[0].all[s] = struct{}{}
+	a.pools[0].idle = append(a.pools[0].idle, s)
+	t.Cleanup(func() {
+		if !c.closed {
+			unix.Close(c.fd)
+		}
+		if !s.closing {
+			unix.Close(s.fd)
+		}
+		unix.Close(app)
+		unix.Close(engine)
+		unix.Close(l.poll)
+		unix.Close(l.bell)
+		p.end()
+		p.helpers.Wait()
+	})
+	return l, c, s, app, engine
+}
+
+// FuzzWire sends arbitrary bytes from both sides, in turns. The loop must stand, and an observer that
+// never asked for anything must never be told anything.
+func FuzzWire(f *testing.F) {
+	seq := func(parts ...[]byte) (out []byte) {
+		for _, p := range parts {
+			out = append(binary.BigEndian.AppendUint16(out, uint16(len(p))), p...)
+		}
+		return out
+	}
+	q := pgwire.AppendQuery(nil, "select 1")
+	done := pgwire.AppendReady(pgwire.Append(nil, 'C', "SELECT 1\x00"), 'I')
+	prepare := append(pgwire.Append(nil, 'P', "s\x00select 1\x00\x00\x00"), pgwire.Append(pgwire.Append(pgwire.Append(nil, 'B', "\x00s\x00\x00\x00\x00\x00\x00\x00"), 'E', "\x00\x00\x00\x00\x00"), 'S')...)
+	parsed := append([]byte("1\x00\x00\x00\x042\x00\x00\x00\x04"), done...)
+	f.Add(seq(q, done, q, done))
+	f.Add(seq(prepare, parsed, prepare, parsed))
+	f.Add(seq(pgwire.AppendQuery(nil, "set a = 1"), pgwire.AppendReady(pgwire.Append(nil, 'C', "SET\x00"), 'I'), nil, pgwire.AppendReady(nil, 'I')))
+	f.Add(seq(q, pgwire.AppendError(nil, &pgwire.Error{Severity: "ERROR", Code: "0A000", Message: outdated})))
+	f.Add(seq(append(prepare, prepare...), pgwire.AppendError(nil, &pgwire.Error{Severity: "FATAL", Code: "57P01"})))
+	f.Add(seq(pgwire.AppendQuery(nil, "copy t from stdin"), pgwire.Append(nil, 'G', "\x00\x00\x00"), pgwire.Append(nil, 'd', "x"), nil, pgwire.Append(nil, 'c')))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		l, c, s, app, engine := bare(t)
+		observer, far := &client{phase: phaseReady, account: c.account, pool: c.pool, pid: 2}, 0
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		observer.fd, far = fds[0], fds[1]
+		l.add(observer.fd, observer, nil)
+		defer unix.Close(far)
+		drained := make([]byte, readSize)
+		for turn := 0; len(in) >= 2; turn++ {
+			n := min(int(binary.BigEndian.Uint16(in)), len(in)-2)
+			part := in[2 : 2+n]
+			in = in[2+n:]
+			if turn%2 == 0 && !c.closed {
+				unix.Write(app, part)
+				l.readClient(c)
+			} else if !s.closing {
+				unix.Write(engine, part)
+				l.serverEvent(s, unix.EPOLLIN)
+			}
+			l.now = time.Now()
+			l.timers()
+			unix.Read(app, drained)
+			unix.Read(engine, drained)
+		}
+		if n, _ := unix.Read(far, drained); n > 0 {
+			t.Errorf("one who asked nothing was told %q", drained[:n])
+		}
+		if !observer.closed {
+			l.leave(observer)
+		}
+	})
+}
