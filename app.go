@@ -218,7 +218,27 @@ type Database struct {
 	Sync string `json:"sync,omitempty"`
 	// Backups are taken when it is not nil.
 	Backups *Backups `json:"backups,omitempty"`
-	Line    int      `json:"line,omitempty"`
+	Proxy   Proxy    `json:"proxy,omitzero"`
+	// Capacity is in ACUs. From 0 it may sleep after Suspend without a question (0: never).
+	Capacity Capacity      `json:"capacity,omitzero"`
+	Suspend  time.Duration `json:"suspend,omitempty"`
+	Line     int           `json:"line,omitempty"`
+}
+
+// Capacity bounds a database's ACUs: one is 2 GB of memory and a quarter of a core. Zero: as PostgreSQL
+// comes.
+type Capacity struct {
+	Min float64 `json:"min"`
+	Max float64 `json:"max"`
+}
+
+// Proxy says how connections to a database are pooled. Zero fields: the defaults.
+type Proxy struct {
+	Pool  int           `json:"pool,omitempty"`  // server connections to one server, at most; 0: 20
+	Wait  time.Duration `json:"wait,omitempty"`  // of a client for one of them; 0: 5 s
+	Hold  time.Duration `json:"hold,omitempty"`  // of a client while there is no primary; 0: 30 s
+	Split bool          `json:"split,omitempty"` // reads go to readers, one's own writes are seen
+	Cache bool          `json:"cache,omitempty"`
 }
 
 // Backups of a database: its WAL as it is written, and base backups to begin from.

@@ -251,8 +251,19 @@ func databaseKeys() []key {
 			{name: "key", form: fText, deflt: "not encrypted", doc: "A secret that encrypts them, as age does with a passphrase. Without it nothing can be restored: keep it elsewhere too."},
 			{name: "drill", form: fDuration, off: true, deflt: "7d", doc: "How often a backup is restored aside, started and checked. false: never."},
 		}},
-	}, later("capacity by load", "capacity", "suspend"),
-		later("a pooling proxy", "proxy"), later("the data API", "api"), later("maintenance windows", "window"),
+		{name: "capacity", form: fMap, main: rangeKey, deflt: "as PostgreSQL comes", doc: "ACUs, 2 GB of memory and a quarter of a core each: 2, 0.5-8 or {min, max}. It follows the load; from 0 it may sleep.", keys: []key{
+			{name: "min", form: fCPU, deflt: "0.5", doc: "Fewest ACUs; 0: it may sleep."},
+			{name: "max", form: fCPU, deflt: "min", doc: "Most ACUs."},
+		}},
+		{name: "suspend", form: fDuration, off: true, deflt: "10m", doc: "Without a question for this long a capacity from 0 sleeps; the first connection wakes it. false: never."},
+	},
+		[]key{{name: "proxy", form: fMap, main: "pool", doc: "How connections are pooled.", keys: []key{
+			{name: "pool", form: fCount, deflt: "20", doc: "Connections to one server, at most."},
+			{name: "wait", form: fDuration, deflt: "5s", doc: "Of a client for one of them."},
+			{name: "hold", form: fDuration, deflt: "30s", doc: "Of a client while there is no primary: through a failover, a restart, a wake."},
+			{name: "split", form: fBool, deflt: "false", doc: "Reads go to readers; who has written sees it."},
+			{name: "cache", form: fBool, deflt: "false", doc: "Answers of reads are kept where the statement says so."},
+		}}}, later("the data API", "api"), later("maintenance windows", "window"),
 		later("clones", "clone"))
 }
 

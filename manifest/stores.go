@@ -1,7 +1,9 @@
 package manifest
 
 import (
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,11 +40,57 @@ func (b *builder) databases() {
 			}
 		}
 		d.Readers, d.Sync, d.Backups = b.readers(t), b.sync(t), b.backups(t)
+		d.Capacity, d.Suspend = b.capacity(t)
+		if f, ok := value(t, "proxy"); ok {
+			d.Proxy = tenfold.Proxy{Pool: b.count(f, "pool", 0, 1, 1000), Wait: b.duration(f, "wait", 0), Hold: b.duration(f, "hold", 0), Split: b.yes(f, "split"), Cache: b.yes(f, "cache")}
+		}
 		if b.app.Databases == nil {
 			b.app.Databases = map[tenfold.Name]tenfold.Database{}
 		}
 		b.app.Databases[n] = d
 	})
+}
+
+// capacity reads ACUs, and how long nobody asks anything before it sleeps.
+func (b *builder) capacity(t *tree) (out tenfold.Capacity, suspend time.Duration) {
+	f, ok := value(t, "capacity")
+	if !ok {
+		if s, said := value(t, "suspend"); said {
+			b.reporter.at(s.key, "add capacity: 0-4", "%s: only a capacity from 0 sleeps", s.path)
+		}
+		return out, 0
+	}
+	out.Min = b.acu(f, "min", 0.5)
+	out.Max = b.acu(f, "max", max(out.Min, 0.5))
+	if out.Min > out.Max {
+		b.reporter.at(f.place(), "write the smaller number first", "%s: min %g is above max %g", f.path, out.Min, out.Max)
+	}
+	if s := t.get("suspend"); out.Min == 0 && (s == nil || !s.off) {
+		suspend = b.duration(t, "suspend", 10*time.Minute)
+	}
+	return out, suspend
+}
+
+func (b *builder) acu(t *tree, name string, deflt float64) float64 {
+	f, ok := value(t, name)
+	if !ok {
+		return deflt
+	}
+	n, err := strconv.ParseFloat(f.node.Value, 64)
+	if err != nil || n < 0 || n > 256 || n != math.Trunc(n*2)/2 || name == "max" && n == 0 {
+		b.reporter.at(f.node, "write halves up to 256: 0.5-8", "%s: %q is no capacity", f.path, cut(f.node.Value, 40))
+	}
+	return n
+}
+
+// yes is a key that is true or false, and false where it is not said.
+func (b *builder) yes(t *tree, name string) bool {
+	f, ok := value(t, name)
+	if !ok {
+		return false
+	}
+	on, _ := readBool(b.reporter, f.node, f.path)
+	return on
 }
 
 // maxReaders is what a server has slots and senders for, with some to spare.

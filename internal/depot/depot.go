@@ -143,11 +143,11 @@ func (d Depot) Put(ctx context.Context, name string, write func(io.Writer) error
 		done <- err
 	}()
 	err := d.Place.Put(ctx, d.Name(name), r)
-	r.CloseWithError(errors.Join(err, io.ErrClosedPipe))
-	if werr := <-done; werr != nil {
+	r.CloseWithError(err)
+	if werr := <-done; err == nil {
 		return werr
 	}
-	return err
+	return err // what write failed with is in it
 }
 
 func (d Depot) seal(w io.Writer, write func(io.Writer) error) error {

@@ -70,7 +70,7 @@ func (p *Postgres) writeArchive(id tenfold.ID, s archiveState) error {
 func (p *Postgres) backedUp() []string {
 	var out []string
 	for _, key := range p.records.Keys() {
-		if r, _ := p.records.Get(key); r.Spec.Backups != nil && !r.Stopped && r.Serving != "" && r.Of == "" {
+		if r, _ := p.records.Get(key); r.Spec.Backups != nil && !r.Stopped && !r.Suspended && r.Serving != "" && r.Of == "" {
 			out = append(out, key)
 		}
 	}
@@ -119,6 +119,9 @@ func (p *Postgres) keepArchive(ctx context.Context, key string) time.Duration {
 	if !ok || r.Spec.Backups == nil || ctx.Err() != nil {
 		return 0
 	}
+	if !p.answers(key) {
+		return watchPace // it is the primary's own trouble, which is said elsewhere
+	}
 	err := p.takeWAL(ctx, key, r)
 	p.mu.Lock()
 	a := p.archived[key]
@@ -130,15 +133,20 @@ func (p *Postgres) keepArchive(ctx context.Context, key string) time.Duration {
 	}
 	var pe *pgconn.PgError
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && (!errors.As(err, &pe) || pe.Code[:2] != "57") {
-		p.mu.Lock()
-		known := p.said[at] == err.Error()
-		p.said[at] = err.Error()
-		p.mu.Unlock()
-		if !known && p.answers(key) {
-			p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityAlarm, Text: "the archive of WAL has stopped: " + err.Error(), Hint: "the database serves on; up to " + walBound + " of WAL waits for it"})
-		}
+		p.alarm(at, r.ID, "the archive of WAL has stopped: "+err.Error(), "the database serves on; up to "+walBound+" of WAL waits for it")
 	}
 	return p.later(at)
+}
+
+// alarm says once what is tried again and again.
+func (p *Postgres) alarm(at string, id tenfold.ID, text, hint string) {
+	p.mu.Lock()
+	known := p.said[at] == text
+	p.said[at] = text
+	p.mu.Unlock()
+	if !known {
+		p.cfg.Emit(tenfold.Event{ID: id, Severity: tenfold.SeverityAlarm, Text: text, Hint: hint})
+	}
 }
 
 // takeWAL streams from where the archive ends.

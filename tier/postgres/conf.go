@@ -63,6 +63,16 @@ func settings(r record, n int) string {
 	} {
 		set(kv[0], kv[1])
 	}
+	if most := r.Spec.Capacity.Max; most > 0 {
+		most, _ = clamped(most)
+		connections, err := strconv.Atoi(r.Spec.Settings["max_connections"])
+		if err != nil {
+			connections = 100
+		}
+		for _, kv := range sizing(r.ACU, most, connections) {
+			set(kv[0], kv[1])
+		}
+	}
 	if r.Spec.Readers.Max > 0 || r.Spec.Backups != nil {
 		set("wal_keep_size", walKeep)
 	}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"net"
 	"slices"
 	"strconv"
@@ -11,8 +12,15 @@ import (
 	"tenfold/internal/pooldir"
 )
 
-// Pool is what the pooling proxy routes by. Ports, bounds and the users of services are the daemon's to
-// fill in: Users has the app's own role.
+// What holds of a pool where the manifest says nothing.
+const (
+	poolSize = 20
+	poolWait = 5 * time.Second
+	poolHold = 30 * time.Second
+)
+
+// Pool is what the pooling proxy routes by. Users has the app's own role. A database without a server
+// that takes writes now, in a failover say, has no Primary: its clients are held.
 func (p *Postgres) Pool() []pooldir.Database {
 	out := []pooldir.Database{}
 	p.mu.Lock()
@@ -23,7 +31,9 @@ func (p *Postgres) Pool() []pooldir.Database {
 			continue
 		}
 		d := pooldir.Database{
-			ID: key, Name: role(r.ID), Epoch: r.Epoch, Paused: p.paused[key],
+			ID: key, Name: role(r.ID), Port: r.Pool, Epoch: r.Epoch, Paused: p.paused[key], Suspended: r.Suspended,
+			Pool: cmp.Or(r.Spec.Proxy.Pool, poolSize), Wait: cmp.Or(r.Spec.Proxy.Wait, poolWait), Hold: cmp.Or(r.Spec.Proxy.Hold, poolHold),
+			Split: r.Spec.Proxy.Split, Cache: r.Spec.Proxy.Cache,
 			Users: []pooldir.User{{Name: role(r.ID), Password: r.Password}},
 		}
 		if s := p.seen[key].Nodes[r.Primary]; s.Answers && !s.Recovery && s.Unit == keeper.Running {
@@ -58,20 +68,13 @@ func (p *Postgres) changed() {
 	p.change = make(chan struct{})
 }
 
-// Report takes in what the pool says of how databases are used.
-func (p *Postgres) Report(r pooldir.Report) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.report, p.reported = r, time.Now()
-}
-
 // quiet says that nothing is under way on a database's servers, as far as the pool knows. Without a pool
 // nobody does, and a switchover does not wait.
 func (p *Postgres) quiet(key string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s, ok := p.report.Databases[key]
-	return !ok || time.Since(p.reported) > 5*time.Second || s.Quiet
+	return !ok || time.Since(p.reported) > reportAge || s.Quiet
 }
 
 // note is what status says of a cluster's readers.

@@ -34,6 +34,9 @@ type Config struct {
 	Engines string // where engines installed by Tenfold lie
 	Units   Units
 	Emit    tenfold.Emit
+	// Pooled says that a pooling proxy serves what Pool says: apps are given its port, which stays through
+	// failovers, and "-ro" behind the database's name for reads. Else they are given the servers'.
+	Pooled bool
 	// Resolve looks up the key that backups are sealed with. Nil: none of them can have one.
 	Resolve tenfold.Resolve
 }
@@ -71,6 +74,9 @@ type Postgres struct {
 	positions map[place]string
 	archived  map[string]archived
 	copying   map[string]*sync.Mutex // held while a base backup is taken or removed
+	loads     map[string]load
+	scalings  map[string]scaling
+	began     time.Time // never changes
 	// What the pool said, and when; change is closed when Pool says something new.
 	report   pooldir.Report
 	reported time.Time
@@ -91,7 +97,8 @@ func New(cfg Config) (*Postgres, error) {
 	p := &Postgres{
 		cfg: cfg, records: recs, healthy: map[string]time.Time{}, backoff: map[string]time.Duration{}, said: map[string]string{},
 		last: map[string]pgrepl.LSN{}, seen: map[string]view{}, paused: map[string]bool{}, links: map[place]*link{},
-		greeted: map[place]time.Time{}, positions: map[place]string{}, archived: map[string]archived{}, copying: map[string]*sync.Mutex{}, change: make(chan struct{}),
+		greeted: map[place]time.Time{}, positions: map[place]string{}, archived: map[string]archived{}, copying: map[string]*sync.Mutex{},
+		loads: map[string]load{}, scalings: map[string]scaling{}, began: time.Now(), change: make(chan struct{}),
 	}
 	p.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: p.pursue, Pace: 2 * time.Second}
 	p.archive = ledger.Pursuit{Keys: p.backedUp, Work: p.keepArchive, Pace: 2 * time.Second}
@@ -154,6 +161,8 @@ func (p *Postgres) Observe(ctx context.Context) ([]tenfold.Resource, error) {
 			o.State, o.Serving = tenfold.StateStopped, ""
 		case r.Failed != "" && r.Failed == r.Goal:
 			o.State = tenfold.StateFailed
+		case r.Suspended && r.Serving == r.Goal:
+			o.State, o.Endpoint, o.Note = tenfold.StateReady, address(p.door(r)), "PostgreSQL "+r.Version+", asleep: the first connection wakes it"
 		case runs[key] && r.Serving == r.Goal && p.answers(key):
 			o.State, o.Endpoint = tenfold.StateReady, address(r.port())
 			o.Note = "PostgreSQL " + r.Version + " on " + o.Endpoint + p.note(key, r)
@@ -180,7 +189,7 @@ func (p *Postgres) Field(_ context.Context, id tenfold.ID, f tenfold.Field) (str
 	case tenfold.FieldHost:
 		return "127.0.0.1", nil
 	case tenfold.FieldPort:
-		return strconv.Itoa(r.port()), nil
+		return strconv.Itoa(p.door(r)), nil
 	case tenfold.FieldUser:
 		return role(id), nil
 	case tenfold.FieldPassword:
@@ -188,11 +197,24 @@ func (p *Postgres) Field(_ context.Context, id tenfold.ID, f tenfold.Field) (str
 	case tenfold.FieldDatabase:
 		return role(id), nil
 	case tenfold.FieldURL:
-		return dsn(r.port(), role(id), r.Password, role(id)), nil
+		return dsn(p.door(r), role(id), r.Password, role(id)), nil
 	case tenfold.FieldReadURL:
+		if p.pooled(r) {
+			return dsn(r.Pool, role(id), r.Password, role(id)+"-ro"), nil
+		}
 		return dsn(p.readPort(r), role(id), r.Password, role(id)), nil
 	}
 	return "", fmt.Errorf("a database has no %s", f)
+}
+
+func (p *Postgres) pooled(r record) bool { return p.cfg.Pooled && r.Pool != 0 }
+
+// door is the port that apps connect to.
+func (p *Postgres) door(r record) int {
+	if p.pooled(r) {
+		return r.Pool
+	}
+	return r.port()
 }
 
 // readPort is a reader's that follows, the first of them or the primary's.

@@ -57,7 +57,10 @@ func (p *Postgres) begin(ctx context.Context, key string, r record, why string) 
 	if err := p.settle(ctx, key, r, e.Version); err != nil {
 		return err
 	}
-	text, severity := fmt.Sprintf("PostgreSQL %s started, role and database made", e.Version), tenfold.SeverityInfo
+	text, severity := fmt.Sprintf("PostgreSQL %s started", e.Version), tenfold.SeverityInfo
+	if r.Serving != r.Goal {
+		text += ", role and database made"
+	}
 	if crashed {
 		text, severity = fmt.Sprintf("PostgreSQL %s restarted after %s", e.Version, last.Describe()), tenfold.SeverityWarning
 		if why != "" {
@@ -75,8 +78,10 @@ func (p *Postgres) settle(ctx context.Context, key string, r record, version str
 			return err
 		}
 	}
-	if err := populate(ctx, r); err != nil {
-		return err
+	if r.Serving != r.Goal { // else it has all from before
+		if err := populate(ctx, r); err != nil {
+			return err
+		}
 	}
 	if err := p.records.Change(key, func(x *record) {
 		x.Version = version

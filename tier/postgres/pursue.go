@@ -87,6 +87,9 @@ func (p *Postgres) pursue(ctx context.Context, key string) time.Duration {
 		if r.Failed == r.Goal && r.Serving == "" {
 			return time.Minute
 		}
+		if r.Suspended && r.Serving == r.Goal {
+			return p.stop(ctx, key, r)
+		}
 		r, err := p.identify(key, r)
 		if err != nil {
 			return p.later(key)
@@ -97,7 +100,10 @@ func (p *Postgres) pursue(ctx context.Context, key string) time.Duration {
 		}
 		st := r.next(r.Spec, r.Serving != r.Goal && r.Failed != r.Goal, v)
 		if st.Do == wait {
-			return p.rest(key, r, v)
+			if p.idle(key, r, time.Now()) && p.suspend(key, r) == nil {
+				continue
+			}
+			return p.rest(ctx, key, r, v)
 		}
 		if err := p.do(ctx, key, r, v, st); err != nil {
 			if ctx.Err() != nil {
@@ -113,20 +119,24 @@ func (p *Postgres) pursue(ctx context.Context, key string) time.Duration {
 }
 
 // rest notes how the primary is and says when to look again.
-func (p *Postgres) rest(key string, r record, v view) time.Duration {
+func (p *Postgres) rest(ctx context.Context, key string, r record, v view) time.Duration {
 	s := v.Nodes[r.Primary]
 	if s.Answers {
 		p.mu.Lock()
 		delete(p.backoff, key)
 		p.healthy[key] = time.Now()
 		p.mu.Unlock()
+		p.scale(key, r, s.PID)
+		if now, _ := p.get(key); now.ACU != r.ACU {
+			p.reload(ctx, now, r.Primary) // what fails here is done with the next start or reload
+		}
 	}
 	switch {
 	case s.Unit != keeper.Running:
 		return fencePace
 	case !s.Answers:
 		return worriedPace
-	case len(r.Nodes) > 1 || r.Spec.Readers.Max > 0:
+	case len(r.Nodes) > 1 || r.Spec.Readers.Max > 0 || r.Spec.Capacity.Max > 0:
 		return watchPace
 	}
 	return 0
@@ -235,18 +245,24 @@ func (p *Postgres) fail(key string, r record, err error) {
 // identify gives a record its first node and passwords, once.
 func (p *Postgres) identify(key string, r record) (record, error) {
 	stored, _ := p.records.Get(key)
-	if len(stored.Nodes) > 0 && stored.Super != "" {
+	if len(stored.Nodes) > 0 && stored.Super != "" && stored.Pool != 0 {
 		return r, nil
+	}
+	pool, err := freeport.Pick()
+	if err != nil {
+		return r, err
 	}
 	port := r.Port
 	if port == 0 {
-		var err error
 		if port, err = freeport.Pick(); err != nil {
 			return r, err
 		}
 	}
-	err := p.records.Change(key, func(x *record) {
+	err = p.records.Change(key, func(x *record) {
 		x.Port = port
+		if x.Pool == 0 {
+			x.Pool = pool
+		}
 		x.cluster = x.whole().cluster
 		if x.Super == "" {
 			x.Super, x.Password = password(), password()

@@ -32,7 +32,7 @@ const lostLimit = 30 * time.Second
 func (p *Postgres) readerKeys() []string {
 	var out []string
 	for key, r := range p.records.All() {
-		if r.Stopped || r.Serving == "" {
+		if r.Stopped || r.Suspended || r.Serving == "" {
 			continue
 		}
 		for _, n := range r.whole().readers() {

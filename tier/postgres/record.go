@@ -18,10 +18,13 @@ type spec struct {
 	Readers    tenfold.Bounds    `json:"readers,omitzero"`
 	Sync       string            `json:"sync,omitempty"` // "", SyncOn, SyncStrict: the default is settled here
 	Backups    *tenfold.Backups  `json:"backups,omitempty"`
+	Proxy      tenfold.Proxy     `json:"proxy,omitzero"`
+	Capacity   tenfold.Capacity  `json:"capacity,omitzero"`
+	Suspend    time.Duration     `json:"suspend,omitempty"`
 }
 
 func specOf(d tenfold.Database) spec {
-	s := spec{Major: d.Major, Extensions: d.Extensions, Settings: d.Settings, Readers: d.Readers, Sync: d.Sync, Backups: d.Backups}
+	s := spec{Major: d.Major, Extensions: d.Extensions, Settings: d.Settings, Readers: d.Readers, Sync: d.Sync, Backups: d.Backups, Proxy: d.Proxy, Capacity: d.Capacity, Suspend: d.Suspend}
 	if s.Sync == "" && s.Readers.Min >= 2 {
 		s.Sync = tenfold.SyncOn
 	}
@@ -50,6 +53,12 @@ type record struct {
 	// Counts says that its servers are started with pg_stat_statements. One that ran before there was
 	// that gets it with its next start, not by a restart of its own.
 	Counts bool `json:"counts,omitempty"`
+	// Pool is the port of the pooling proxy, the same for the life of the database.
+	Pool int `json:"pool,omitempty"`
+	// ACU is the capacity now, within that of the spec; 0: the spec has none, or it has not begun.
+	ACU float64 `json:"acu,omitempty"`
+	// Suspended says that no server runs because nobody asked for long.
+	Suspended bool `json:"suspended,omitempty"`
 	// Of is the database that this one was restored from: no manifest names it, and it stops with that.
 	Of string `json:"of,omitempty"`
 

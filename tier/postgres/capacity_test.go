@@ -1,0 +1,106 @@
+package postgres
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"tenfold"
+	"tenfold/internal/pooldir"
+)
+
+func TestCapacityFollowsTheLoadAndNeverFlaps(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		least, most := float64(rng.IntN(4))/2, 0.5+float64(rng.IntN(16))/2
+		most = max(least, most)
+		s := scaling{}
+		now := time.Unix(0, 0)
+		mean := rng.Float64() * most * acuCores
+		changes := 0
+		for second := range 4 * 3600 { // steady load with noise
+			now = now.Add(time.Second)
+			before := s.ACU
+			s = s.next(now, mean*(0.9+0.2*rng.Float64()), least, most)
+			if s.ACU < max(least, acuStep) || s.ACU > max(most, acuStep) {
+				t.Fatalf("%g is not within %g-%g", s.ACU, least, most)
+			}
+			if second > 3600 && s.ACU != before {
+				changes++
+			}
+		}
+		if changes > 12 {
+			t.Errorf("%d changes in 3 hours of steady load of %.2f cores, %g-%g", changes, mean, least, most)
+		}
+		// What is needed is there with the next look.
+		if up := s.next(now.Add(time.Second), most*acuCores, least, most); up.ACU != max(most, acuStep) {
+			t.Errorf("at full load %g of %g", up.ACU, most)
+		}
+	}
+}
+
+func TestABusyDatabaseGetsMoreWithoutARestart(t *testing.T) {
+	f := begin(t)
+	f.start(t, tenfold.Database{Capacity: tenfold.Capacity{Min: 0.5, Max: 2}})
+	f.await(t, "ready", ready)
+	c := f.connect(t)
+	ask := func() (mem string) {
+		t.Helper()
+		if err := c.QueryRow(t.Context(), "select current_setting('effective_cache_size')").Scan(&mem); err != nil {
+			t.Fatal(err)
+		}
+		return mem
+	}
+	if got := ask(); got != "768MB" {
+		t.Errorf("at half an ACU effective_cache_size is %s", got)
+	}
+	for begun := time.Now(); ask() == "768MB"; {
+		if _, err := c.Exec(t.Context(), "select sum(sqrt(g)) from generate_series(1, 1000000) g"); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(begun) > 30*time.Second {
+			t.Fatal("it gets no more")
+		}
+	}
+}
+
+func TestADatabaseThatNobodyAsksSleepsAndIsWoken(t *testing.T) {
+	f := begin(t)
+	f.start(t, tenfold.Database{Capacity: tenfold.Capacity{Max: 1}, Suspend: time.Millisecond})
+	f.await(t, "ready", ready)
+	if _, err := f.connect(t).Exec(t.Context(), "create table t as select 42 n"); err != nil {
+		t.Fatal(err)
+	}
+	key := id.String()
+	asleep := func() bool {
+		units, _ := f.status(t.Context(), key)
+		return len(units) == 0 && f.Pool()[0].Suspended
+	}
+	f.Report(pooldir.Report{Databases: map[string]pooldir.State{key: {Busy: map[string]int{f.Pool()[0].Primary: 1}}}})
+	if f.idle(key, f.records.All()[key].whole(), time.Now()) {
+		t.Fatal("it would sleep although something is under way")
+	}
+	f.await(t, "asleep", func(r tenfold.Resource) bool {
+		f.Report(pooldir.Report{Databases: map[string]pooldir.State{key: {}}})
+		return ready(r) && asleep()
+	})
+	at := time.Now()
+	f.Report(pooldir.Report{Databases: map[string]pooldir.State{key: {Clients: 1, Waiting: 1, Wake: true}}})
+	var n int
+	for n != 42 {
+		url, err := f.Field(t.Context(), id, tenfold.FieldURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := pgx.Connect(t.Context(), url); err == nil {
+			c.QueryRow(t.Context(), "select n from t").Scan(&n)
+			c.Close(t.Context())
+		}
+		if time.Since(at) > 30*time.Second {
+			t.Fatal("it does not wake")
+		}
+	}
+	t.Logf("first row %s after the first client", time.Since(at))
+}
