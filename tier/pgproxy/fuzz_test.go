@@ -12,11 +12,8 @@ import (
 )
 
 // bare is a loop with a client that is logged in and has a server, both at the end of socket pairs.
-func bare(t *testing.T) (l *loop, c *client, s *server, app, engine int) {
-	p, err := New(Config{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
+func bare(t *testing.T, p *Proxy) (l *loop, c *client, s *server, app, engine int) {
+	var err error
 	if l, err = newLoop(p); err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +48,6 @@ func bare(t *testing.T) (l *loop, c *client, s *server, app, engine int) {
 		unix.Close(engine)
 		unix.Close(l.poll)
 		unix.Close(l.bell)
-		p.end()
 		p.helpers.Wait()
 	})
 	return l, c, s, app, engine
@@ -76,8 +72,12 @@ func FuzzWire(f *testing.F) {
 	f.Add(seq(q, pgwire.AppendError(nil, &pgwire.Error{Severity: "ERROR", Code: "0A000", Message: outdated})))
 	f.Add(seq(append(prepare, prepare...), pgwire.AppendError(nil, &pgwire.Error{Severity: "FATAL", Code: "57P01"})))
 	f.Add(seq(pgwire.AppendQuery(nil, "copy t from stdin"), pgwire.Append(nil, 'G', "\x00\x00\x00"), pgwire.Append(nil, 'd', "x"), nil, pgwire.Append(nil, 'c')))
+	p, err := New(Config{Dir: f.TempDir()}) // once: it derives keys
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		l, c, s, app, engine := bare(t)
+		l, c, s, app, engine := bare(t, p)
 		observer, far := &client{phase: phaseReady, account: c.account, pool: c.pool, pid: 2}, 0
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
