@@ -52,7 +52,7 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 	}
 	rule, _ = s.pinned(rule, to)
 	scheme := "http"
-	if r.Secure {
+	if t.secureOf(r) {
 		scheme = "https"
 	}
 	l := httpcache.Lookup{Method: r.Method, Scheme: scheme, Host: r.Host, Target: r.Target, Plain: true, Rule: rule, Fields: r}

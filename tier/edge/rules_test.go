@@ -138,10 +138,7 @@ func TestRequestHeadersAndCORS(t *testing.T) {
 }
 
 func TestPasswords(t *testing.T) {
-	hash, err := HashPassword("hashed")
-	if err != nil {
-		t.Fatal(err)
-	}
+	hash := cheap(t, "hashed") // so that guesses come faster than they are forgiven
 	h := ruled(t, map[tenfold.Route]tenfold.Rule{
 		"/api/admin/*":      {Auth: &tenfold.Auth{Basic: secret("ADMIN_USERS")}},
 		"/api/admin/open/*": {Auth: &tenfold.Auth{Off: true}},
@@ -177,7 +174,7 @@ func TestPasswords(t *testing.T) {
 	}
 	guesses := 0
 	for range 40 {
-		if res := ask("/api/admin/x", "ann", "guess"); res.StatusCode == 429 && res.Header.Get("Retry-After") != "" {
+		if res := ask("/api/admin/x", "bob", "guess"); res.StatusCode == 429 && res.Header.Get("Retry-After") != "" {
 			guesses++
 		}
 	}
@@ -207,6 +204,42 @@ func TestASiteBehindAPassword(t *testing.T) {
 	r.SetBasicAuth("whoever", "open sesame")
 	if res, _ := h.ask(t, "GET", "/api/x", "", "Authorization", r.Header.Get("Authorization")); res.StatusCode != 200 {
 		t.Errorf("%d with the password", res.StatusCode)
+	}
+}
+
+// Behind a proxy that ends TLS a browser learns of HSTS as at the door itself, on whatever way it is answered.
+func TestHSTSBehindAProxy(t *testing.T) {
+	h := ruled(t, nil, nil, func(a *tenfold.App) { a.Door.Trust, a.Door.HSTS = []string{"127.0.0.0/8"}, time.Hour })
+	for proto, want := range map[string]string{"https": "max-age=3600", "http": ""} {
+		for range 3 { // the route is known to be one whose answers are not stored after the first
+			if res, _ := h.ask(t, "GET", "/api/x?cc=no-store", "", "X-Forwarded-Proto", proto); res.Header.Get("Strict-Transport-Security") != want {
+				t.Errorf("%s: %q, want %q", proto, res.Header.Get("Strict-Transport-Security"), want)
+			}
+		}
+	}
+}
+
+// An app that sends browsers to https is not answered for them by what it said to http.
+func TestSchemesAreKeptApartBehindAProxy(t *testing.T) {
+	h := open(t)
+	h.route(t, "shop", func(a *tenfold.App) { a.Door.Trust = []string{"127.0.0.0/8"} })
+	ep, _ := task(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		if r.Header.Get("X-Forwarded-Proto") != "https" {
+			http.Redirect(w, r, "https://shop.localhost"+r.URL.Path, http.StatusMovedPermanently)
+		}
+	})
+	h.publish(t, ep)
+	for range 3 {
+		for proto, want := range map[string]int{"http": 301, "https": 200} {
+			if res, _ := h.ask(t, "GET", "/api/x", "", "X-Forwarded-Proto", proto); res.StatusCode != want {
+				t.Errorf("%s: %d, want %d", proto, res.StatusCode, want)
+			}
+		}
+	}
+	x, err := h.Explain(t.Context(), directory.Question{Method: "GET", URL: "http://shop.localhost/api/x", Client: "127.0.0.1:1", Header: map[string]string{"X-Forwarded-Proto": "https"}})
+	if err != nil || !strings.Contains(fmt.Sprint(x.Lines), "https://shop.localhost/api/x") {
+		t.Errorf("%v %v", x, err)
 	}
 }
 

@@ -123,6 +123,9 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, t *table, s *site, 
 func (d *Door) route(t *table, s *site, host string, r *http.Request) *routed {
 	q := &routed{decision: s.decide(r.Method, host, r.URL.Path), site: s, host: host, rule: &uncached, begun: time.Now()}
 	q.client, q.secure = t.client(r.RemoteAddr, r.Header["X-Forwarded-For"]), t.secure(r)
+	if q.secure {
+		r.URL.Scheme = "https" // the cache keeps what was answered over TLS apart, wherever TLS ended
+	}
 	if to, _, ok := s.routes.Find(r.Method, host, q.path(r.URL)); ok {
 		q.to, q.frontend = to, to.Frontend
 		q.rule, q.release = s.pinned(q.ruleFor(to), to)
