@@ -118,6 +118,9 @@ func (h *house) Status(ctx context.Context, env control.Env) (control.Status, er
 		if o.ID.Kind == tenfold.KindBuild || o.ID.Kind == tenfold.KindEdge {
 			continue
 		}
+		if o.ID.Kind == tenfold.KindDatabase {
+			o.Note += h.pools.note(o.ID)
+		}
 		st.Resources = append(st.Resources, control.Resource{Kind: o.ID.Kind, Name: o.ID.Name, State: o.State, Now: o.Note, Reason: o.Reason, Endpoint: o.Endpoint})
 	}
 	slices.SortFunc(st.Resources, func(a, b control.Resource) int { return kindOrder(a.Kind) - kindOrder(b.Kind) })

@@ -379,6 +379,7 @@ func (h *house) Metrics(ctx context.Context, w io.Writer) error {
 		fmt.Fprintf(&b, "http_cache_hits_total{%s,http_route=%s} %d\n", label2(c.App, c.Env), quote(c.Pattern), c.Hits)
 	}
 	fmt.Fprintf(&b, "# TYPE http_cache_entries gauge\nhttp_cache_entries %d\n# TYPE http_cache_size_bytes gauge\nhttp_cache_size_bytes{tier=\"memory\"} %d\nhttp_cache_size_bytes{tier=\"disk\"} %d\n", r.Cache.Entries, r.Cache.Memory, r.Cache.Disk)
+	h.pools.metrics(ctx, &b)
 	tasks, err := h.compute.Tasks(ctx)
 	if err != nil {
 		return err

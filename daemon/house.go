@@ -44,6 +44,7 @@ type house struct {
 	compute  *compute.Compute
 	frontend *frontend.Frontend
 	edge     *edge.Edge
+	pools    *pools
 	tiers    []tenfold.Tier // in floor order
 	owners   sync.Map       // tenfold.ID -> tenfold.Tier
 
@@ -115,6 +116,9 @@ func (h *house) resolve(ctx context.Context, b tenfold.Binding) (string, error) 
 		}
 		return h.key.Open(s.Sealed)
 	case tenfold.KindDatabase:
+		if err := h.pools.opened(ctx, b.From); err != nil {
+			return "", err
+		}
 		return h.postgres.Field(ctx, b.From, b.Field)
 	case tenfold.KindCache:
 		return h.cache.Field(ctx, b.From, b.Field)

@@ -18,6 +18,7 @@ const (
 	ModeKeeper Mode = "keeper"
 	ModeDaemon Mode = "daemon"
 	ModeDoor   Mode = "door"
+	ModePool   Mode = "pool"
 )
 
 // Command is the command line that starts a mode for a data directory.

@@ -89,7 +89,8 @@ func Run(ctx context.Context, data, version string) error {
 	if h.git, err = h.newGit(l, token); err != nil {
 		return err
 	}
-	services = append(services, loop{h}, oldDoors{k, version}, gitJobs{h}, previewLife{h}, certificates{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
+	h.pools = newPools(h, binary, version)
+	services = append(services, h.pools, loop{h}, oldDoors{k, version}, gitJobs{h}, previewLife{h}, certificates{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
 	if settings.SSH != "" {
 		services = append(services, sshRemote{h, settings.SSH})
 	}
@@ -181,7 +182,7 @@ func newHouse(ctx context.Context, l Layout, settings Settings, version string, 
 
 func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	emit := h.hub.emit
-	if h.postgres, err = postgres.New(postgres.Config{Dir: l.Tier("postgres"), Engines: l.Tier("engines"), Units: k, Emit: emit, Resolve: h.resolve}); err != nil {
+	if h.postgres, err = postgres.New(postgres.Config{Dir: l.Tier("postgres"), Engines: l.Tier("engines"), Units: k, Emit: emit, Pooled: true, Resolve: h.resolve}); err != nil {
 		return err
 	}
 	if h.cache, err = cache.New(cache.Config{Dir: l.Tier("cache"), Units: k, Emit: emit}); err != nil {

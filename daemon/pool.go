@@ -1,0 +1,337 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"tenfold"
+	"tenfold/internal/keeper"
+	"tenfold/internal/pooldir"
+	"tenfold/tier/pgproxy"
+)
+
+// poolPrefix begins the unit ids of pools: one a database and version, so that a crash or a busy
+// database is nobody else's, and a new database needs no listener in a process that runs already.
+const poolPrefix = "house/pool/"
+
+// poolPace is between two reports of a pool when nothing hurries, and between attempts to reach it.
+const (
+	poolPace  = time.Second
+	poolAgain = 50 * time.Millisecond
+)
+
+// RunPool is the process of one database's pool. Its listener was opened by the keeper.
+func RunPool(ctx context.Context, data string) error {
+	l, _, err := ground(data)
+	if err != nil {
+		return err
+	}
+	nl, err := net.FileListener(os.NewFile(3, "pool"))
+	if err != nil {
+		return fmt.Errorf("take over listener: %w", err)
+	}
+	port := nl.Addr().(*net.TCPAddr).Port
+	dir := filepath.Join(l.Tier("pool"), strconv.Itoa(port))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("start pool: %w", err)
+	}
+	p, err := pgproxy.New(pgproxy.Config{Dir: dir, Control: l.Socket(poolSocket(port)), Listeners: []net.Listener{nl}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	if err != nil {
+		return err
+	}
+	return p.Run(ctx, func() {})
+}
+
+func poolSocket(port int) string { return "pool-" + strconv.Itoa(port) }
+
+// pools are the house's pools: started, told what the databases' tier knows, and asked how they are used.
+type pools struct {
+	h       *house
+	binary  string
+	version string
+
+	mu sync.Mutex
+	// Under mu: by ID of the database.
+	running map[string]*poolLine
+	report  pooldir.Report
+}
+
+// poolLine is the way to one pool.
+type poolLine struct {
+	remote *pgproxy.Remote
+	port   int
+	cancel context.CancelFunc
+	news   chan struct{} // holds one: the directory changed
+}
+
+func newPools(h *house, binary, version string) *pools {
+	return &pools{h: h, binary: binary, version: version, running: map[string]*poolLine{}, report: pooldir.Report{Databases: map[string]pooldir.State{}}}
+}
+
+// Name implements tenfold.Service.
+func (p *pools) Name() string { return "pools" }
+
+// Run keeps a pool before each database until ctx ends; the pools go on.
+func (p *pools) Run(ctx context.Context, ready func()) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ready()
+	for {
+		changed := p.h.postgres.Changed()
+		if err := p.match(ctx, &wg, p.h.postgres.Pool()); err != nil && ctx.Err() == nil {
+			p.h.log.Error("keep pools", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-time.After(2 * time.Second):
+		}
+	}
+}
+
+// match starts what is missing, and ends pools of databases that are stopped and of other versions.
+func (p *pools) match(ctx context.Context, wg *sync.WaitGroup, dbs []pooldir.Database) error {
+	wanted := map[string]bool{}
+	for _, d := range dbs {
+		if d.Port == 0 {
+			continue
+		}
+		wanted[p.unit(d.Port)] = true
+		p.mu.Lock()
+		line := p.running[d.ID]
+		p.mu.Unlock()
+		if line != nil {
+			select {
+			case line.news <- struct{}{}:
+			default:
+			}
+			continue
+		}
+		if err := p.start(ctx, d.Port); err != nil {
+			return err
+		}
+		life, cancel := context.WithCancel(ctx)
+		line = &poolLine{remote: pgproxy.NewRemote(p.h.layout.Socket(poolSocket(d.Port))), port: d.Port, cancel: cancel, news: make(chan struct{}, 1)}
+		p.mu.Lock()
+		p.running[d.ID] = line
+		p.mu.Unlock()
+		wg.Go(func() { p.tend(life, d.ID, line) })
+	}
+	units, err := p.h.keeper.List(ctx, poolPrefix)
+	if err != nil {
+		return err
+	}
+	for _, u := range units {
+		if wanted[u.Unit.ID] || u.Phase == keeper.Stopping {
+			continue
+		}
+		port, _ := strconv.Atoi(strings.Split(strings.TrimPrefix(u.Unit.ID, poolPrefix), "/")[0])
+		again := wanted[p.unit(port)] // another version serves it
+		if !again {
+			p.forget(port)
+			if err := p.h.keeper.Unlisten(ctx, poolSocket(port)); err != nil {
+				return err
+			}
+		}
+		wg.Go(func() { // it drains
+			if err := p.h.keeper.Remove(ctx, u.Unit.ID); err != nil && ctx.Err() == nil {
+				p.h.log.Error("end a pool", "err", err)
+			}
+		})
+	}
+	return nil
+}
+
+func (p *pools) unit(port int) string { return poolPrefix + strconv.Itoa(port) + "/" + p.version }
+
+// start makes sure that the keeper listens for a database and that its pool runs.
+func (p *pools) start(ctx context.Context, port int) error {
+	name := poolSocket(port)
+	if _, err := p.h.keeper.Listen(ctx, name, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err != nil {
+		return fmt.Errorf("listen for a database: %w", err)
+	}
+	_, err := p.h.keeper.Start(ctx, keeper.Unit{
+		ID: p.unit(port), Argv: Command(p.binary, ModePool, p.h.layout.Dir), Env: os.Environ(), Dir: "/",
+		Listeners: []string{name}, Restart: keeper.RestartAlways, Log: p.h.layout.Log("pool"), OOMScore: -500, StopGrace: 35 * time.Second,
+	})
+	if err != nil {
+		return fmt.Errorf("start pool: %w", err)
+	}
+	return nil
+}
+
+func (p *pools) forget(port int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, line := range p.running {
+		if line.port == port {
+			line.cancel()
+			delete(p.running, id)
+			delete(p.report.Databases, id)
+		}
+	}
+}
+
+// opened makes sure that whoever is given a database's address finds a listener there.
+func (p *pools) opened(ctx context.Context, id tenfold.ID) error {
+	for _, d := range p.h.postgres.Pool() {
+		if d.ID == id.String() && d.Port != 0 {
+			return p.start(ctx, d.Port)
+		}
+	}
+	return nil
+}
+
+// tend hands a pool its directory whenever it changed, and takes its reports.
+func (p *pools) tend(ctx context.Context, id string, line *poolLine) {
+	defer line.remote.Close()
+	reports := make(chan pooldir.Report)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	asking.Go(func() { p.ask(ctx, line, reports) })
+	for put := true; ; {
+		if put {
+			if rep, err := line.remote.Put(ctx, p.directory(id)); err == nil {
+				p.take(rep)
+				put = false
+			}
+		}
+		var again <-chan time.Time
+		if put { // it is not there yet
+			again = time.After(poolAgain)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-line.news:
+			put = true
+		case <-again:
+		case rep := <-reports:
+			p.take(rep)
+		}
+	}
+}
+
+// ask takes a pool's reports, one after the other.
+func (p *pools) ask(ctx context.Context, line *poolLine, reports chan<- pooldir.Report) {
+	for ctx.Err() == nil {
+		rep, err := line.remote.Report(ctx, poolPace)
+		if err != nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(poolAgain):
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case reports <- rep:
+		}
+	}
+}
+
+// directory is what the pool of one database is told. Its version is the time: it grows from one daemon
+// to the next.
+func (p *pools) directory(id string) pooldir.Snapshot {
+	s := pooldir.Snapshot{Version: uint64(time.Now().UnixNano())}
+	for _, d := range p.h.postgres.Pool() {
+		if d.ID == id {
+			s.Databases = append(s.Databases, d)
+		}
+	}
+	return s
+}
+
+// take hands the databases' tier what pools report.
+func (p *pools) take(rep pooldir.Report) {
+	p.mu.Lock()
+	maps.Copy(p.report.Databases, rep.Databases)
+	p.report.Version = max(p.report.Version, rep.Version)
+	all := pooldir.Report{Version: p.report.Version, Databases: maps.Clone(p.report.Databases)}
+	p.mu.Unlock()
+	p.h.postgres.Report(all)
+}
+
+// stats asks every pool, by ID of its database; one that does not answer is left out.
+func (p *pools) stats(ctx context.Context) map[string]pgproxy.Stats {
+	p.mu.Lock()
+	lines := maps.Clone(p.running)
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	out := map[string]pgproxy.Stats{}
+	for _, line := range lines {
+		if st, err := line.remote.Stats(ctx); err == nil {
+			maps.Copy(out, st)
+		}
+	}
+	return out
+}
+
+// poolNote is what status says of a database's pool.
+func (p *pools) note(id tenfold.ID) string {
+	p.mu.Lock()
+	s, ok := p.report.Databases[id.String()]
+	p.mu.Unlock()
+	if !ok {
+		return ""
+	}
+	busy := 0
+	for _, n := range s.Busy {
+		busy += n
+	}
+	out := fmt.Sprintf(", pool: %d clients on %d connections", s.Clients, busy)
+	if s.Waiting > 0 {
+		out += fmt.Sprintf(", %d wait", s.Waiting)
+	}
+	return out
+}
+
+// metrics writes the pools' counters in Prometheus' text format, names by OpenTelemetry's conventions
+// where there are some.
+func (p *pools) metrics(ctx context.Context, b *strings.Builder) {
+	stats := p.stats(ctx)
+	each := func(name, kind string, of func(pgproxy.Stats) float64) {
+		fmt.Fprintf(b, "# TYPE %s %s\n", name, kind)
+		for id, s := range stats {
+			fmt.Fprintf(b, "%s{database=%s} %g\n", name, quote(id), of(s))
+		}
+	}
+	each("db_client_connection_count", "gauge", func(s pgproxy.Stats) float64 { return float64(s.Servers) })
+	each("db_pool_clients", "gauge", func(s pgproxy.Stats) float64 { return float64(s.Clients) })
+	each("db_pool_pinned", "gauge", func(s pgproxy.Stats) float64 { return float64(s.Pinned) })
+	each("db_client_connection_pending_requests", "gauge", func(s pgproxy.Stats) float64 { return float64(s.Waiting) })
+	each("db_client_connection_timeouts_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.TimedOut) })
+	each("db_pool_queries_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Queries) })
+	each("db_pool_transactions_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Transactions) })
+	each("db_pool_errors_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Errors) })
+	each("db_pool_retries_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Retried) })
+	b.WriteString("# TYPE db_pool_pins_total counter\n")
+	for id, s := range stats {
+		for reason, n := range s.Pins {
+			fmt.Fprintf(b, "db_pool_pins_total{database=%s,reason=%s} %d\n", quote(id), quote(reason), n)
+		}
+	}
+	b.WriteString("# TYPE db_client_connection_wait_time_seconds histogram\n")
+	for id, s := range stats {
+		sum := uint64(0)
+		for i, n := range s.Waits {
+			le := fmt.Sprint(float64(uint64(1)<<i) / 1e6)
+			if sum += n; i == len(s.Waits)-1 {
+				le = "+Inf"
+			}
+			fmt.Fprintf(b, "db_client_connection_wait_time_seconds_bucket{database=%s,le=\"%s\"} %d\n", quote(id), le, sum)
+		}
+		fmt.Fprintf(b, "db_client_connection_wait_time_seconds_count{database=%s} %d\n", quote(id), sum)
+	}
+}

@@ -1,0 +1,65 @@
+package pgproxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"tenfold/internal/pooldir"
+)
+
+// Remote is a pool in another process, as the daemon sees it.
+type Remote struct{ client *http.Client }
+
+// NewRemote is for the pool whose Config.Control is socket. It connects when it is asked.
+func NewRemote(socket string) *Remote {
+	return &Remote{&http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}}
+}
+
+// Close lets go of its connections.
+func (r *Remote) Close() { r.client.CloseIdleConnections() }
+
+// Put hands down a directory and gives the report by it.
+func (r *Remote) Put(ctx context.Context, s pooldir.Snapshot) (rep pooldir.Report, err error) {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return rep, err
+	}
+	return rep, r.ask(ctx, http.MethodPut, "/directory", bytes.NewReader(b), &rep)
+}
+
+// Report asks how databases are used, and gives the answer after wait, or at once when there is what
+// cannot wait.
+func (r *Remote) Report(ctx context.Context, wait time.Duration) (rep pooldir.Report, err error) {
+	return rep, r.ask(ctx, http.MethodGet, "/report?wait="+wait.String(), nil, &rep)
+}
+
+// Stats asks for the counts of each database, by ID.
+func (r *Remote) Stats(ctx context.Context) (st map[string]Stats, err error) {
+	return st, r.ask(ctx, http.MethodGet, "/stats", nil, &st)
+}
+
+func (r *Remote) ask(ctx context.Context, method, path string, body io.Reader, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://pool"+path, body)
+	if err != nil {
+		return err
+	}
+	res, err := r.client.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the pool: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		said, _ := io.ReadAll(io.LimitReader(res.Body, 1000))
+		return fmt.Errorf("ask the pool: %s", strings.TrimSpace(string(said)))
+	}
+	return json.NewDecoder(res.Body).Decode(answer)
+}
