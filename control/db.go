@@ -26,6 +26,8 @@ type Databases interface {
 	Backups(ctx context.Context, id tenfold.ID) ([]dbinfo.Backup, error)
 	// Restore makes a new database beside the old as it was at a time (zero: as late as can be).
 	Restore(ctx context.Context, id tenfold.ID, to time.Time) (tenfold.ID, error)
+	// Clone makes a copy beside a running database; "" for name: the old one's with "-clone" behind it.
+	Clone(ctx context.Context, id tenfold.ID, name tenfold.Name) (tenfold.ID, error)
 }
 
 // dbRoutes are those of databases.
@@ -51,12 +53,23 @@ func (s server) dbRoutes(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("GET "+at+"/backups", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Backups(r.Context(), id(r))) })
 	mux.HandleFunc("POST "+at+"/backups", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Backup(r.Context(), id(r))) })
+	mux.HandleFunc("POST "+at+"/clone", func(w http.ResponseWriter, r *http.Request) {
+		var q struct{ Name tenfold.Name }
+		if read(w, r, &q) {
+			reply(w)(s.api.Clone(r.Context(), id(r), q.Name))
+		}
+	})
 	mux.HandleFunc("POST "+at+"/restore", func(w http.ResponseWriter, r *http.Request) {
 		var q struct{ To time.Time }
 		if read(w, r, &q) {
 			reply(w)(s.api.Restore(r.Context(), id(r), q.To))
 		}
 	})
+}
+
+// Clone implements API.
+func (c *Client) Clone(ctx context.Context, id tenfold.ID, name tenfold.Name) (tenfold.ID, error) {
+	return call[tenfold.ID](ctx, c, http.MethodPost, dbPath(id)+"/clone", map[string]tenfold.Name{"name": name})
 }
 
 func dbPath(id tenfold.ID) string {

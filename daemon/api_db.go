@@ -61,3 +61,11 @@ func (h *house) Restore(ctx context.Context, id tenfold.ID, to time.Time) (tenfo
 	}
 	return h.postgres.Restore(ctx, id, to)
 }
+
+// Clone implements control.API.
+func (h *house) Clone(ctx context.Context, id tenfold.ID, name tenfold.Name) (tenfold.ID, error) {
+	if err := h.audit(ctx, id.App, id.Env, "clone", id.Short(), "asked for"); err != nil {
+		return tenfold.ID{}, err
+	}
+	return h.postgres.Clone(ctx, id, name)
+}

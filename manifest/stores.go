@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -121,6 +122,9 @@ func (b *builder) sync(t *tree) string {
 	return word
 }
 
+// backupPlace is a folder, or a bucket with its endpoint.
+var backupPlace = regexp.MustCompile(`^(/|s3(\+http)?://[a-z0-9.-]+(:[0-9]+)?/[a-z0-9.-]+)`)
+
 func (b *builder) backups(t *tree) *tenfold.Backups {
 	f := t.get("backups")
 	if f == nil || f.off {
@@ -136,8 +140,8 @@ func (b *builder) backups(t *tree) *tenfold.Backups {
 	}
 	if to, ok := value(f, "to"); ok {
 		out.To = to.node.Value
-		if !strings.HasPrefix(out.To, "/") || strings.Contains(out.To, "/..") {
-			b.reporter.at(to.node, "write an absolute path, best on another disk: /mnt/backups", "%s: %q is no folder that this Tenfold can back up to", to.path, cut(out.To, 60))
+		if !backupPlace.MatchString(out.To) || strings.Contains(out.To, "/..") {
+			b.reporter.at(to.node, "write an absolute path, best on another disk: /mnt/backups, or s3://endpoint/bucket/prefix", "%s: %q is no place for backups", to.path, cut(out.To, 60))
 		}
 	} else if !b.failed() {
 		b.reporter.warn(f.place(), "set "+f.path+".to to a folder on another disk", "%s's backups lie on the disk they protect", t.key.Value)

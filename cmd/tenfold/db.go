@@ -122,7 +122,15 @@ func (c *cli) dbQuestions(name *string) []*cobra.Command {
 		table(c.out, rows)
 		return nil
 	})
-	return []*cobra.Command{nodes, failover, switchover, activity, locks, top, backup, backups}
+	clone := c.asking("clone [NAME]", "Make a copy beside it, which goes on meanwhile", cobra.MaximumNArgs(1), func(ctx context.Context, api *control.Client, env control.Env, args []string) error {
+		id, err := c.only(ctx, api, env, tenfold.KindDatabase, *name)
+		if err != nil {
+			return err
+		}
+		made, err := api.Clone(ctx, id, tenfold.Name(strings.Join(args, "")))
+		return c.tellMade(id, made, "a copy of "+string(id.Name), err)
+	})
+	return []*cobra.Command{clone, nodes, failover, switchover, activity, locks, top, backup, backups}
 }
 
 // restoreTo makes a copy of a database as it was at a time.
@@ -132,11 +140,16 @@ func (c *cli) restoreTo(ctx context.Context, api *control.Client, id tenfold.ID,
 		return err
 	}
 	made, err := api.Restore(ctx, id, at)
+	return c.tellMade(id, made, string(id.Name)+" as it was", err)
+}
+
+// tellMade says what was made beside a database, and what can be done with it.
+func (c *cli) tellMade(id, made tenfold.ID, what string, err error) error {
 	if err != nil || c.json {
 		return orEncode(c, made, err)
 	}
 	fmt.Fprintf(c.out, "%s\n", made.Name)
-	fmt.Fprintf(c.err, "database %s is %s as it was; the old one is untouched\n  look at it  tenfold db psql --name %s\n  keep it     write it under databases in tenfold.yaml\n  drop it     tenfold kept remove %s --yes\n", made.Name, id.Name, made.Name, made)
+	fmt.Fprintf(c.err, "database %s is %s; the old one is untouched\n  look at it  tenfold db psql --name %s\n  keep it     write it under databases in tenfold.yaml\n  drop it     tenfold kept remove %s --yes\n", made.Name, what, made.Name, made)
 	return nil
 }
 

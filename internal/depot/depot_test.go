@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"time"
 )
 
 func TestObjectsComeBackAndAFlippedByteDoesNot(t *testing.T) {
@@ -58,5 +60,48 @@ func TestObjectsComeBackAndAFlippedByteDoesNot(t *testing.T) {
 		if left, _ := filepath.Glob(filepath.Join(dir, "base", "*")); len(left) > 0 {
 			t.Fatal(left)
 		}
+	}
+}
+
+var zero time.Time
+
+// suite is what every Place keeps.
+func suite(t *testing.T, p Place) {
+	t.Helper()
+	ctx := t.Context()
+	large := bytes.Repeat([]byte("0123456789abcdef"), 3<<20) // 48 MB: of several parts
+	for name, text := range map[string][]byte{"wal/1": []byte("one"), "wal/2": large, "base/x/data": {}} {
+		if err := p.Put(ctx, name, bytes.NewReader(text)); err != nil {
+			t.Fatal(err)
+		}
+		r, err := p.Get(ctx, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		r.Close()
+		if err != nil || !bytes.Equal(got, text) {
+			t.Errorf("%s: %d bytes, want %d: %v", name, len(got), len(text), err)
+		}
+	}
+	if names, err := p.List(ctx, "wal/"); err != nil || !slices.Equal(names, []string{"wal/1", "wal/2"}) {
+		t.Error(names, err)
+	}
+	broken := errors.New("broken")
+	if err := p.Put(ctx, "wal/3", io.MultiReader(bytes.NewReader(large), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+		t.Errorf("what broke half-way: %v", err)
+	}
+	for range 2 {
+		if err := p.Delete(ctx, "wal/1"); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{"wal/1", "wal/3"} {
+		if _, err := p.Get(ctx, name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if names, err := p.List(ctx, ""); err != nil || !slices.Equal(names, []string{"base/x/data", "wal/2"}) {
+		t.Error(names, err)
 	}
 }

@@ -20,18 +20,26 @@ type Base struct {
 	Manifest []byte
 }
 
-// Backup takes a base backup and writes the data directory to w as a tar archive. The backup begins
-// with an immediate checkpoint and holds no WAL: whoever uses it needs the WAL from Start to End. A
-// database with tablespaces of its own is refused: they lie outside the data directory.
-func Backup(ctx context.Context, conn *pgconn.PgConn, label string, w io.Writer) (Base, error) {
+// Options of a base backup.
+type Options struct {
+	Label string
+	// WAL puts into it the WAL from its start to its end: it can be started as it is. Without, whoever
+	// uses it needs that from elsewhere.
+	WAL bool
+}
+
+// Backup takes a base backup and writes the data directory to w as a tar archive. It begins with an
+// immediate checkpoint. A database with tablespaces of its own is refused: they lie outside the data
+// directory.
+func Backup(ctx context.Context, conn *pgconn.PgConn, o Options, w io.Writer) (Base, error) {
 	major, err := strconv.Atoi(strings.FieldsFunc(conn.ParameterStatus("server_version"), func(r rune) bool { return r < '0' || r > '9' })[0])
 	if err != nil {
 		return Base{}, fmt.Errorf("base backup: server version %q: %w", conn.ParameterStatus("server_version"), err)
 	}
-	quoted := "'" + strings.ReplaceAll(label, "'", "''") + "'"
-	command := "BASE_BACKUP (LABEL " + quoted + ", CHECKPOINT 'fast', WAIT 0, MANIFEST 'yes')"
+	quoted := "'" + strings.ReplaceAll(o.Label, "'", "''") + "'"
+	command := "BASE_BACKUP (LABEL " + quoted + ", CHECKPOINT 'fast', WAIT 0, MANIFEST 'yes'" + map[bool]string{true: ", WAL"}[o.WAL] + ")"
 	if major < 15 {
-		command = "BASE_BACKUP LABEL " + quoted + " FAST NOWAIT MANIFEST 'yes'"
+		command = "BASE_BACKUP LABEL " + quoted + " FAST NOWAIT MANIFEST 'yes'" + map[bool]string{true: " WAL"}[o.WAL]
 	}
 	conn.Frontend().Send(&pgproto3.Query{String: command})
 	if err := conn.Frontend().Flush(); err != nil {

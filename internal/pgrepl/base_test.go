@@ -28,7 +28,7 @@ func TestACloneIsWholeAndAFlippedByteIsNamed(t *testing.T) {
 	}
 	defer r.Close(t.Context())
 	dir := filepath.Join(t.TempDir(), "data")
-	b, err := Clone(t.Context(), r, "a 'label'", dir, 0, 0)
+	b, err := Clone(t.Context(), r, Options{Label: "a 'label'"}, dir, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestACloneIsWholeAndAFlippedByteIsNamed(t *testing.T) {
 
 	// The same again, as one stream: what is flipped in it is told by name.
 	var tape bytes.Buffer
-	if b, err = Backup(t.Context(), r, "again", &tape); err != nil {
+	if b, err = Backup(t.Context(), r, Options{Label: "again"}, &tape); err != nil {
 		t.Fatal(err)
 	}
 	i := bytes.Index(tape.Bytes(), bytes.Repeat([]byte("x"), 100))

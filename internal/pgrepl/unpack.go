@@ -17,7 +17,7 @@ import (
 // Clone takes a base backup into dir, which must not exist, checks every file against the manifest and
 // has all of it on disk when it returns. With uid above 0 the files belong to uid and gid. What failed
 // half-way stays for the caller to remove.
-func Clone(ctx context.Context, conn *pgconn.PgConn, label, dir string, uid, gid int) (Base, error) {
+func Clone(ctx context.Context, conn *pgconn.PgConn, o Options, dir string, uid, gid int) (Base, error) {
 	r, w := io.Pipe()
 	type result struct {
 		sums Files
@@ -32,7 +32,7 @@ func Clone(ctx context.Context, conn *pgconn.PgConn, label, dir string, uid, gid
 		r.CloseWithError(err)
 		unpacked <- result{sums, err}
 	}()
-	b, err := Backup(ctx, conn, label, w)
+	b, err := Backup(ctx, conn, o, w)
 	w.CloseWithError(err)
 	u := <-unpacked
 	if err := errors.Join(err, u.err); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -87,14 +88,20 @@ func (p *Postgres) depot(ctx context.Context, r record) (depot.Depot, error) {
 	if root == "" {
 		root = filepath.Join(p.cfg.Dir, "backups")
 	}
-	d := depot.Depot{Place: depot.Dir(filepath.Join(root, string(r.ID.App), strings.ReplaceAll(string(r.ID.Env), "/", "~"), string(r.ID.Name)))}
+	below := path.Join(string(r.ID.App), strings.ReplaceAll(string(r.ID.Env), "/", "~"), string(r.ID.Name))
+	d := depot.Depot{Place: depot.Dir(filepath.Join(root, filepath.FromSlash(below)))}
+	var err error
+	if strings.Contains(root, "://") {
+		if d.Place, err = depot.OpenS3(strings.TrimSuffix(root, "/") + "/" + below); err != nil {
+			return d, err
+		}
+	}
 	if b.Key == nil {
 		return d, nil
 	}
 	if p.cfg.Resolve == nil {
 		return d, fmt.Errorf("look up the key of backups: nobody knows secrets")
 	}
-	var err error
 	if d.Key, err = p.cfg.Resolve(ctx, *b.Key); err != nil {
 		return d, fmt.Errorf("look up the key of backups: %w", err)
 	}

@@ -102,7 +102,7 @@ func (p *Postgres) backup(ctx context.Context, r record, d depot.Depot) (base, e
 	sum := sha256.New()
 	count := &counter{}
 	err = d.Put(ctx, at+"data.tar", func(w io.Writer) (err error) {
-		taken, err = pgrepl.Backup(ctx, c, "tenfold "+b.Name, io.MultiWriter(w, sum, count))
+		taken, err = pgrepl.Backup(ctx, c, pgrepl.Options{Label: "tenfold " + b.Name}, io.MultiWriter(w, sum, count))
 		return err
 	})
 	if err == nil {

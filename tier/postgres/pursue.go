@@ -188,6 +188,9 @@ func (p *Postgres) stop(ctx context.Context, key string, r record) time.Duration
 	if err != nil {
 		return time.Second
 	}
+	p.mu.Lock()
+	delete(p.healthy, key)
+	p.mu.Unlock()
 	order := []int{r.Primary}
 	for n := range units {
 		order = append(order, n)

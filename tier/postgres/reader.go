@@ -234,7 +234,7 @@ func (p *Postgres) clone(ctx context.Context, key string, r record, n int) error
 	}
 	defer c.Close(context.WithoutCancel(ctx))
 	uid, gid := engines.RunAs()
-	if _, err := pgrepl.Clone(ctx, c, "tenfold "+standby(n), fresh, uid, gid); err != nil {
+	if _, err := pgrepl.Clone(ctx, c, pgrepl.Options{Label: "tenfold " + standby(n)}, fresh, uid, gid); err != nil {
 		return err
 	}
 	if err := p.cfg.Units.Remove(ctx, unitOf(key, n)); err != nil {

@@ -188,3 +188,54 @@ func TestFailoverWithoutSyncIsQuickAndCounted(t *testing.T) {
 	}
 	t.Logf("writes again after %s; %d of %d acknowledged commits lost", took, len(w.lost(t)), len(w.acked))
 }
+
+func TestACloneIsACopyOfItsOwn(t *testing.T) {
+	f := begin(t)
+	f.start(t, tenfold.Database{})
+	f.await(t, "ready", ready)
+	c := f.connect(t)
+	if _, err := c.Exec(t.Context(), "create table t as select 42 n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Clone(t.Context(), id, "../away"); tenfold.CodeOf(err) != tenfold.CodeInvalid {
+		t.Errorf("a name that leads away: %v", err)
+	}
+	made, err := f.Clone(t.Context(), id, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := f.openAs(t, made)
+	var n int
+	if err := copied.QueryRow(t.Context(), "select n from t").Scan(&n); err != nil || n != 42 {
+		t.Fatal(n, err)
+	}
+	if _, err := copied.Exec(t.Context(), "update t set n = 1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.QueryRow(t.Context(), "select n from t").Scan(&n); err != nil || n != 42 {
+		t.Errorf("the old one has %d: %v", n, err)
+	}
+	if _, err := f.Clone(t.Context(), id, made.Name); tenfold.CodeOf(err) != tenfold.CodeConflict {
+		t.Errorf("a name that is taken: %v", err)
+	}
+
+	// It stops with the database that it is of, and written into the manifest it stays.
+	if err := f.Apply(t.Context(), tenfold.Step{Verb: tenfold.VerbStop, Want: tenfold.Resource{ID: id}}); err != nil {
+		t.Fatal(err)
+	}
+	f.await(t, "stopped", func(r tenfold.Resource) bool {
+		all, _ := f.house.List(t.Context(), unitPrefix)
+		return r.State == tenfold.StateStopped && len(all) == 0
+	})
+	want, err := f.Desired(tenfold.App{Name: "shop", Env: "production", Databases: map[tenfold.Name]tenfold.Database{made.Name: {}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Apply(t.Context(), tenfold.Step{Verb: tenfold.VerbStart, Want: want[0]}); err != nil {
+		t.Fatal(err)
+	}
+	f.await(t, "ready", func(r tenfold.Resource) bool { return r.ID == made && ready(r) })
+	if err := f.openAs(t, made).QueryRow(t.Context(), "select n from t").Scan(&n); err != nil || n != 1 {
+		t.Error(n, err)
+	}
+}

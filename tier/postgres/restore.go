@@ -44,24 +44,15 @@ func (p *Postgres) Restore(ctx context.Context, id tenfold.ID, to time.Time) (te
 	if err != nil {
 		return tenfold.ID{}, err
 	}
-	made, err := p.beside(r)
+	made, err := p.beside(r, "-restored")
 	if err != nil {
 		return tenfold.ID{}, err
 	}
 	if err := p.rebuild(ctx, d, b, r, made, to); err != nil {
 		return tenfold.ID{}, errors.Join(err, p.discard(context.WithoutCancel(ctx), made.ID))
 	}
-	err = p.as(ctx, made, b.Role, role(made.ID))
-	err = errors.Join(err, p.cfg.Units.Remove(ctx, unitPrefix+made.ID.String()))
-	if err != nil {
-		return tenfold.ID{}, errors.Join(err, p.discard(context.WithoutCancel(ctx), made.ID))
-	}
-	if err := p.records.Update(made.ID.String(), func(x *record) { *x = made }); err != nil {
+	if err := p.adopt(ctx, made, b.Role); err != nil {
 		return tenfold.ID{}, err
-	}
-	p.wake()
-	if err := until(ctx, startLimit, func(context.Context) (bool, error) { return p.answers(made.ID.String()), nil }); err != nil {
-		return made.ID, fmt.Errorf("start %s: %w", made.ID.Short(), err)
 	}
 	p.cfg.Emit(tenfold.Event{ID: made.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("restored from backup %s of %s", b.Name, id.Name), Took: time.Since(begun)})
 	return made.ID, nil
@@ -92,13 +83,13 @@ func (p *Postgres) choose(ctx context.Context, r record, d depot.Depot, to time.
 	return base{}, tenfold.Errorf(tenfold.CodeNotFound, "the oldest backup of %s is of %s", r.ID.Short(), all[0].Ended.UTC().Format(time.DateTime)).WithHint("restore to a later time: tenfold db backups")
 }
 
-// beside is the record of a database to be restored from r: a name that is free, a port of its own.
-func (p *Postgres) beside(r record) (record, error) {
+// beside is the record of a database to be made from r: a name that is free, a port of its own.
+func (p *Postgres) beside(r record, suffix string) (record, error) {
 	out := record{Spec: r.Spec, Super: r.Super, Password: r.Password, Version: r.Version, Of: r.ID.String(), Begun: time.Now()}
 	out.Spec.Readers, out.Spec.Sync, out.Spec.Backups = tenfold.Bounds{}, "", nil
 	for i := 1; ; i++ {
 		out.ID = r.ID
-		if out.ID.Name += "-restored"; i > 1 {
+		if out.ID.Name += tenfold.Name(suffix); i > 1 {
 			out.ID.Name += tenfold.Name(fmt.Sprintf("-%d", i))
 		}
 		if _, taken := p.records.Get(out.ID.String()); !taken {
@@ -298,7 +289,7 @@ func (p *Postgres) as(ctx context.Context, r record, old, name string) error {
 
 // rehearseRestore restores a backup to its latest, looks at every table, and removes it again.
 func (p *Postgres) rehearseRestore(ctx context.Context, r record, d depot.Depot, b base) (err error) {
-	to, err := p.beside(r)
+	to, err := p.beside(r, "-restored")
 	if err != nil {
 		return err
 	}

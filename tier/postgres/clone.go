@@ -1,0 +1,97 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"tenfold"
+	"tenfold/internal/engines"
+	"tenfold/internal/pgrepl"
+)
+
+// plainName is what the manifest takes as a name: it is a folder's too.
+var plainName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+
+// Clone makes a copy of a running database beside it and returns its name; "" for name: the old one's
+// with "-clone" behind it. The old one is not touched and goes on meanwhile. CodeConflict when the name
+// is taken.
+func (p *Postgres) Clone(ctx context.Context, id tenfold.ID, name tenfold.Name) (tenfold.ID, error) {
+	begun := time.Now()
+	r, err := p.served(id)
+	if err != nil {
+		return tenfold.ID{}, err
+	}
+	made, err := p.beside(r, "-clone")
+	if err != nil {
+		return tenfold.ID{}, err
+	}
+	if name != "" {
+		if !plainName.MatchString(string(name)) || len(name) > 40 {
+			return tenfold.ID{}, tenfold.Errorf(tenfold.CodeInvalid, "%.60q is no name for a database", name).WithHint("names are kebab-case: orders-copy")
+		}
+		made.ID.Name = name
+		if _, taken := p.records.Get(made.ID.String()); taken {
+			return tenfold.ID{}, tenfold.Errorf(tenfold.CodeConflict, "there is a %s already", made.ID.Short()).WithHint("choose another name")
+		}
+	}
+	if err := p.copyTo(ctx, r, made); err != nil {
+		return tenfold.ID{}, errors.Join(err, p.discard(context.WithoutCancel(ctx), made.ID))
+	}
+	if err := p.adopt(ctx, made, role(id)); err != nil {
+		return tenfold.ID{}, err
+	}
+	p.cfg.Emit(tenfold.Event{ID: made.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("cloned from %s, %d MB", id.Name, du(p.home(made.ID))>>20), Took: time.Since(begun)})
+	return made.ID, nil
+}
+
+// copyTo makes the data directory of a clone, with the WAL that it needs, and starts it.
+func (p *Postgres) copyTo(ctx context.Context, r, to record) error {
+	if err := p.discard(ctx, to.ID); err != nil { // of one that was killed
+		return err
+	}
+	if err := p.makeHome(to.ID, 1); err != nil {
+		return err
+	}
+	if err := p.reload(ctx, r, r.Primary); err != nil { // it lets replication in
+		return err
+	}
+	c, err := replication(ctx, r)
+	if err != nil {
+		return tenfold.Errorf(tenfold.CodeUnavailable, "%s: its primary does not answer: %w", r.ID.Short(), err).WithHint("see its servers: tenfold db nodes")
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	uid, gid := engines.RunAs()
+	if _, err := pgrepl.Clone(ctx, c, pgrepl.Options{Label: "tenfold clone", WAL: true}, p.dataOf(to.ID, 1), uid, gid); err != nil {
+		return fmt.Errorf("clone %s: %w", r.ID.Short(), err)
+	}
+	if _, err := p.configure(to, 1); err != nil {
+		return err
+	}
+	e, err := p.engine(ctx, to)
+	if err != nil {
+		return err
+	}
+	if _, err := p.cfg.Units.Start(ctx, p.unit(e, to, 1)); err != nil {
+		return err
+	}
+	return p.await(ctx, to.ID.String(), to, 1)
+}
+
+// adopt gives a server that was made beside another its own names, and the record that keeps it running.
+func (p *Postgres) adopt(ctx context.Context, made record, old string) error {
+	key := made.ID.String()
+	if err := p.as(ctx, made, old, role(made.ID)); err != nil {
+		return errors.Join(err, p.discard(context.WithoutCancel(ctx), made.ID))
+	}
+	if err := p.records.Update(key, func(x *record) { *x = made }); err != nil {
+		return err
+	}
+	p.wake()
+	if err := until(ctx, startLimit, func(context.Context) (bool, error) { return p.answers(key), nil }); err != nil {
+		return fmt.Errorf("start %s: %w", made.ID.Short(), err)
+	}
+	return nil
+}
