@@ -158,7 +158,7 @@ func parseMoment(s string) (time.Time, error) {
 	if s == "latest" {
 		return time.Time{}, nil
 	}
-	for _, form := range []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02T15:04:05", "2006-01-02 15:04"} {
+	for _, form := range []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02T15:04:05", "2006-01-02 15:04", time.DateOnly} {
 		if t, err := time.Parse(form, s); err == nil {
 			return t, nil
 		}

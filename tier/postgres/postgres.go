@@ -76,7 +76,8 @@ type Postgres struct {
 	copying   map[string]*sync.Mutex // held while a base backup is taken or removed
 	loads     map[string]load
 	scalings  map[string]scaling
-	began     time.Time // never changes
+	engines   map[int]found // by major
+	began     time.Time     // never changes
 	// What the pool said, and when; change is closed when Pool says something new.
 	report   pooldir.Report
 	reported time.Time
@@ -98,7 +99,7 @@ func New(cfg Config) (*Postgres, error) {
 		cfg: cfg, records: recs, healthy: map[string]time.Time{}, backoff: map[string]time.Duration{}, said: map[string]string{},
 		last: map[string]pgrepl.LSN{}, seen: map[string]view{}, paused: map[string]bool{}, links: map[place]*link{},
 		greeted: map[place]time.Time{}, positions: map[place]string{}, archived: map[string]archived{}, copying: map[string]*sync.Mutex{},
-		loads: map[string]load{}, scalings: map[string]scaling{}, began: time.Now(), change: make(chan struct{}),
+		engines: map[int]found{}, loads: map[string]load{}, scalings: map[string]scaling{}, began: time.Now(), change: make(chan struct{}),
 	}
 	p.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: p.pursue, Pace: 2 * time.Second}
 	p.archive = ledger.Pursuit{Keys: p.backedUp, Work: p.keepArchive, Pace: 2 * time.Second}
@@ -253,11 +254,12 @@ type Kept struct {
 	Bytes int64
 }
 
-// Kept lists stopped databases that have data.
+// Kept lists databases that have data and that no manifest keeps running: stopped ones, and what was
+// restored or cloned beside another.
 func (p *Postgres) Kept() []Kept {
 	var out []Kept
 	for _, r := range p.records.All() {
-		if dir := p.home(r.ID); r.Stopped {
+		if dir := p.home(r.ID); r.Stopped || r.Of != "" {
 			out = append(out, Kept{r.ID, dir, du(dir)})
 		}
 	}

@@ -34,7 +34,8 @@ func (p *Postgres) begin(ctx context.Context, key string, r record, why string) 
 	if err := p.cfg.Units.Remove(ctx, unitOf(key, n)); err != nil {
 		return err
 	}
-	if r.Counts = r.Counts || library(e, "pg_stat_statements"); r.Counts {
+	if !r.Counts && library(e, "pg_stat_statements") {
+		r.Counts = true
 		if err := p.records.Change(key, func(x *record) { x.Counts = true }); err != nil {
 			return err
 		}
@@ -83,13 +84,15 @@ func (p *Postgres) settle(ctx context.Context, key string, r record, version str
 			return err
 		}
 	}
-	if err := p.records.Change(key, func(x *record) {
-		x.Version = version
-		if x.Goal == r.Goal {
-			x.Serving = r.Goal
+	if r.Serving != r.Goal || r.Version != version { // to wake from sleep is no time to write what is known
+		if err := p.records.Change(key, func(x *record) {
+			x.Version = version
+			if x.Goal == r.Goal {
+				x.Serving = r.Goal
+			}
+		}); err != nil {
+			return err
 		}
-	}); err != nil {
-		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -56,11 +56,36 @@ func (p *Postgres) engine(ctx context.Context, r record) (engines.Engine, error)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return engines.Engine{}, err
 	}
+	p.mu.Lock()
+	known, have := p.engines[major]
+	p.mu.Unlock()
+	if have && major != 0 && known.made.Equal(made(known.Server)) {
+		return known.Engine, nil // to ask it for its version takes longer than a database takes to wake
+	}
 	e, err := engines.Postgres(ctx, major, p.cfg.Engines)
+	if err == nil {
+		p.mu.Lock()
+		p.engines[major] = found{e, made(e.Server)}
+		p.mu.Unlock()
+	}
 	if err != nil {
 		return e, tenfold.Errorf(tenfold.CodeMissing, "%w", err).WithHint("install it: tenfold doctor --fix (or apt-get install postgresql)")
 	}
 	return e, nil
+}
+
+// found is an engine, as long as its program is the one that was asked.
+type found struct {
+	engines.Engine
+	made time.Time
+}
+
+func made(program string) time.Time {
+	info, err := os.Stat(program)
+	if err != nil {
+		return time.Now() // equal to no other
+	}
+	return info.ModTime()
 }
 
 // initialize makes the data directory, once. It is built beside and renamed: half of one is never used.
