@@ -278,10 +278,12 @@ func (l *loop) serverEvent(s *server, events uint32) {
 		l.lose(s, errors.New("the server hung up"))
 		return
 	}
-	data := l.buf[:kept+n]
+	var data []byte
 	if len(s.in) > 0 {
 		s.in = s.in[:kept+n]
 		data = s.in
+	} else {
+		data = l.buf[:kept+n]
 	}
 	used := l.answer(s, data)
 	if s.closing {

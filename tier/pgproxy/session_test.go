@@ -310,6 +310,13 @@ func TestCopyBothWays(t *testing.T) {
 	if got := one[string](f, c, "select repeat('y', 3000000)"); len(got) != 3000000 {
 		t.Error(len(got))
 	}
+	// Messages that are taken as a whole, longer than what is read at once.
+	if _, err := c.Exec(bg, "do $$ begin raise exception '%', repeat('long ', 60000); end $$"); err == nil || len(err.Error()) < 300000 {
+		t.Error(len(err.Error()))
+	}
+	if _, err := c.Exec(bg, "do $$ begin raise notice '%', repeat('long ', 60000); end $$"); err != nil {
+		t.Error(err)
+	}
 	if got := one[int](f, c, "select length($1)", strings.Repeat("z", 2000000)); got != 2000000 {
 		t.Error(got)
 	}
