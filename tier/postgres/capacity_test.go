@@ -41,6 +41,43 @@ func TestCapacityFollowsTheLoadAndNeverFlaps(t *testing.T) {
 	}
 }
 
+func TestReadersComeWhenTheyAreCrowdedAndGoWhenOneLessWouldDo(t *testing.T) {
+	now := time.Unix(0, 0)
+	var c crowd
+	have := 0
+	run := func(span time.Duration, busy func() int) (changes int) {
+		for end := now.Add(span); now.Before(end); now = now.Add(time.Second) {
+			before := have
+			if have, c = c.next(now, have, busy(), 20, 0, 3); have != before {
+				changes++
+			}
+			if have < 0 || have > 3 {
+				t.Fatalf("%d readers", have)
+			}
+		}
+		return changes
+	}
+	if run(time.Hour, func() int { return 3 }); have != 0 {
+		t.Errorf("%d readers for 3 busy connections", have)
+	}
+	if run(20*time.Second, func() int { return 20 }); have != 0 {
+		t.Error("a burst makes a reader")
+	}
+	if run(time.Hour, func() int { return 35 }); have != 3 {
+		t.Errorf("%d readers for 35 busy connections of 20 each", have)
+	}
+	if n := run(3*time.Hour, func() int { return 15 }); have != 2 || n != 1 {
+		t.Errorf("%d readers for 15 busy connections, %d changes", have, n)
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	if n := run(6*time.Hour, func() int { return 10 + rng.IntN(12) }); n > 2 {
+		t.Errorf("%d changes at steady load", n)
+	}
+	if run(2*time.Hour, func() int { return 0 }); have != 0 {
+		t.Errorf("%d readers for nobody", have)
+	}
+}
+
 func TestABusyDatabaseGetsMoreWithoutARestart(t *testing.T) {
 	f := begin(t)
 	f.start(t, tenfold.Database{Capacity: tenfold.Capacity{Min: 0.5, Max: 2}})

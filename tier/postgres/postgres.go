@@ -76,6 +76,7 @@ type Postgres struct {
 	copying   map[string]*sync.Mutex // held while a base backup is taken or removed
 	loads     map[string]load
 	scalings  map[string]scaling
+	crowds    map[string]crowd
 	engines   map[int]found // by major
 	began     time.Time     // never changes
 	// What the pool said, and when; change is closed when Pool says something new.
@@ -99,7 +100,7 @@ func New(cfg Config) (*Postgres, error) {
 		cfg: cfg, records: recs, healthy: map[string]time.Time{}, backoff: map[string]time.Duration{}, said: map[string]string{},
 		last: map[string]pgrepl.LSN{}, seen: map[string]view{}, paused: map[string]bool{}, links: map[place]*link{},
 		greeted: map[place]time.Time{}, positions: map[place]string{}, archived: map[string]archived{}, copying: map[string]*sync.Mutex{},
-		engines: map[int]found{}, loads: map[string]load{}, scalings: map[string]scaling{}, began: time.Now(), change: make(chan struct{}),
+		engines: map[int]found{}, loads: map[string]load{}, scalings: map[string]scaling{}, crowds: map[string]crowd{}, began: time.Now(), change: make(chan struct{}),
 	}
 	p.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: p.pursue, Pace: 2 * time.Second}
 	p.archive = ledger.Pursuit{Keys: p.backedUp, Work: p.keepArchive, Pace: 2 * time.Second}

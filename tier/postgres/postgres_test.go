@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -70,6 +71,9 @@ var id = tenfold.ID{App: "shop", Env: "production", Kind: tenfold.KindDatabase, 
 
 func (f *fixture) start(t *testing.T, d tenfold.Database) string {
 	t.Helper()
+	if major, err := strconv.Atoi(os.Getenv("POSTGRES")); err == nil && d.Major == 0 { // another than the newest
+		d.Major = major
+	}
 	want, err := f.Desired(tenfold.App{Name: "shop", Env: "production", Databases: map[tenfold.Name]tenfold.Database{"main-db": d}}, nil)
 	if err != nil {
 		t.Fatal(err)

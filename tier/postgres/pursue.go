@@ -127,6 +127,7 @@ func (p *Postgres) rest(ctx context.Context, key string, r record, v view) time.
 		p.healthy[key] = time.Now()
 		p.mu.Unlock()
 		p.scale(key, r, s.PID)
+		p.gather(key, r)
 		if now, _ := p.get(key); now.ACU != r.ACU {
 			p.reload(ctx, now, r.Primary) // what fails here is done with the next start or reload
 		}
