@@ -27,6 +27,7 @@ type Direct struct {
 	err     error       // why there is no answer
 	taken   atomic.Bool // by an exchange
 	begun   int64
+	took    time.Duration
 }
 
 // Direct sends r to a task and reads the head of the answer. trace is a whole field line that stands for
@@ -80,7 +81,7 @@ func (s *Service) Direct(r *wire.Request, trace []byte, client context.Context) 
 func (d *Direct) send(client context.Context) *Direct {
 	c, e := d.c, d.c.ep
 	e.requests.Add(1)
-	c.asked = clock()
+	c.asked = d.begun
 	c.answered = false
 	c.begin(client, d.policy.Timeout)
 	_, err := c.Write(c.out)
@@ -100,6 +101,7 @@ func (d *Direct) send(client context.Context) *Direct {
 	if c.head.status >= 200 {
 		x := exchange{service: d.service, policy: d.policy}
 		x.judge(e, c, nil)
+		d.took = time.Duration(clock() - d.begun)
 		d.body = bodyOf(c, &c.head, http.MethodGet)
 	}
 	return d
@@ -202,8 +204,8 @@ func (d *Direct) Done(_ int64, whole bool) {
 	x.end(d.c, whole && d.body.over())
 }
 
-// Took is how long the task took to answer.
-func (d *Direct) Took() time.Duration { return time.Duration(clock() - d.begun) }
+// Took is how long the task took to the head of the answer, or to its end if that is short.
+func (d *Direct) Took() time.Duration { return d.took }
 
 // take says that the exchange that asks has it from now on.
 func (d *Direct) take(s *Service) bool { return d.service == s && !d.taken.Swap(true) }

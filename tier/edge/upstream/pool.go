@@ -12,7 +12,10 @@ const (
 	idleCareful = time.Second
 	idleLeast   = 250 * time.Millisecond // closes sooner than that are restarts, not a task's setting
 	idleConns   = 256                    // per task
-	relearn     = time.Minute            // what was learned is doubted after that
+	// idleFresh is how lately a connection was used that is trusted without a look at its socket, which is
+	// a system call: with what may be sent twice alone.
+	idleFresh = 5 * time.Millisecond
+	relearn   = time.Minute // what was learned is doubted after that
 )
 
 // pool keeps a task's idle connections, the last used first.
@@ -63,7 +66,7 @@ func (p *pool) get(now int64, careful bool) *conn {
 			c.discard()
 			continue
 		}
-		if !c.alive() {
+		if (careful || age > int64(idleFresh)) && !c.alive() {
 			p.learn(now, age)
 			c.discard()
 			continue
