@@ -52,14 +52,15 @@ func errNoBackups(id tenfold.ID) error {
 	return tenfold.Errorf(tenfold.CodeConflict, "%s has no backups", id.Short()).WithHint("write backups: 7d under it in tenfold.yaml and deploy")
 }
 
-// one is held while a database's base backups are made or removed.
+// one is a lock by name: a database's key while its base backups are made or removed, with "#conf" behind
+// it while a server's files are written.
 func (p *Postgres) one(key string) *sync.Mutex {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.copying[key] == nil {
-		p.copying[key] = &sync.Mutex{}
+	if p.locks[key] == nil {
+		p.locks[key] = &sync.Mutex{}
 	}
-	return p.copying[key]
+	return p.locks[key]
 }
 
 // Backup takes a base backup now. CodeConflict when the manifest asks for no backups.

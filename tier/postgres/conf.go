@@ -137,8 +137,15 @@ func replace(path, text string) (bool, error) {
 
 func quoteConf(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// reload makes a running node take its files.
+// reload makes a running node take its files, as the record has them now: whom commits wait for is in
+// them, and an older idea of that must not come back.
 func (p *Postgres) reload(ctx context.Context, r record, n int) error {
+	mu := p.one(r.ID.String() + "#conf")
+	mu.Lock()
+	defer mu.Unlock()
+	if now, ok := p.get(r.ID.String()); ok {
+		r = now
+	}
 	changed, err := p.configure(r, n)
 	if err != nil || !changed {
 		return err
@@ -148,6 +155,18 @@ func (p *Postgres) reload(ctx context.Context, r record, n int) error {
 
 // reloaded is reload, and returns when the server has taken its files.
 func (p *Postgres) reloaded(ctx context.Context, r record, n int) error {
+	mu := p.one(r.ID.String() + "#conf")
+	mu.Lock()
+	defer mu.Unlock()
+	if now, ok := p.get(r.ID.String()); ok {
+		r = now
+	}
+	return p.take(ctx, r, n)
+}
+
+// take makes a node take the files of a record and returns when it has. The caller holds the lock of
+// reload.
+func (p *Postgres) take(ctx context.Context, r record, n int) error {
 	loaded := func(ctx context.Context) (at string, err error) {
 		err = p.ask(ctx, r, n, func(ctx context.Context, c *pgx.Conn) error {
 			return c.QueryRow(ctx, "select pg_conf_load_time()::text || current_setting('synchronous_standby_names')").Scan(&at)

@@ -5,14 +5,15 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"tenfold/internal/pgrepl"
 )
 
-// killAll kills every process that stands in a data directory: postmaster and backends have it as their
-// working directory. The keeper would wait for the backends of a dead postmaster for as long as an
+// killAll kills every process of the server that stands in a data directory: postmaster and backends have
+// it as their working directory. Whoever else looks around there is left alone. The keeper would wait for the backends of a dead postmaster for as long as an
 // ordered shutdown may take, and one that runs a statement can still commit.
 func killAll(data string) {
 	data, err := filepath.EvalSymlinks(data)
@@ -41,8 +42,13 @@ func killAll(data string) {
 }
 
 func standsIn(pid int, dir string) bool {
-	at, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/cwd")
-	return err == nil && at == dir
+	proc := "/proc/" + strconv.Itoa(pid)
+	at, err := os.Readlink(proc + "/cwd")
+	if err != nil || at != dir {
+		return false
+	}
+	program, err := os.Readlink(proc + "/exe") // "postgres (deleted)" after an upgrade
+	return err == nil && strings.HasPrefix(filepath.Base(program), "postgres")
 }
 
 // finalPosition is where the WAL of a server ends that was shut down in order, by its control file:

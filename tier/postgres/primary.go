@@ -271,9 +271,13 @@ func (p *Postgres) guarded(ctx context.Context, key string, r record, st step) e
 // exclude makes commits wait for the others only. The record forgets the node when one of them has all
 // that it may have been alone with.
 func (p *Postgres) exclude(ctx context.Context, key string, r record, n int) error {
+	// Nobody else may write the files meanwhile: by the record it still is one.
+	mu := p.one(key + "#conf")
+	mu.Lock()
+	defer mu.Unlock()
 	rest := slices.DeleteFunc(slices.Clone(r.Sync), func(m int) bool { return m == n })
 	r.Sync = rest
-	if err := p.reloaded(ctx, r, r.Primary); err != nil {
+	if err := p.take(ctx, r, r.Primary); err != nil {
 		return err
 	}
 	if err := p.caughtUp(ctx, r, rest); err != nil {
