@@ -72,6 +72,7 @@ type Postgres struct {
 	links     map[place]*link
 	greeted   map[place]time.Time
 	positions map[place]string
+	slotted   map[place]string // the slots that a reader was given, for which start
 	archived  map[string]archived
 	locks     map[string]*sync.Mutex // see one
 	loads     map[string]load
@@ -99,7 +100,7 @@ func New(cfg Config) (*Postgres, error) {
 	p := &Postgres{
 		cfg: cfg, records: recs, healthy: map[string]time.Time{}, backoff: map[string]time.Duration{}, said: map[string]string{},
 		last: map[string]pgrepl.LSN{}, seen: map[string]view{}, paused: map[string]bool{}, links: map[place]*link{},
-		greeted: map[place]time.Time{}, positions: map[place]string{}, archived: map[string]archived{}, locks: map[string]*sync.Mutex{},
+		greeted: map[place]time.Time{}, positions: map[place]string{}, slotted: map[place]string{}, archived: map[string]archived{}, locks: map[string]*sync.Mutex{},
 		engines: map[int]found{}, loads: map[string]load{}, scalings: map[string]scaling{}, crowds: map[string]crowd{}, began: time.Now(), change: make(chan struct{}),
 	}
 	p.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: p.pursue, Pace: 2 * time.Second}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -75,7 +76,7 @@ func (p *Postgres) begin(ctx context.Context, key string, r record, why string) 
 // settle makes what is in the primary, and notes that it serves the goal.
 func (p *Postgres) settle(ctx context.Context, key string, r record, version string) error {
 	if len(r.Nodes) > 1 {
-		if err := p.slots(ctx, r); err != nil {
+		if err := p.slots(ctx, r, true); err != nil {
 			return err
 		}
 	}
@@ -198,7 +199,7 @@ func (p *Postgres) finish(ctx context.Context, key string, r record, begun time.
 		return fmt.Errorf("promote reader %d: %w", n, err)
 	}
 	// While the server is at it: the others need their slots, and to know whom to follow.
-	if err := p.slots(ctx, r); err != nil {
+	if err := p.slots(ctx, r, false); err != nil {
 		return err
 	}
 	for _, x := range r.readers() {
@@ -222,25 +223,56 @@ func (p *Postgres) finish(ctx context.Context, key string, r record, begun time.
 	return nil
 }
 
-// slots makes a slot for every reader at the primary, so that what it needs is kept while it is away,
-// and removes those of nodes that are none any more.
-func (p *Postgres) slots(ctx context.Context, r record) error {
+// slots makes a slot at the primary for every reader, so that what it needs is kept while it is away, and
+// removes those of nodes that are none any more. With reserve the slots of readers that never came hold
+// WAL from now on; without, one that is there is left as it is, which is all that a failover has time for.
+func (p *Postgres) slots(ctx context.Context, r record, reserve bool) error {
 	names := []string{}
 	for _, n := range r.readers() {
 		names = append(names, standby(n.N))
 	}
 	return p.ask(ctx, r, r.Primary, func(ctx context.Context, c *pgx.Conn) error {
-		for _, name := range names {
-			if _, err := c.Exec(ctx, "select pg_create_physical_replication_slot($1, true) where not exists (select from pg_replication_slots where slot_name = $1)", name); err != nil {
-				return fmt.Errorf("make slot %s: %w", name, err)
-			}
-		}
 		if _, err := c.Exec(ctx, `select pg_drop_replication_slot(slot_name) from pg_replication_slots
-			where slot_name like 'node\_%' and not active and slot_name <> all($1)`, names); err != nil {
+			where slot_name like 'node\_%' and not active and (slot_name <> all($1) or $2 and restart_lsn is null)`, names, reserve); err != nil {
 			return fmt.Errorf("drop slots: %w", err)
 		}
-		return nil
+		return makeSlots(ctx, c, names, true)
 	})
+}
+
+func makeSlots(ctx context.Context, c *pgx.Conn, names []string, reserve bool) error {
+	_, err := c.Exec(ctx, `select pg_create_physical_replication_slot(n, $2) from unnest($1::text[]) n
+		where not exists (select from pg_replication_slots where slot_name = n)`, names, reserve)
+	if err != nil {
+		return fmt.Errorf("make slots: %w", err)
+	}
+	return nil
+}
+
+// prepare makes on a reader the slots that it will need as a primary: to make them takes writes that
+// are waited for, and a failover has no time. Nobody has used them, so they hold nothing back.
+func (p *Postgres) prepare(ctx context.Context, key string, r record, n int, started time.Time) error {
+	names := []string{}
+	for _, x := range r.Nodes {
+		if x.N != n {
+			names = append(names, standby(x.N))
+		}
+	}
+	made := started.String() + strings.Join(names, ",")
+	at := place{key, n}
+	p.mu.Lock()
+	done := p.slotted[at] == made
+	p.mu.Unlock()
+	if done {
+		return nil
+	}
+	if err := p.ask(ctx, r, n, func(ctx context.Context, c *pgx.Conn) error { return makeSlots(ctx, c, names, false) }); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slotted[at] = made
+	return nil
 }
 
 // guarded changes which readers a commit waits for.

@@ -116,13 +116,13 @@ func (p *Postgres) followOnce(ctx context.Context, key string, r record, x node)
 		return answerPace, p.cfg.Units.Remove(ctx, unitOf(key, x.N))
 	case streaming:
 		p.greet(key, r, x.N, u.Started)
+		return watchPace, p.prepare(ctx, key, r, x.N, u.Started)
 	case p.lost(key, x.N, at) && time.Since(u.Started) > lostLimit:
 		p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityWarning, Text: fmt.Sprintf("reader %d cannot follow: it is cloned anew", x.N)})
 		return answerPace, p.records.Change(key, func(c *record) { c.edit(x.N, func(n *node) { n.Stage = stageNew }) })
 	default:
 		return worriedPace, nil
 	}
-	return watchPace, nil
 }
 
 // failing says that a reader ended again and again soon after its start, while the primary is well.
@@ -203,7 +203,7 @@ func (p *Postgres) drop(ctx context.Context, key string, r record, n int) error 
 	}
 	r, _ = p.get(key)
 	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("reader %d removed", n)})
-	return p.slots(ctx, r)
+	return p.slots(ctx, r, true)
 }
 
 // replication opens a connection for the replication protocol to the primary.
@@ -262,7 +262,7 @@ func (p *Postgres) welcome(ctx context.Context, r record) error {
 	if yes, err := p.recovering(ctx, r, r.Primary); err != nil || yes {
 		return errors.Join(err, errors.New("the primary does not serve yet"))
 	}
-	return p.slots(ctx, r)
+	return p.slots(ctx, r, true)
 }
 
 // prepared notes that a node's data can follow. If there was another primary meanwhile, it may hold what
