@@ -113,15 +113,21 @@ func (l *loop) synthetics(s *server) {
 func (l *loop) backend(s *server, w *writer, typ byte, at, size int) {
 	switch typ {
 	case 'S', 'N', 'A': // they answer nothing and may come at any time
-		if s.client != nil && !s.internal() {
+		if s.client != nil && (!s.internal() || typ == 'A' && s.ops[s.head].kind == opProbe) {
 			w.pass(at, at+size)
 			s.replied = s.replied || typ == 'N' && s.begun
 		}
 		return
 	}
 	if s.pending() > 0 && s.ops[s.head].synthetic() {
-		w.put()
-		l.synthetics(s)
+		if typ == 'E' && l.mayRepeat(s) && s.described && isOutdated(w.data[at+pgwire.HeaderSize:at+size]) {
+			for s.ops[s.head].synthetic() { // the batch is sent again, and these are answered then
+				s.pop()
+			}
+		} else {
+			w.put()
+			l.synthetics(s)
+		}
 	}
 	if s.pending() == 0 {
 		if typ == 'E' {
@@ -158,6 +164,9 @@ func (l *loop) backend(s *server, w *writer, typ byte, at, size int) {
 	switch typ {
 	case '1', '2', '3':
 		mine := o.kind == opParsedHere || o.kind == opClosedHere
+		if typ == '1' && o.statement != nil {
+			o.statement.good = true
+		}
 		s.pop()
 		if mine {
 			return
@@ -206,7 +215,28 @@ func (l *loop) copyBegins(s *server) {
 
 // completed looks at a command's tag for what concerns the whole session.
 func (l *loop) completed(s *server, tag []byte) {
-	if len(tag) < 11 || tag[0] != 'D' {
+	if len(tag) < 3 {
+		return
+	}
+	switch tag[0] {
+	case 'C': // CREATE, CALL; not COMMIT, COPY, CLOSE
+		if tag[1] == 'R' || tag[1] == 'A' {
+			l.defined(s)
+		}
+		return
+	case 'A': // ALTER; not ANALYZE
+		if tag[1] == 'L' {
+			l.defined(s)
+		}
+		return
+	case 'D':
+		if tag[1] == 'R' || tag[1] == 'O' || tag[1] == 'I' { // DROP, DO, DISCARD
+			l.defined(s)
+		}
+	default:
+		return
+	}
+	if len(tag) < 11 {
 		return
 	}
 	switch string(tag[:len(tag)-1]) {
@@ -227,6 +257,12 @@ func (l *loop) completed(s *server, tag []byte) {
 			l.forgetAll(s.client)
 		}
 	}
+}
+
+// defined notes DDL: what a text means may be another now, and again when the transaction is over.
+func (l *loop) defined(s *server) {
+	l.statements.ddl++
+	s.defined = true
 }
 
 // emptied notes that a server has no statements but those whose Parse is under way.
@@ -251,6 +287,11 @@ func (l *loop) forgetAll(c *client) {
 
 // outdated is what a server says when a statement's tables changed since it was planned.
 const outdated = "cached plan must not change result type"
+
+func isOutdated(body []byte) bool {
+	e := pgwire.ParseError(body)
+	return e.Code == "0A000" && e.Message == outdated
+}
 
 // failed takes an ErrorResponse.
 func (l *loop) failed(s *server, w *writer, at, size int) {
@@ -392,6 +433,10 @@ func (l *loop) readyForQuery(s *server, w *writer, at, size int) {
 		return
 	}
 	if s.tx == 'I' {
+		if s.defined || s.traits&leavesTemp != 0 {
+			s.defined = false
+			l.statements.ddl++
+		}
 		l.stats.Transactions++
 		w.flush()
 		l.settle(s)

@@ -396,7 +396,8 @@ func (l *loop) enter(c *client, greeting []byte) {
 	}
 	greeting = pgwire.AppendAuth(greeting, pgwire.AuthOK, "")
 	rand.Read(c.secret)
-	for l.lastPID++; l.byPID[l.lastPID] != nil || l.lastPID == 0; l.lastPID++ {
+	for l.lastPID == 0 || l.byPID[l.lastPID] != nil {
+		l.lastPID = (l.lastPID + 1) & 0x7fffffff // SQL has it as an integer
 	}
 	c.pid = l.lastPID
 	l.byPID[c.pid] = c

@@ -55,6 +55,9 @@ func (l *loop) feed(c *client, data []byte) (used int) {
 			used += size
 			continue
 		}
+		if l.after = 0; size < len(rest) {
+			l.after = rest[size]
+		}
 		if !l.message(c, typ, rest[:size]) {
 			return used
 		}
@@ -157,11 +160,33 @@ func (l *loop) alone(c *client, typ byte, msg []byte) bool {
 			return true
 		}
 		return false
-	case 'P', 'B', 'D', 'E', 'F':
+	case 'P':
+		return c.lost == nil && l.parseAlone(c, msg)
+	case 'B', 'D', 'E', 'F':
 		return false
 	default:
 		l.dismiss(c, &pgwire.Error{Code: "08P01", Message: "invalid frontend message type " + string(rune(typ))})
 	}
+	return true
+}
+
+// parseAlone answers Parse of a named statement that some server has taken before: many clients prepare
+// the same ones when they begin, and none of them should wait for a connection for that.
+func (l *loop) parseAlone(c *client, msg []byte) bool {
+	name, rest, ok := pgwire.CString(msg[pgwire.HeaderSize:])
+	if !ok || len(name) == 0 || c.statements[string(name)] != nil || l.after != 'S' {
+		return false // more will follow that needs a server
+	}
+	p := l.statements.find(rest, c.settings)
+	if p == nil || !p.good {
+		return false
+	}
+	p.refs++
+	if c.statements == nil {
+		c.statements = map[string]*prepared{}
+	}
+	c.statements[string(name)] = p
+	l.reply(c, pgwire.Append(nil, '1'))
 	return true
 }
 
@@ -253,7 +278,7 @@ func (l *loop) parse(c *client, s *server, msg []byte) bool {
 	} else if old != nil {
 		l.statements.drop(old)
 	}
-	p := l.statements.intern(rest, c.backslash)
+	p := l.statements.intern(rest, c.settings, c.backslash)
 	if c.statements == nil {
 		c.statements = map[string]*prepared{}
 	}
@@ -357,11 +382,11 @@ func (l *loop) describe(c *client, s *server, msg []byte) bool {
 		l.malformed(c)
 		return true
 	}
-	s.described = true
 	if body[0] != 'S' {
 		s.pass(msg, op{kind: opDescribe})
 		return true
 	}
+	s.described = true
 	name := sqlOf(body[1:])
 	if len(name) == 0 {
 		if !l.ensureUnnamed(c, s) {

@@ -48,6 +48,7 @@ type loop struct {
 	buf        [readSize]byte
 	gather     []byte // for a client, while a server's bytes are looked through
 	now        time.Time
+	after      byte // type of the message after the one that is looked at; 0: unknown
 
 	db       pooldir.Database
 	version  uint64
@@ -109,7 +110,7 @@ func newLoop(p *Proxy) (*loop, error) {
 		interned: interned{}, statements: statements{byBody: map[string]*prepared{}}, sick: map[string]fault{}, stats: Stats{Pins: map[string]uint64{}}, done: make(chan struct{}),
 		now: time.Now(),
 	}
-	l.lastPID = uint32(l.now.UnixNano())
+	l.lastPID = uint32(l.now.UnixNano()) & 0x7fffffff
 	l.watch(bell, unix.EPOLLIN, unix.EPOLL_CTL_ADD)
 	return l, nil
 }

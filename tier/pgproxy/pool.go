@@ -351,6 +351,7 @@ func (l *loop) clean(s *server) {
 	s.out = pgwire.AppendQuery(s.out, "DISCARD ALL")
 	s.push(op{kind: opDiscard})
 	clear(s.statements)
+	l.statements.ddl++ // its temporary tables go
 	s.settings, s.unnamed, s.last = nil, nil, nil
 	l.stats.Cleaned++
 	l.flush(s)
@@ -419,6 +420,11 @@ func (l *loop) bereave(s *server, c *client) {
 			l.takeBack(s, &s.ops[i])
 		}
 		l.repeat(s)
+		return
+	}
+	if s.fatal != nil && (s.begun || s.pending() > 0) {
+		// It was told, as it would be without a pool: drivers know what to make of it.
+		l.dismiss(c, l.lostError(s))
 		return
 	}
 	s.client, c.server = nil, nil

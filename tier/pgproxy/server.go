@@ -80,6 +80,7 @@ type server struct {
 	begun      bool // something was sent that no ReadyForQuery has answered
 	skipping   bool // after an error the server drops all up to Sync
 	copyIn     bool
+	defined    bool // its transaction has DDL
 	cancelling int
 	fatal      *pgwire.Error // said before it hung up
 

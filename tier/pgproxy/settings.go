@@ -51,6 +51,19 @@ func (s *settings) get(name string) (string, bool) {
 	return "", false
 }
 
+// scope is what a session's names mean other things by than those of a fresh one; "" for nothing.
+func (s *settings) scope() string {
+	if s == nil {
+		return ""
+	}
+	path, set := s.get("search_path")
+	role, as := s.get("role")
+	if !set && !as {
+		return ""
+	}
+	return path + "\x00" + role
+}
+
 func (s *settings) all() []setting {
 	if s == nil {
 		return nil

@@ -20,8 +20,11 @@ type prepared struct {
 	parse []byte // body of Parse after the name
 	class class
 	refs  int // clients' names for it
+	ddl   uint64
 	// gen grows when its plan turned out to be outdated: servers that have an older one parse it again.
 	gen uint32
+	// good says that a server has taken it once.
+	good bool
 }
 
 // kept is a statement at one server.
@@ -34,11 +37,29 @@ type kept struct {
 type statements struct {
 	byBody map[string]*prepared
 	last   uint64
+	// ddl grows whenever the meaning of a text may have changed: what is prepared from then on is
+	// another statement. Those who have the old one keep it, with the types that they were told.
+	ddl uint64
 }
 
-// intern gives the statement for a body of Parse (after its name), and counts a reference.
-func (s *statements) intern(body []byte, backslash bool) *prepared {
-	if p := s.byBody[string(body)]; p != nil {
+// find gives the statement for a body of Parse (after its name) under a session's settings; nil when
+// there is none, or only one that was made before the last DDL.
+func (s *statements) find(body []byte, of *settings) *prepared {
+	var p *prepared
+	if scope := of.scope(); scope == "" {
+		p = s.byBody[string(body)]
+	} else {
+		p = s.byBody[string(body)+scope]
+	}
+	if p == nil || p.ddl != s.ddl {
+		return nil
+	}
+	return p
+}
+
+// intern is find for one that is made if need be, and counts a reference.
+func (s *statements) intern(body []byte, of *settings, backslash bool) *prepared {
+	if p := s.find(body, of); p != nil {
 		p.refs++
 		return p
 	}
@@ -51,10 +72,10 @@ func (s *statements) intern(body []byte, backslash bool) *prepared {
 	}
 	s.last++
 	key := string(body)
-	p := &prepared{name: "tenfold_" + strconv.FormatUint(s.last, 36), parse: []byte(key), refs: 1}
+	p := &prepared{name: "tenfold_" + strconv.FormatUint(s.last, 36), parse: []byte(key), refs: 1, ddl: s.ddl}
 	sql, _, _ := strings.Cut(key, "\x00")
 	p.class = classify([]byte(sql), backslash)
-	s.byBody[key] = p
+	s.byBody[key+of.scope()] = p
 	return p
 }
 
