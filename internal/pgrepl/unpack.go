@@ -2,6 +2,7 @@ package pgrepl
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,12 @@ func Clone(ctx context.Context, conn *pgconn.PgConn, o Options, dir string, uid,
 		r.CloseWithError(err)
 		unpacked <- result{sums, err}
 	}()
-	b, err := Backup(ctx, conn, o, w)
+	// The server sends pieces of some kilobytes: each handed over by itself costs a switch of goroutines.
+	pieces := bufio.NewWriterSize(w, 1<<20)
+	b, err := Backup(ctx, conn, o, pieces)
+	if err == nil {
+		err = pieces.Flush()
+	}
 	w.CloseWithError(err)
 	u := <-unpacked
 	if err := errors.Join(err, u.err); err != nil {

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"math/rand/v2"
+	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -140,4 +142,51 @@ func TestADatabaseThatNobodyAsksSleepsAndIsWoken(t *testing.T) {
 		}
 	}
 	t.Logf("first row %s after the first client", time.Since(at))
+}
+
+// The figures that are published, of a database of 1 GB: LARGE=1 go test -v -run OfAGigabyte ./tier/postgres
+func TestReaderAndWakeOfAGigabyte(t *testing.T) {
+	if os.Getenv("LARGE") == "" {
+		t.Skip("LARGE=1 runs it")
+	}
+	f := begin(t)
+	db := tenfold.Database{Capacity: tenfold.Capacity{Max: 1}, Readers: tenfold.Bounds{Max: 1}}
+	f.start(t, db)
+	f.await(t, "ready", ready)
+	if _, err := f.connect(t).Exec(t.Context(), `create table t (n int, pad text); alter table t alter pad set storage external;
+		insert into t select g, repeat(md5(g::text), 60) from generate_series(1, 480000) g; create index on t (n)`); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d MB", du(f.dataOf(id, 1))>>20)
+	at := time.Now()
+	db.Readers.Min = 1
+	f.start(t, db)
+	f.settled(t, 1)
+	t.Logf("a reader after %s", time.Since(at))
+	db.Readers = tenfold.Bounds{}
+	db.Suspend = time.Millisecond
+	f.start(t, db)
+	f.settled(t, 0)
+	key := id.String()
+	var wakes []time.Duration
+	for range 20 {
+		f.await(t, "asleep", func(tenfold.Resource) bool {
+			f.Report(pooldir.Report{Databases: map[string]pooldir.State{key: {}}})
+			units, _ := f.status(t.Context(), key)
+			return len(units) == 0
+		})
+		at := time.Now()
+		var n int
+		for n != 4711 {
+			f.Report(pooldir.Report{Databases: map[string]pooldir.State{key: {Waiting: 1, Wake: true}}})
+			url, _ := f.Field(t.Context(), id, tenfold.FieldURL)
+			if c, err := pgx.Connect(t.Context(), url); err == nil {
+				c.QueryRow(t.Context(), "select n from t where n = 4711").Scan(&n)
+				c.Close(t.Context())
+			}
+		}
+		wakes = append(wakes, time.Since(at))
+	}
+	slices.Sort(wakes)
+	t.Logf("first row after %v", wakes)
 }

@@ -27,7 +27,7 @@ func (p *Postgres) Pool() []pooldir.Database {
 	defer p.mu.Unlock()
 	for key, stored := range p.records.All() {
 		r := stored.whole()
-		if r.Stopped || r.Serving == "" {
+		if r.Stopped || r.Serving == "" || r.Spec.Proxy.Off {
 			continue
 		}
 		d := pooldir.Database{

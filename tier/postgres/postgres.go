@@ -210,7 +210,7 @@ func (p *Postgres) Field(_ context.Context, id tenfold.ID, f tenfold.Field) (str
 	return "", fmt.Errorf("a database has no %s", f)
 }
 
-func (p *Postgres) pooled(r record) bool { return p.cfg.Pooled && r.Pool != 0 }
+func (p *Postgres) pooled(r record) bool { return p.cfg.Pooled && r.Pool != 0 && !r.Spec.Proxy.Off }
 
 // door is the port that apps connect to.
 func (p *Postgres) door(r record) int {
