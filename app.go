@@ -234,6 +234,7 @@ type Capacity struct {
 
 // Proxy says how connections to a database are pooled. Zero fields: the defaults.
 type Proxy struct {
+	Off   bool          `json:"off,omitempty"`   // apps connect to the primary itself
 	Pool  int           `json:"pool,omitempty"`  // server connections to one server, at most; 0: 20
 	Wait  time.Duration `json:"wait,omitempty"`  // of a client for one of them; 0: 5 s
 	Hold  time.Duration `json:"hold,omitempty"`  // of a client while there is no primary; 0: 30 s

@@ -257,13 +257,11 @@ func databaseKeys() []key {
 		}},
 		{name: "suspend", form: fDuration, off: true, deflt: "10m", doc: "Without a question for this long a capacity from 0 sleeps; the first connection wakes it. false: never."},
 	},
-		[]key{{name: "proxy", form: fMap, main: "pool", doc: "How connections are pooled.", keys: []key{
+		[]key{{name: "proxy", form: fMap, main: "pool", off: true, doc: "How connections are pooled; false: apps connect to the server itself, and are not held when it is replaced.", keys: keys([]key{
 			{name: "pool", form: fCount, deflt: "20", doc: "Connections to one server, at most."},
 			{name: "wait", form: fDuration, deflt: "5s", doc: "Of a client for one of them."},
 			{name: "hold", form: fDuration, deflt: "30s", doc: "Of a client while there is no primary: through a failover, a restart, a wake."},
-			{name: "split", form: fBool, deflt: "false", doc: "Reads go to readers; who has written sees it."},
-			{name: "cache", form: fBool, deflt: "false", doc: "Answers of reads are kept where the statement says so."},
-		}}}, later("the data API", "api"), later("maintenance windows", "window"),
+		}, later("reads that go to readers by themselves", "split"), later("the cache of queries", "cache"))}}, later("the data API", "api"), later("maintenance windows", "window"),
 		later("clones", "clone"))
 }
 

@@ -42,8 +42,10 @@ func (b *builder) databases() {
 		}
 		d.Readers, d.Sync, d.Backups = b.readers(t), b.sync(t), b.backups(t)
 		d.Capacity, d.Suspend = b.capacity(t)
-		if f, ok := value(t, "proxy"); ok {
-			d.Proxy = tenfold.Proxy{Pool: b.count(f, "pool", 0, 1, 1000), Wait: b.duration(f, "wait", 0), Hold: b.duration(f, "hold", 0), Split: b.yes(f, "split"), Cache: b.yes(f, "cache")}
+		if f := t.get("proxy"); f != nil && f.off {
+			d.Proxy.Off = true
+		} else if f, ok := value(t, "proxy"); ok {
+			d.Proxy = tenfold.Proxy{Pool: b.count(f, "pool", 0, 1, 1000), Wait: b.duration(f, "wait", 0), Hold: b.duration(f, "hold", 0)}
 		}
 		if b.app.Databases == nil {
 			b.app.Databases = map[tenfold.Name]tenfold.Database{}
