@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -208,4 +210,76 @@ func TestFailoverLosesNoAcknowledgedCommit(t *testing.T) {
 	slices.Sort(gaps)
 	slices.Sort(backs)
 	t.Logf("%d commits acknowledged; writes again after %v; all nodes again after %v", len(w.acked), gaps, backs)
+}
+
+// With every synchronous reader away commits wait for ten seconds, then go on with an alarm; and from
+// then on nobody is promoted, because nobody has everything.
+func TestCommitsGoOnWithoutReadersAndNobodyIsPromoted(t *testing.T) {
+	f := begin(t)
+	f.start(t, tenfold.Database{Readers: tenfold.Bounds{Min: 2, Max: 2}})
+	before := f.settled(t, 2)
+	w := f.write(t)
+	w.more(t, 20)
+	// The readers are not let in any more.
+	hba := filepath.Join(f.dataOf(id, before.Primary), "pg_hba.conf")
+	text, err := os.ReadFile(hba)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(hba, []byte(strings.ReplaceAll(string(text), "host replication", "# host replication")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.ask(t.Context(), before, before.Primary, func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, "select pg_reload_conf(), (select count(pg_terminate_backend(pid)) from pg_stat_replication)")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	away := time.Now()
+	for begun := away; ; <-time.After(20 * time.Millisecond) {
+		if r, _ := f.get(id.String()); !r.Armed && len(r.Sync) == 0 {
+			break
+		}
+		if time.Since(begun) > 60*time.Second {
+			f.dump(t)
+			t.Fatal("commits still wait")
+		}
+	}
+	if waited := time.Since(away); waited < syncPatience-time.Second {
+		t.Errorf("commits went on after %s", waited)
+	}
+	w.more(t, 20)
+	f.mu.Lock()
+	alarmed := strings.Contains(strings.Join(f.texts, "\n"), "no synchronous reader for 10s")
+	f.mu.Unlock()
+	if !alarmed {
+		t.Error("no alarm")
+	}
+	kills["group"](t, f, before.Primary)
+	if after := f.settled(t, 2); after.Epoch != before.Epoch || after.Primary != before.Primary {
+		t.Errorf("node %d was promoted, epoch %d", after.Primary, after.Epoch)
+	}
+	if lost := w.lost(t); len(lost) > 0 {
+		t.Errorf("%d of %d acknowledged commits are lost", len(lost), len(w.acked))
+	}
+}
+
+func TestAReaderThatIsStoppedIsStartedAgain(t *testing.T) {
+	f := begin(t)
+	f.start(t, tenfold.Database{Readers: tenfold.Bounds{Min: 1, Max: 1}})
+	f.settled(t, 1)
+	first := f.pid(t, 2)
+	syscall.Kill(first, syscall.SIGSTOP)
+	for begun := time.Now(); ; <-time.After(20 * time.Millisecond) {
+		if all, _ := f.status(t.Context(), id.String()); all[2].PID != 0 && all[2].PID != first {
+			break
+		}
+		if time.Since(begun) > 30*time.Second {
+			f.dump(t)
+			t.Fatal("it stays stopped")
+		}
+	}
+	if r := f.settled(t, 1); r.Epoch != 1 {
+		t.Errorf("epoch %d", r.Epoch)
+	}
 }

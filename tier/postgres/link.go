@@ -160,7 +160,8 @@ func (p *Postgres) look(ctx context.Context, r record, n int, u *keeper.Status) 
 		return s
 	}
 	x, _ := r.node(n)
-	alive := n != r.Primary && l.open() || speaks(ctx, x.Port)
+	stopped := stoppedBySignal(u.PID)
+	alive := !stopped && (n != r.Primary && l.open() || speaks(ctx, x.Port))
 	p.mu.Lock()
 	switch {
 	case alive:
@@ -172,7 +173,7 @@ func (p *Postgres) look(ctx context.Context, r record, n int, u *keeper.Status) 
 		// One that is stopped by a signal will not speak, and goes on in the middle of a commit when it
 		// is continued. Seen twice: a debugger's look is no reason.
 		was := l.stopped
-		l.stopped = stoppedBySignal(u.PID)
+		l.stopped = stopped
 		s.Hung = was && l.stopped || time.Since(l.silent) > silentLimit && time.Since(u.Started) > startLimit
 	}
 	p.mu.Unlock()

@@ -2,12 +2,14 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"tenfold"
 )
@@ -233,11 +235,16 @@ func (p *Postgres) slots(ctx context.Context, r record, reserve bool) error {
 	}
 	return p.ask(ctx, r, r.Primary, func(ctx context.Context, c *pgx.Conn) error {
 		if _, err := c.Exec(ctx, `select pg_drop_replication_slot(slot_name) from pg_replication_slots
-			where slot_name like 'node\_%' and not active and (slot_name <> all($1) or $2 and restart_lsn is null)`, names, reserve); err != nil {
+			where slot_name like 'node\_%' and not active and (slot_name <> all($1) or $2 and restart_lsn is null)`, names, reserve); err != nil && !inUse(err) { // a reader that comes just now
 			return fmt.Errorf("drop slots: %w", err)
 		}
 		return makeSlots(ctx, c, names, true)
 	})
+}
+
+func inUse(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && pe.Code == "55006"
 }
 
 func makeSlots(ctx context.Context, c *pgx.Conn, names []string, reserve bool) error {

@@ -53,6 +53,9 @@ func (p *Postgres) follow(ctx context.Context, at string) time.Duration {
 		return 0
 	}
 	again, err := p.followOnce(ctx, key, r, x)
+	if errors.Is(err, errNotYet) {
+		return worriedPace
+	}
 	if err != nil && ctx.Err() == nil {
 		p.say(at, r.ID, fmt.Sprintf("reader %d: %v", n, err))
 		return p.later(at)
@@ -95,6 +98,14 @@ func (p *Postgres) followOnce(ctx context.Context, key string, r record, x node)
 			return answerPace, p.records.Change(key, func(c *record) { c.edit(x.N, func(n *node) { n.Stage = stageNew }) })
 		}
 		return worriedPace, p.startReader(ctx, key, x.N)
+	}
+	p.mu.Lock()
+	hung := p.seen[key].Nodes[x.N].Hung
+	p.mu.Unlock()
+	if hung {
+		p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityWarning, Text: fmt.Sprintf("reader %d is killed: it does not answer", x.N)})
+		killAll(p.dataOf(r.ID, x.N))
+		return worriedPace, nil
 	}
 	if err := p.reload(ctx, r, x.N); err != nil {
 		return 0, err
@@ -254,13 +265,15 @@ func (p *Postgres) clone(ctx context.Context, key string, r record, n int) error
 	return nil
 }
 
+var errNotYet = errors.New("the primary does not serve yet")
+
 // welcome makes the primary ready to be followed: its files let readers in, and it keeps WAL for them.
 func (p *Postgres) welcome(ctx context.Context, r record) error {
 	if err := p.reload(ctx, r, r.Primary); err != nil {
 		return err
 	}
 	if yes, err := p.recovering(ctx, r, r.Primary); err != nil || yes {
-		return errors.Join(err, errors.New("the primary does not serve yet"))
+		return errNotYet // a failover is under way, or a start: both are told elsewhere
 	}
 	return p.slots(ctx, r, true)
 }
