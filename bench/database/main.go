@@ -11,8 +11,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"tenfold/internal/measure"
@@ -95,6 +97,15 @@ func (b *bench) run(out io.Writer) (short int, err error) {
 		return 0, err
 	}
 	defer b.stop()
+	go func() { // ends with the program
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+		<-stop
+		b.stop()
+		b.server.stop()
+		os.RemoveAll(b.dir)
+		os.Exit(1)
+	}()
 	report := measure.NewReport(out)
 	for _, l := range loads {
 		if strings.Contains(l.name, b.only) {

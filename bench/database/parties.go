@@ -87,6 +87,7 @@ type postgres struct {
 	*process
 	port    int
 	version string
+	secret  string // what it knows of the user's password
 }
 
 func (p *postgres) stop() { p.process.stop(syscall.SIGINT) }
@@ -138,7 +139,9 @@ func startPostgres(dir string) (*postgres, error) {
 	for range 100 { // until it has recovered, it takes connections and refuses them
 		var c *pgx.Conn
 		if c, err = pgx.Connect(context.Background(), dsn(port, "postgres")); err == nil {
-			_, err = c.Exec(context.Background(), "create database bench")
+			if _, err = c.Exec(context.Background(), "create database bench"); err == nil {
+				err = c.QueryRow(context.Background(), "select rolpassword from pg_authid where rolname = $1", user).Scan(&p.secret)
+			}
 			c.Close(context.Background())
 			break
 		}
@@ -282,7 +285,8 @@ log_disconnections = 0
 query_wait_timeout = 60
 ignore_startup_parameters = extra_float_digits
 `, b.server.port, port, inside, servers)
-	for name, text := range map[string]string{"users": fmt.Sprintf("%q %q\n", user, password), "config": config} {
+	// The secret as the server has it: with the password itself the peer derives keys at every login.
+	for name, text := range map[string]string{"users": fmt.Sprintf("%q %q\n", user, b.server.secret), "config": config} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return nil, err
 		}
