@@ -25,6 +25,8 @@ type App struct {
 	// Log is the front door's access log, Door what else edge says of the whole app.
 	Log  AccessLog `json:"log,omitzero"`
 	Door Door      `json:"door,omitzero"`
+	// Contact is the e-mail address that authorities of certificates are given.
+	Contact string `json:"contact,omitempty"`
 }
 
 // ID makes the identity of one of the app's things.
@@ -340,7 +342,23 @@ type Door struct {
 	Disk   int64 `json:"disk,omitempty"`
 	// Geo is a file in MaxMind's format, below the project's folder.
 	Geo *Page `json:"geo,omitempty"`
+	// DNS proves the app's names where no port can; nil: only ports do.
+	DNS *DNS `json:"dns,omitempty"`
 }
+
+// DNS is who writes records into the zone of an app's names: how wildcard certificates are got, and any
+// where ports 80 and 443 are not the front door's.
+type DNS struct {
+	Provider string `json:"provider"` // one of DNSProviders
+	// Secret has the provider's credentials, in a form of its own.
+	Secret Binding `json:"secret"`
+	// Wildcards are those among the domains as written whose star this environment's name stands for:
+	// one certificate serves all environments below.
+	Wildcards []string `json:"wildcards,omitempty"`
+}
+
+// DNSProviders are the known ones.
+var DNSProviders = []string{"cloudflare", "digitalocean", "gandiv5", "hetzner", "ovh", "rfc2136", "route53"}
 
 // Page is a file of the project that the front door uses. Who deploys reads it.
 type Page struct {

@@ -9,9 +9,11 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3"
 )
 
 // acme is certmagic at work, from Run's beginning to its end. Certmagic renews what is in its cache
@@ -19,13 +21,11 @@ import (
 type acme struct {
 	k     *Keyring
 	cache *certmagic.Cache
-	magic *certmagic.Config // plain names
-	dns   *certmagic.Config // wildcard names; nil without a DNS provider
-	plain *certmagic.ACMEIssuer
+	ways  atomic.Pointer[ways]
 
 	running sync.WaitGroup // obtain
 	mu      sync.Mutex
-	keeping map[string]context.CancelFunc
+	keeping map[string]keeping
 	tries   map[string]try
 	asking  map[string]bool // hosts for which an authority is being asked, by obtain or by certmagic
 	quiet   chan struct{}   // something left asking; room for one
@@ -39,22 +39,51 @@ type try struct {
 	going  bool // an attempt is under way
 }
 
-func (k *Keyring) open() *acme {
-	a := &acme{k: k, keeping: map[string]context.CancelFunc{}, tries: map[string]try{}, asking: map[string]bool{}, quiet: make(chan struct{}, 1)}
-	log := zapTo(k.cfg.Log)
+// ways are how names are proven, with one contact.
+type ways struct {
+	email string
+	ports *certmagic.Config // HTTP-01, TLS-ALPN-01
+	plain *certmagic.Config // names by DNS-01
+	wild  *certmagic.Config // wildcards by DNS-01
+	// issuer is that of ports.
+	issuer *certmagic.ACMEIssuer
+}
+
+// keeping is somebody who is after a host's certificate, or has got it.
+type keeping struct {
+	cancel context.CancelFunc
+	by     DNS // zero: by ports
+}
+
+func (k *Keyring) begin() *acme {
+	a := &acme{k: k, keeping: map[string]keeping{}, tries: map[string]try{}, asking: map[string]bool{}, quiet: make(chan struct{}, 1)}
 	a.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(c certmagic.Certificate) (*certmagic.Config, error) {
 			if len(c.Names) > 0 {
-				if conf := a.configOf(c.Names[0]); conf != nil {
+				if conf, _, err := a.configOf(c.Names[0]); err == nil {
 					return conf, nil
 				}
 			}
-			return a.magic, nil
+			return a.ways.Load().ports, nil
 		},
 		RenewCheckInterval: k.cfg.checkEvery,
-		Logger:             log,
+		Logger:             zapTo(k.cfg.Log),
 	})
-	make1 := func(dns bool) (*certmagic.Config, *certmagic.ACMEIssuer) {
+	a.arrange()
+	return a
+}
+
+// arrange makes the ways anew when the contact has changed. What is under way goes on by the old.
+func (a *acme) arrange() {
+	k := a.k
+	k.mu.Lock()
+	email := k.email
+	k.mu.Unlock()
+	if w := a.ways.Load(); w != nil && w.email == email {
+		return
+	}
+	log := zapTo(k.cfg.Log)
+	make1 := func(solver acmez.Solver) (*certmagic.Config, *certmagic.ACMEIssuer) {
 		c := certmagic.New(a.cache, certmagic.Config{
 			Storage: &certmagic.FileStorage{Path: k.cfg.Dir},
 			OnEvent: a.event,
@@ -62,32 +91,27 @@ func (k *Keyring) open() *acme {
 			ShouldEmitFunc: func(event string) bool { return event != "tls_get_certificate" },
 			Logger:         log,
 		})
-		template := certmagic.ACMEIssuer{
-			CA: k.cfg.CA, Email: k.cfg.Email, TrustedRoots: k.cfg.CARoots, Agreed: true, Logger: log,
+		issuer := certmagic.NewACMEIssuer(c, certmagic.ACMEIssuer{
+			CA: k.cfg.CA, Email: email, TrustedRoots: k.cfg.CARoots, Agreed: true, Logger: log,
 			ListenHost: k.cfg.ListenHost, AltHTTPPort: k.cfg.HTTPPort, AltTLSALPNPort: k.cfg.TLSPort,
 			DisableHTTPChallenge: k.cfg.HTTPPort == 0, DisableTLSALPNChallenge: k.cfg.TLSPort == 0,
-		}
-		if dns {
-			template.DNS01Solver = &certmagic.DNS01Solver{DNSManager: certmagic.DNSManager{
-				DNSProvider: k.cfg.DNS, PropagationTimeout: k.cfg.dnsWait, Resolvers: k.cfg.Resolvers, Logger: log,
-			}}
-		}
-		issuer := certmagic.NewACMEIssuer(c, template)
+			DNS01Solver: solver,
+		})
 		c.Issuers = []certmagic.Issuer{issuer}
 		return c, issuer
 	}
-	a.magic, a.plain = make1(false)
-	if k.cfg.DNS != nil {
-		a.dns, _ = make1(true)
-	}
-	return a
+	w := &ways{email: email}
+	w.ports, w.issuer = make1(nil)
+	w.plain, _ = make1(&dnsSolver{k: k, shown: map[string]DNSProvider{}})
+	w.wild, _ = make1(&dnsSolver{k: k, wild: true, shown: map[string]DNSProvider{}})
+	a.ways.Store(w)
 }
 
 // close ends what acme and certmagic started.
 func (a *acme) close() {
 	a.mu.Lock()
-	for _, cancel := range a.keeping {
-		cancel()
+	for _, g := range a.keeping {
+		g.cancel()
 	}
 	a.mu.Unlock()
 	a.running.Wait()
@@ -159,24 +183,50 @@ func (a *acme) event(ctx context.Context, event string, data map[string]any) err
 	return nil
 }
 
-// configOf is how host can be proven; nil: in no way. Without a port that an authority could ask,
-// DNS-01 is used for all names.
-func (a *acme) configOf(host string) *certmagic.Config {
-	if strings.HasPrefix(host, "*.") || a.k.cfg.HTTPPort == 0 && a.k.cfg.TLSPort == 0 {
-		return a.dns
+// configOf is how host can be proven, and by whom if by DNS-01: wildcards, and without a port that an
+// authority could ask all names. An error says why it can be proven in no way.
+func (a *acme) configOf(host string) (*certmagic.Config, DNS, error) {
+	w, wild := a.ways.Load(), strings.HasPrefix(host, "*.")
+	if !wild && (a.k.cfg.HTTPPort > 0 || a.k.cfg.TLSPort > 0) {
+		return w.ports, DNS{}, nil
 	}
-	return a.magic
+	p, err := a.k.open(host)
+	switch {
+	case err != nil:
+		return nil, DNS{}, err
+	case p == nil && wild:
+		return nil, DNS{}, errNoDNS
+	case p == nil:
+		return nil, DNS{}, errNoChallenge
+	}
+	by := DNS{}
+	if d, ok := p.(discreet); ok {
+		by = d.of
+	}
+	if wild {
+		return w.wild, by, nil
+	}
+	return w.plain, by, nil
 }
 
 // load brings what lies on disk into memory.
 func (a *acme) load(ctx context.Context, hosts []string) {
 	for _, h := range hosts {
-		if c := a.configOf(h); c != nil {
+		if c := a.stored(h); c != nil {
 			if _, err := c.CacheManagedCertificate(ctx, h); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				a.k.cfg.Log.Warn("load certificate", "host", h, "err", err)
 			}
 		}
 	}
+}
+
+// stored is a configuration by which host's certificate is found on disk, whether or not it can be
+// proven now.
+func (a *acme) stored(host string) *certmagic.Config {
+	if c, _, err := a.configOf(host); err == nil {
+		return c
+	}
+	return a.ways.Load().ports
 }
 
 // keep sees to it that each of hosts has a certificate or somebody who is after one, and that
@@ -193,39 +243,43 @@ func (a *acme) keep(ctx context.Context, hosts []string) {
 			delete(a.tries, h)
 		}
 	}
-	for h, cancel := range a.keeping {
+	for h, g := range a.keeping {
 		if !want[h] {
-			cancel()
+			g.cancel()
 			delete(a.keeping, h)
 			a.cache.RemoveManaged([]certmagic.SubjectIssuer{{Subject: h}})
 		}
 	}
 	for h := range maps.Keys(want) {
-		if _, ok := a.keeping[h]; ok {
-			continue
+		c, by, err := a.configOf(h)
+		g, had := a.keeping[h]
+		if had && (err != nil || g.by != by) { // what failed by the old credentials is tried by the new at once
+			g.cancel()
+			delete(a.keeping, h)
+			had = false
 		}
-		c := a.configOf(h)
-		if c == nil {
-			if a.tries[h].failed == 0 {
-				err := errNoChallenge
-				if strings.HasPrefix(h, "*.") {
-					err = errNoDNS
-				}
-				a.tries[h] = try{failed: 1, since: time.Now(), err: err}
-			}
-			continue
-		}
-		ctx, cancel := context.WithCancel(ctx)
-		a.keeping[h] = cancel
 		t := a.tries[h]
-		t.going = true
-		a.tries[h] = t
-		a.running.Go(func() { a.obtain(ctx, c, h) })
+		switch {
+		case err != nil:
+			if t.failed == 0 || t.err == nil || t.err.Error() != err.Error() {
+				a.tries[h] = try{failed: hopeless, since: time.Now(), err: err}
+			}
+		case !had:
+			ctx, cancel := context.WithCancel(ctx)
+			a.keeping[h] = keeping{cancel, by}
+			t.going = true
+			a.tries[h] = t
+			a.running.Go(func() { a.obtain(ctx, c, h) })
+		}
 	}
 }
 
+// hopeless is how many failures it counts for that a host can be proven in no way: as many as make a
+// fault of one whose certificate is still good.
+const hopeless = 3
+
 var (
-	errNoDNS       = errors.New("a wildcard needs the DNS-01 challenge, and no DNS provider is configured")
+	errNoDNS       = errors.New("a wildcard needs the DNS-01 challenge, and no DNS provider is configured for it")
 	errNoChallenge = errors.New("an authority asks at ports 80 and 443, of which none is served here, and no DNS provider is configured")
 )
 
@@ -318,10 +372,7 @@ func (a *acme) renewalInfo(c *certmagic.Certificate) time.Time {
 	if len(c.Names) == 0 {
 		return time.Time{}
 	}
-	conf := a.configOf(c.Names[0])
-	if conf == nil {
-		return time.Time{}
-	}
+	conf := a.stored(c.Names[0])
 	key := certmagic.StorageKeys.SiteMeta(conf.Issuers[0].IssuerKey(), c.Names[0])
 	raw, err := conf.Storage.Load(context.Background(), key)
 	if err != nil {

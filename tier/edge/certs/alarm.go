@@ -174,6 +174,10 @@ func fault(now time.Time, s CertStatus) Alarm {
 // cause is the authority's own words where there are some; subproblems say more than their problem.
 func cause(err error) string {
 	var p rfc8555.Problem
+	var dnsErr *errProvider
+	if errors.As(err, &dnsErr) {
+		return dnsErr.Error()
+	}
 	if !errors.As(err, &p) {
 		return err.Error()
 	}
@@ -192,6 +196,7 @@ func hintOf(host string, err error) string {
 	var p rfc8555.Problem
 	var netErr net.Error
 	var urlErr *url.Error
+	var dnsErr *errProvider
 	switch {
 	case err == nil:
 		return "look at the log of the door for the authority's answers"
@@ -201,6 +206,8 @@ func hintOf(host string, err error) string {
 		return "name a provider in edge.tls.dns, or list the hosts without a wildcard"
 	case errors.Is(err, errNoChallenge):
 		return "listen on ports 80 and 443, or name a provider in edge.tls.dns"
+	case errors.As(err, &dnsErr):
+		return fmt.Sprintf("see that the secret of edge.tls.dns.%s has credentials for the zone of %s (docs/certificates.md): tenfold secrets set, then deploy", dnsErr.name, strings.TrimPrefix(host, "*."))
 	case errors.As(err, &p):
 		switch strings.TrimPrefix(p.Type, rfc8555.ProblemTypeNamespace) {
 		case "dns":

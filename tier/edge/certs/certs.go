@@ -33,21 +33,17 @@ type Config struct {
 	// Dir holds keys, certificates and the locks between processes that share it; made with mode
 	// 0700. Required.
 	Dir string
-	// CA is the ACME directory's address; empty: LetsEncrypt. Email is told to it, and may be empty.
-	CA    string
-	Email string
+	// CA is the ACME directory's address; empty: LetsEncrypt.
+	CA string
 	// CARoots are trusted when speaking to CA; nil: the system's.
 	CARoots *x509.CertPool
 	// HTTPPort and TLSPort are the ports of this machine on which HTTPHandler and TLSConfig are
 	// served, reached from outside as 80 and 443. 0: that kind of challenge is not used. With both 0
-	// and no DNS nothing can be proven, so nobody is asked.
+	// only hosts of SetDNS can be proven, and nobody is asked for others.
 	HTTPPort, TLSPort int
 	// ListenHost is the address those ports are bound to; empty: all.
 	ListenHost string
-	// DNS solves DNS-01, for wildcard names, which no other challenge can prove, and for all names if
-	// neither port is given. nil: wildcard names get no certificate, which Status says.
-	DNS DNSProvider
-	// Resolvers are asked whether a record of DNS-01 is there, as host:port; none: the system's.
+	// Resolvers are asked whether a record of DNS-01 is there, as host:port; none: its zone's servers.
 	Resolvers []string
 	// Alarm is told when a fault begins and, with Cleared, when it is mended; once each. It must
 	// not block, nor call the Keyring. nil: only Faults and Status tell.
@@ -56,6 +52,7 @@ type Config struct {
 
 	checkEvery time.Duration // how often renewals are looked at; 10 min. Set by tests
 	dnsWait    time.Duration // how long a DNS-01 record may take to be seen; 2 min; -1: not looked at
+	providers  DNSProviders  // BuiltinDNS
 }
 
 // Keyring holds the certificates of the door. Its methods may be called at any time, by many.
@@ -69,6 +66,10 @@ type Keyring struct {
 
 	mu      sync.Mutex
 	hosts   []string // as SetHosts said, normalised, sorted
+	email   string   // of the account; SetContact
+	dns     map[string]DNS
+	nextDNS map[string]DNS // nil: as dns
+	opened  map[DNS]openedDNS
 	clients map[string]*x509.CertPool
 	acme    *acme         // while Run runs
 	arrived chan struct{} // closed and replaced when a certificate has come or an attempt has failed
@@ -88,13 +89,16 @@ func New(cfg Config) (*Keyring, error) {
 	if cfg.checkEvery == 0 {
 		cfg.checkEvery = 10 * time.Minute
 	}
+	if cfg.providers == nil {
+		cfg.providers = BuiltinDNS
+	}
 	local, err := openLocalCA(filepath.Join(cfg.Dir, "local"))
 	if err != nil {
 		return nil, fmt.Errorf("make keyring: %w", err)
 	}
 	return &Keyring{
 		cfg: cfg, local: local, faults: newFaults(cfg.Alarm),
-		wake: make(chan struct{}, 1), clients: map[string]*x509.CertPool{}, arrived: make(chan struct{}),
+		wake: make(chan struct{}, 1), clients: map[string]*x509.CertPool{}, opened: map[DNS]openedDNS{}, arrived: make(chan struct{}),
 	}, nil
 }
 
@@ -114,7 +118,25 @@ func (k *Keyring) SetHosts(hosts []string) {
 	slices.Sort(all)
 	k.mu.Lock()
 	k.hosts = slices.Compact(all)
+	k.takeDNS()
 	k.mu.Unlock()
+	k.look()
+}
+
+// SetContact says to which address the authority writes, with its account; "": none. Certificates that
+// there are stay as they are.
+func (k *Keyring) SetContact(email string) {
+	k.mu.Lock()
+	same := k.email == email
+	k.email = email
+	k.mu.Unlock()
+	if !same {
+		k.look()
+	}
+}
+
+// look has Run see to what has changed.
+func (k *Keyring) look() {
 	select {
 	case k.wake <- struct{}{}:
 	default:
@@ -142,7 +164,7 @@ func (k *Keyring) HTTPHandler(next http.Handler) http.Handler {
 		k.mu.Lock()
 		a := k.acme
 		k.mu.Unlock()
-		if a == nil || !a.plain.HandleHTTPChallenge(w, r) {
+		if a == nil || !a.ways.Load().issuer.HandleHTTPChallenge(w, r) {
 			next.ServeHTTP(w, r)
 		}
 	})
@@ -151,7 +173,7 @@ func (k *Keyring) HTTPHandler(next http.Handler) http.Handler {
 // Run obtains and renews until ctx ends, and returns when what it started has ended. It calls ready
 // once certificates that lie on disk are served; new ones are still to come then.
 func (k *Keyring) Run(ctx context.Context, ready func()) error {
-	a := k.open()
+	a := k.begin()
 	k.mu.Lock()
 	if k.acme != nil {
 		k.mu.Unlock()
@@ -171,6 +193,7 @@ func (k *Keyring) Run(ctx context.Context, ready func()) error {
 	tick := time.NewTicker(min(time.Minute, k.cfg.checkEvery))
 	defer tick.Stop()
 	for {
+		a.arrange()
 		a.keep(ctx, k.public())
 		k.judge(time.Now())
 		select {
@@ -190,7 +213,8 @@ func (k *Keyring) public() []string {
 	var out []string
 	for _, h := range k.hosts {
 		_, covered := slices.BinarySearch(k.hosts, wildcard(h))
-		if Public(h) && !(covered && k.cfg.DNS != nil && h[0] != '*') {
+		_, proven := k.dns[wildcard(h)]
+		if Public(h) && !(covered && proven && h[0] != '*') {
 			out = append(out, h)
 		}
 	}

@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,20 +45,6 @@ func findPebble(t *testing.T) string {
 		t.Skip("pebble is not installed: " + pebbleHow)
 	}
 	return p
-}
-
-func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(within)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within %v: %s", within, what)
-		}
-	}
 }
 
 func freePort(t *testing.T) int {
@@ -189,20 +174,23 @@ func TestConformancePebble(t *testing.T) {
 		name      string
 		http, tls bool
 		host      string
+		provider  string
 	}{
-		{"HTTP-01", true, false, "shop.tenfold-shop.com"},
-		{"TLS-ALPN-01", false, true, "shop.tenfold-shop.com"},
-		{"DNS-01", false, false, "*.tenfold-shop.com"},
+		{"HTTP-01", true, false, "shop.tenfold-shop.com", ""},
+		{"TLS-ALPN-01", false, true, "shop.tenfold-shop.com", ""},
+		{"DNS-01 of a wildcard", true, true, "*.preview.tenfold-shop.com", "rfc2136"},
+		{"DNS-01 without ports", false, false, "shop.tenfold-shop.com", "rfc2136"},
+		{"DNS-01 by a provider of lego", true, true, "*.preview.tenfold-shop.com", "digitalocean"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			names := startNameServer(t, "tenfold-shop.com.")
 			httpPort, tlsPort := freePort(t), freePort(t)
 			p := startPebble(t, names.addr, httpPort, tlsPort, 90*24*time.Hour)
-			provider, err := NewRFC2136("dns://tenfold:" + url.QueryEscape(testSecret) + "@" + names.addr)
-			if err != nil {
-				t.Fatal(err)
+			cfg := Config{Dir: t.TempDir(), CA: p.directory, CARoots: p.roots, ListenHost: "127.0.0.1", Log: testLog(t)}
+			if c.provider == "digitalocean" {
+				_, mk := startCloud(t, names, names.credentials())
+				cfg.providers, cfg.Resolvers = DNSProviders{c.provider: mk}, []string{names.addr} // a service has other name servers
 			}
-			cfg := Config{Dir: t.TempDir(), CA: p.directory, CARoots: p.roots, ListenHost: "127.0.0.1", DNS: provider, Resolvers: []string{names.addr}, Log: testLog(t)}
 			if c.http {
 				cfg.HTTPPort = httpPort
 			}
@@ -214,6 +202,12 @@ func TestConformancePebble(t *testing.T) {
 				t.Fatal(err)
 			}
 			serveDoor(t, k, httpPort, tlsPort)
+			dns := map[string]DNS{}
+			if c.provider != "" {
+				dns[c.host] = DNS{c.provider, names.credentials()}
+			}
+			k.SetContact("ops@tenfold-shop.com")
+			k.SetDNS(dns)
 			k.SetHosts([]string{c.host, "shop.localhost"})
 			start := time.Now()
 			stop := runKeyring(t, k)
@@ -241,6 +235,7 @@ func TestConformancePebble(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			again.SetDNS(dns)
 			again.SetHosts([]string{c.host})
 			runKeyring(t, again)
 			leaf, err := again.certificate(&tls.ClientHelloInfo{ServerName: host})

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/libdns/libdns"
+	rfc8555 "github.com/mholt/acmez/v3/acme"
 	"github.com/miekg/dns"
 )
 
@@ -49,35 +50,35 @@ func NewRFC2136(credentials string) (DNSProvider, error) {
 	return p, nil
 }
 
-func (p *rfc2136) AppendRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
-	return recs, p.update(ctx, zone, recs, (*dns.Msg).Insert)
+func (p *rfc2136) nameServer() string { return p.server }
+
+func (p *rfc2136) Present(ctx context.Context, domain, _, keyAuth string) error {
+	return p.update(ctx, domain, keyAuth, (*dns.Msg).Insert)
 }
 
-func (p *rfc2136) DeleteRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
-	return recs, p.update(ctx, zone, recs, (*dns.Msg).Remove)
+func (p *rfc2136) CleanUp(ctx context.Context, domain, _, keyAuth string) error {
+	return p.update(ctx, domain, keyAuth, (*dns.Msg).Remove)
 }
 
-func (p *rfc2136) update(ctx context.Context, zone string, recs []libdns.Record, how func(*dns.Msg, []dns.RR)) error {
-	var rrs []dns.RR
-	for _, rec := range recs {
-		r := rec.RR()
-		if r.Type != "TXT" {
-			return fmt.Errorf("update zone %s: a record of type %s: only TXT is written", zone, r.Type)
-		}
-		rrs = append(rrs, &dns.TXT{
-			Hdr: dns.RR_Header{Name: dns.Fqdn(libdns.AbsoluteName(r.Name, zone)), Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: uint32(r.TTL / time.Second)},
-			Txt: []string{r.Data}, // of a challenge: 43 bytes, so one string
-		})
+func (p *rfc2136) update(ctx context.Context, domain, keyAuth string, how func(*dns.Msg, []dns.RR)) error {
+	c := rfc8555.Challenge{Identifier: rfc8555.Identifier{Value: domain}, KeyAuthorization: keyAuth}
+	name := dns.Fqdn(c.DNS01TXTRecordName())
+	zone, err := p.zone(ctx, name)
+	if err != nil {
+		return err
 	}
 	m := new(dns.Msg)
-	m.SetUpdate(dns.Fqdn(zone))
-	how(m, rrs)
-	c := &dns.Client{Net: "tcp", Timeout: 10 * time.Second}
+	m.SetUpdate(zone)
+	how(m, []dns.RR{&dns.TXT{
+		Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: recordTTL},
+		Txt: []string{c.DNS01KeyAuthorization()},
+	}})
+	client := &dns.Client{Net: "tcp", Timeout: 10 * time.Second}
 	if p.key != "" {
-		c.TsigSecret = map[string]string{p.key: p.secret}
+		client.TsigSecret = map[string]string{p.key: p.secret}
 		m.SetTsig(p.key, p.hash, 300, time.Now().Unix())
 	}
-	answer, _, err := c.ExchangeContext(ctx, m, p.server)
+	answer, _, err := client.ExchangeContext(ctx, m, p.server)
 	if err != nil {
 		return fmt.Errorf("update zone %s at %s: %w", zone, p.server, err)
 	}
@@ -85,4 +86,23 @@ func (p *rfc2136) update(ctx context.Context, zone string, recs []libdns.Record,
 		return fmt.Errorf("update zone %s at %s: the server says %s", zone, p.server, dns.RcodeToString[answer.Rcode])
 	}
 	return nil
+}
+
+// zone is the zone of a name, as the server itself says: others may see another zone of that name, or
+// none.
+func (p *rfc2136) zone(ctx context.Context, name string) (string, error) {
+	last := errors.New("it has no zone of that name")
+	for rest, more := name, true; more && rest != ""; _, rest, more = strings.Cut(rest, ".") {
+		r, err := ask(ctx, []string{p.server}, rest, dns.TypeSOA)
+		if err != nil {
+			last = err
+			continue
+		}
+		for _, rr := range slices.Concat(r.Answer, r.Ns) {
+			if soa, ok := rr.(*dns.SOA); ok && dns.IsSubDomain(soa.Hdr.Name, name) && soa.Hdr.Name != "." {
+				return soa.Hdr.Name, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("find the zone of %s at %s: %w", name, p.server, last)
 }

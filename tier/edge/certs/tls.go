@@ -103,7 +103,7 @@ func (k *Keyring) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 		if a == nil {
 			return nil, errors.New("no challenge is under way")
 		}
-		return a.magic.GetCertificate(hello)
+		return a.ways.Load().ports.GetCertificate(hello)
 	}
 	if name == "" {
 		name = k.unnamed(hello)
