@@ -78,12 +78,18 @@ func (h *house) hostOwner(host string) tenfold.ID {
 			continue
 		}
 		for _, name := range h.hostsOf(app) {
-			if name == host {
+			if covers(host, name) {
 				return app.ID(tenfold.KindEdge, "edge")
 			}
 		}
 	}
 	return tenfold.ID{}
+}
+
+// covers says whether a certificate for host is name's: of that name, or of the wildcard above it.
+func covers(host, name string) bool {
+	_, below, _ := strings.Cut(name, ".")
+	return host == name || host == "*."+below
 }
 
 // hostsOf are the names of an app that have certificates.
@@ -110,7 +116,7 @@ func (h *house) certificatesOf(ctx context.Context, app tenfold.App) []control.C
 	var out []control.Certificate
 	for _, name := range h.hostsOf(app) {
 		for _, c := range r.Certificates {
-			if c.Host != name || c.Local && c.Error == "" {
+			if !covers(c.Host, name) || c.Local && c.Error == "" {
 				continue
 			}
 			v := control.Certificate{Host: c.Host, Issuer: c.Issuer, NotAfter: c.NotAfter, Renewal: c.Renewal, Error: c.Error}

@@ -24,6 +24,7 @@ import (
 	"tenfold/manifest"
 	"tenfold/manifest/infer"
 	"tenfold/plan"
+	"tenfold/tier/edge"
 )
 
 // manifestName is the file that is read when none is named.
@@ -376,6 +377,17 @@ func (h *house) settleSecrets(ctx context.Context, p *project, owner tenfold.App
 		for _, b := range r.Auth.Secrets() {
 			b.Version = versions[b.From.Name]
 		}
+	}
+	if d := p.app.Door.DNS; d != nil {
+		d.Secret.Version = versions[d.Secret.From.Name]
+		if dry {
+			return nil // it may be one that is yet to be made
+		}
+		value, err := h.resolve(ctx, d.Secret)
+		if err != nil {
+			return err
+		}
+		return edge.CheckDNS(*d, value)
 	}
 	return nil
 }

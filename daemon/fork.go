@@ -14,7 +14,7 @@ import (
 // app's secrets, host names, and what edge says for all apps of the house. Secrets that are generated
 // are made anew, for this environment alone; a rule that asks for one of the app's lets nobody pass.
 func (h *house) distrust(app *tenfold.App) {
-	app.Domains, app.Door = nil, tenfold.Door{HSTS: app.Door.HSTS, Errors: app.Door.Errors}
+	app.Domains, app.Contact, app.Door = nil, "", tenfold.Door{HSTS: app.Door.HSTS, Errors: app.Door.Errors}
 	own := forkSecrets(app.Name, app.Env)
 	for name, s := range app.Secrets {
 		if s.Generate == 0 {

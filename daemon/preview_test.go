@@ -99,14 +99,15 @@ func TestAForkGetsNothingOfTheApps(t *testing.T) {
 	db := tenfold.Binding{Var: "DATABASE_URL", From: tenfold.ID{App: "shop", Env: "preview/pr-7", Kind: tenfold.KindDatabase, Name: "db"}}
 	app := tenfold.App{
 		Name: "shop", Env: "preview/pr-7", Domains: []string{"shop.example.com"},
-		Door:      tenfold.Door{Trust: []string{"0.0.0.0/0"}, Memory: 1 << 40},
+		Door:      tenfold.Door{Trust: []string{"0.0.0.0/0"}, Memory: 1 << 40, DNS: &tenfold.DNS{Provider: "route53", Secret: secret("DNS_KEY")}},
+		Contact:   "fork@example.com",
 		Secrets:   map[tenfold.Name]tenfold.Secret{"STRIPE_KEY": {}, "SESSION": {Generate: 32}},
 		Services:  map[tenfold.Name]tenfold.Workload{"api": {Bindings: []tenfold.Binding{secret("STRIPE_KEY"), secret("SESSION"), db}}},
 		Frontends: map[tenfold.Name]tenfold.Frontend{"web": {Bindings: []tenfold.Binding{secret("STRIPE_KEY")}, Server: &tenfold.Workload{Bindings: []tenfold.Binding{secret("STRIPE_KEY"), db}}}},
 		Rules:     map[tenfold.Route]tenfold.Rule{"/admin/*": {Auth: &tenfold.Auth{Basic: new(tenfold.Binding)}}},
 	}
 	(&house{}).distrust(&app)
-	if len(app.Domains)+len(app.Door.Trust) > 0 || app.Door.Memory != 0 || len(app.Secrets) != 1 {
+	if len(app.Domains)+len(app.Door.Trust) > 0 || app.Door.Memory != 0 || app.Door.DNS != nil || app.Contact != "" || len(app.Secrets) != 1 {
 		t.Errorf("%v %+v %v", app.Domains, app.Door, app.Secrets)
 	}
 	got := app.Services["api"].Bindings

@@ -23,6 +23,8 @@ type Snapshot struct {
 	// Memory and Disk bound the HTTP cache, in bytes; 0: the default.
 	Memory int64 `json:"memory,omitempty"`
 	Disk   int64 `json:"disk,omitempty"`
+	// Contact is the e-mail address that authorities of certificates are given; empty: none.
+	Contact string `json:"contact,omitempty"`
 }
 
 // Site is one environment of an app.
@@ -48,6 +50,19 @@ type Site struct {
 	Errors map[int]string `json:"errors,omitempty"`
 	// Geo is a MaxMind file that says where clients are; empty: none.
 	Geo string `json:"geo,omitempty"`
+	// DNS proves the names of the site; nil: only ports do.
+	DNS *DNS `json:"dns,omitempty"`
+}
+
+// DNS is who writes records into the zone of a site's names; see tenfold.DNS. Credentials are in it,
+// since a door renews certificates without the daemon: a snapshot is stored where private keys are,
+// and for its owner alone.
+type DNS struct {
+	Provider    string `json:"provider"`
+	Credentials string `json:"credentials"`
+	// Version is the secret's: of two sites below one wildcard the higher one is used.
+	Version   int64    `json:"version,omitempty"`
+	Wildcards []string `json:"wildcards,omitempty"`
 }
 
 // Route sends what matches Pattern ("[METHOD ][host]/path", see tenfold.Route) to a service or a frontend.

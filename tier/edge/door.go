@@ -185,7 +185,10 @@ func (d *Door) use(t *table) {
 	d.places.retain(t.snapshot.Sites)
 	d.pictures.retain(t.snapshot)
 	if d.keys != nil {
-		d.keys.SetHosts(hostsOf(t))
+		hosts, dns := hostsOf(t)
+		d.keys.SetContact(t.snapshot.Contact)
+		d.keys.SetDNS(dns)
+		d.keys.SetHosts(hosts)
 		d.askForCertificates(t)
 	}
 }

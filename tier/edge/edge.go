@@ -60,6 +60,9 @@ type Edge struct {
 
 	turn    chan struct{} // holds one: a snapshot is made and handed down by one at a time
 	version uint64        // of the last snapshot; owned by the holder of turn
+	contact string        // of the last snapshot; owned by the holder of turn
+	// credentials of DNS providers that the last snapshot had; owned by the holder of turn.
+	credentials map[tenfold.Binding]string
 
 	mu         sync.Mutex
 	candidates map[tenfold.ID]directory.Candidate // by frontend; forgotten with the daemon, as their tests are
@@ -86,6 +89,9 @@ type spec struct {
 	Trust  []string       `json:"trust,omitempty"`
 	Memory int64          `json:"memory,omitempty"`
 	Disk   int64          `json:"disk,omitempty"`
+	// DNS names a secret, which snapshots alone have the value of.
+	DNS     *tenfold.DNS `json:"dns,omitempty"`
+	Contact string       `json:"contact,omitempty"`
 }
 
 // limits are how a service is used.
@@ -132,7 +138,7 @@ func New(cfg Config) (*Edge, error) {
 	if err := atomicfile.ReadJSON(filepath.Join(cfg.Dir, snapshotFile), &last); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
-	e := &Edge{cfg: cfg, records: recs, endpoints: eps, version: last.Version, turn: make(chan struct{}, 1)}
+	e := &Edge{cfg: cfg, records: recs, endpoints: eps, version: last.Version, contact: last.Contact, turn: make(chan struct{}, 1)}
 	e.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", cfg.Control)
 	}}}
@@ -243,6 +249,7 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 	}
 	d := app.Door
 	s.HSTS, s.Trust, s.Memory, s.Disk = d.HSTS, d.Trust, d.Memory, d.Disk
+	s.DNS, s.Contact = d.DNS, app.Contact
 	if d.Geo != nil {
 		s.Geo = d.Geo.Copy
 	}
@@ -409,7 +416,7 @@ func (e *Edge) ServiceURL(ctx context.Context, service tenfold.ID) (string, erro
 }
 
 // snapshot puts together what the door should know. The caller holds e.turn.
-func (e *Edge) snapshot() directory.Snapshot {
+func (e *Edge) snapshot(ctx context.Context) directory.Snapshot {
 	s := directory.Snapshot{Version: e.version, Console: e.cfg.Console, ConsoleHosts: e.cfg.ConsoleHosts, Sites: []directory.Site{}}
 	sites := map[[2]string]*directory.Site{}
 	get := func(id tenfold.ID) *directory.Site {
@@ -421,6 +428,8 @@ func (e *Edge) snapshot() directory.Snapshot {
 	}
 	bounds := map[tenfold.ID]limits{}
 	trust := map[string]bool{}
+	contacts := map[tenfold.ID]string{}
+	credentials := map[tenfold.Binding]string{}
 	for _, r := range e.records.All() {
 		x := get(r.ID)
 		if r.Live == nil {
@@ -434,6 +443,12 @@ func (e *Edge) snapshot() directory.Snapshot {
 		for _, t := range r.Live.Trust {
 			trust[t] = true
 		}
+		if x.DNS = e.dns(ctx, r.Live.DNS); x.DNS != nil && x.DNS.Credentials != "" {
+			credentials[r.Live.DNS.Secret] = x.DNS.Credentials
+		}
+		if r.Live.Contact != "" {
+			contacts[r.ID] = r.Live.Contact
+		}
 		s.Memory, s.Disk = max(s.Memory, r.Live.Memory), max(s.Disk, r.Live.Disk)
 		for name, limit := range r.Live.Services {
 			bounds[tenfold.ID{App: r.ID.App, Env: r.ID.Env, Kind: tenfold.KindService, Name: tenfold.Name(name)}] = limit
@@ -445,6 +460,8 @@ func (e *Edge) snapshot() directory.Snapshot {
 		x.Services = append(x.Services, directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: bounds[p.ID].Request, Idle: bounds[p.ID].Idle, Sticky: bounds[p.ID].Sticky})
 	}
 	s.Trust = slices.Sorted(maps.Keys(trust))
+	e.contact, e.credentials = contactOf(e.contact, contacts), credentials
+	s.Contact = e.contact
 	s.Candidates = e.tried()
 	for _, k := range slices.SortedFunc(maps.Keys(sites), func(a, b [2]string) int { return strings.Compare(a[0]+"/"+a[1], b[0]+"/"+b[1]) }) {
 		s.Sites = append(s.Sites, *sites[k])
@@ -480,7 +497,7 @@ func (e *Edge) push(ctx context.Context) error {
 	}
 	e.version++
 	for {
-		s := e.snapshot()
+		s := e.snapshot(ctx)
 		err := atomicfile.WriteJSON(filepath.Join(e.cfg.Dir, snapshotFile), s, 0o600)
 		if err == nil {
 			err = e.put(ctx, s)

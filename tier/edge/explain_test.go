@@ -144,7 +144,7 @@ func TestExplainIsWithoutEffect(t *testing.T) {
 func TestExplainKnowsAPreviewsPassword(t *testing.T) {
 	h := ruled(t, nil, nil, nil)
 	hash := cheap(t, "open sesame")
-	s := h.Edge.snapshot()
+	s := h.Edge.snapshot(t.Context())
 	s.Version, s.Sites[0].Password = 1<<40, hash
 	if err := h.door.apply(s); err != nil {
 		t.Fatal(err)

@@ -66,7 +66,7 @@ func TestPicturesOfTheSiteAreMadeToFit(t *testing.T) {
 	}
 	// A preview's password is the whole site's: who knows it sees its pictures, and no other cache keeps them.
 	hash, _ := HashPassword("pass")
-	s := h.Edge.snapshot()
+	s := h.Edge.snapshot(t.Context())
 	s.Version, s.Sites[0].Password = 1<<40, hash
 	if err := h.door.apply(s); err != nil {
 		t.Fatal(err)

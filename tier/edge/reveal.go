@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -11,10 +12,20 @@ import (
 
 	"tenfold"
 	"tenfold/internal/directory"
+	"tenfold/tier/edge/certs"
 )
 
 // reveal resolves the secrets that a spec's rules name, into what the door may know of them.
 func (e *Edge) reveal(ctx context.Context, s spec) (spec, error) {
+	if d := s.DNS; d != nil {
+		value, err := e.cfg.Resolve(ctx, d.Secret)
+		if err != nil {
+			return s, err
+		}
+		if err := CheckDNS(*d, value); err != nil {
+			return s, err
+		}
+	}
 	if len(s.Auth) == 0 {
 		return s, nil
 	}
@@ -48,6 +59,47 @@ func (e *Edge) reveal(ctx context.Context, s spec) (spec, error) {
 		s.Rules[i].Auth = &a
 	}
 	return s, nil
+}
+
+// CheckDNS says whether a secret's value has the form of a provider's credentials; whether they are good
+// only the provider knows.
+func CheckDNS(d tenfold.DNS, value string) error {
+	if _, err := certs.BuiltinDNS.Open(certs.DNS{Provider: d.Provider, Credentials: value}); err != nil {
+		name, app := d.Secret.From.Name, d.Secret.From.App
+		return tenfold.Errorf(tenfold.CodeInvalid, "edge.tls.dns.%s: secret %s: %w", d.Provider, name, err).
+			WithHint("docs/certificates.md says what it holds; set it anew: tenfold secrets set %s --app %s; then deploy", name, app)
+	}
+	return nil
+}
+
+// dns is what the door may know of a site's DNS: all of it, since it works without the daemon. Versions
+// of secrets never change, so each is looked up once. One that cannot be
+// read is empty, which the door says is a fault of the certificate: what is served does not wait for it.
+// The caller holds e.turn.
+func (e *Edge) dns(ctx context.Context, d *tenfold.DNS) *directory.DNS {
+	if d == nil {
+		return nil
+	}
+	value, ok := e.credentials[d.Secret]
+	if !ok {
+		value, _ = e.cfg.Resolve(ctx, d.Secret)
+	}
+	return &directory.DNS{Provider: d.Provider, Credentials: value, Version: d.Secret.Version, Wildcards: d.Wildcards}
+}
+
+// contactOf is the contact of the house: the one it has, while any app says it, since another is another
+// account with the authority; else the first by the app's name.
+func contactOf(now string, of map[tenfold.ID]string) string {
+	ids := slices.SortedFunc(maps.Keys(of), func(a, b tenfold.ID) int { return strings.Compare(a.String(), b.String()) })
+	for _, id := range ids {
+		if of[id] == now {
+			return now
+		}
+	}
+	if len(ids) == 0 {
+		return ""
+	}
+	return of[ids[0]]
 }
 
 // readUsers reads lines of user:password. A password that is a bcrypt hash already is taken as it is,

@@ -189,7 +189,7 @@ func TestPasswords(t *testing.T) {
 func TestASiteBehindAPassword(t *testing.T) {
 	h := ruled(t, nil, nil, nil)
 	hash, _ := HashPassword("open sesame")
-	s := h.Edge.snapshot()
+	s := h.Edge.snapshot(t.Context())
 	s.Version = 1 << 40
 	s.Sites[0].Password = hash
 	if err := h.door.apply(s); err != nil {

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"crypto/x509"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -47,20 +48,32 @@ func (d *Door) openKeys() error {
 	return err
 }
 
-// hostsOf are the names that need certificates.
-func hostsOf(t *table) []string {
+// hostsOf are the names that need certificates, and those among them that DNS can prove. What stands
+// for an environment below a wildcard has the wildcard's: authorities count how many names of a domain
+// get certificates in a week, and previews come and go.
+func hostsOf(t *table) ([]string, map[string]certs.DNS) {
 	var out []string
-	for h := range t.hosts {
-		out = append(out, h)
-	}
-	for h := range t.redirect {
-		out = append(out, h)
+	dns, version := map[string]certs.DNS{}, map[string]int64{}
+	for _, s := range t.snapshot.Sites {
+		for _, h := range append(slices.Sorted(maps.Keys(s.Redirect)), s.Hosts...) {
+			if s.DNS == nil {
+				out = append(out, h)
+				continue
+			}
+			if _, below, _ := strings.Cut(h, "."); slices.Contains(s.DNS.Wildcards, "*."+below) {
+				h = "*." + below
+			}
+			out = append(out, h)
+			if _, had := dns[h]; !had || s.DNS.Version > version[h] {
+				dns[h], version[h] = certs.DNS{Provider: s.DNS.Provider, Credentials: s.DNS.Credentials}, s.DNS.Version
+			}
+		}
 	}
 	for h := range t.console {
 		out = append(out, h)
 	}
 	slices.Sort(out)
-	return append(out, "localhost")
+	return append(slices.Compact(out), "localhost"), dns
 }
 
 // secured says that a host is answered over TLS alone: a public name, where both usual ports are ours.
