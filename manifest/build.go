@@ -40,6 +40,7 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 		b.app.Domains = readHosts(r, t.node, t.path)
 	}
 	b.declare()
+	b.contact()
 	b.databases() // first: what their users are given depends on them
 	b.frontends()
 	b.services()

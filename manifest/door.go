@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"net/mail"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -15,6 +16,9 @@ func (b *builder) door(edge *tree) {
 	d := &b.app.Door
 	if t, ok := value(edge, "tls"); ok {
 		d.HSTS = b.duration(t, "hsts", 0)
+		if f, ok := value(t, "dns"); ok {
+			d.DNS = b.dns(f)
+		}
 	}
 	d.Trust = b.addresses(edge, "trust")
 	if t, ok := value(edge, "store"); ok {
@@ -39,6 +43,56 @@ func (b *builder) door(edge *tree) {
 				}
 			}
 		}
+	}
+}
+
+// dns is the provider of DNS and its secret. Of an environment's and the app's own only one may be left:
+// false takes one away.
+func (b *builder) dns(t *tree) (out *tenfold.DNS) {
+	for _, name := range t.order {
+		f := t.fields[name]
+		switch {
+		case f.off || isNull(f.node):
+		case !slices.Contains(tenfold.DNSProviders, name):
+			hint := "known are " + strings.Join(tenfold.DNSProviders, ", ")
+			if n := nearest(name, tenfold.DNSProviders); n != "" {
+				hint = "did you mean " + n + "? " + hint
+			}
+			b.reporter.at(f.place(), hint+"; any name server that takes updates is rfc2136", "%s: no DNS provider %q", t.path, cut(name, 40))
+		case out != nil:
+			b.reporter.at(f.place(), "keep one of them, or write "+out.Provider+": false", "%s: %s and %s: one provider has the app's names", t.path, out.Provider, name)
+		default:
+			if s := b.secretOf(t, name); s != nil {
+				out = &tenfold.DNS{Provider: name, Secret: *s}
+			}
+		}
+	}
+	return out
+}
+
+// contact is an e-mail address. What alarms will take beside it is accepted, and said to do nothing.
+func (b *builder) contact() {
+	t, ok := value(b.top, "contact")
+	if !ok {
+		return
+	}
+	s := t.node.Value
+	a, err := mail.ParseAddress(s)
+	_, host, _ := strings.Cut(s, "@")
+	u, uerr := url.Parse(s)
+	switch {
+	case err == nil && a.Address == s && len(s) <= 254 && strings.Contains(host, ".") && hostText.MatchString(strings.ToLower(host)):
+		b.app.Contact = s
+	case b.kinds[s] == tenfold.KindSecret, uerr == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil:
+		what := "an address on the web"
+		if b.kinds[s] == tenfold.KindSecret {
+			what = "a secret"
+		}
+		b.reporter.warn(t.node, "an e-mail address has an effect: authorities of certificates are given it", "contact: %s is for alarms, which this Tenfold does not send yet", what)
+	case upperCase.MatchString(s):
+		b.reporter.at(t.node, "declare it: secrets: ["+cut(s, 60)+"], or write ops@shop.example.com", "contact: no secret %q is declared", cut(s, 60))
+	default:
+		b.reporter.at(t.node, "write ops@shop.example.com", "contact: %q is neither an e-mail address, nor an address on the web, nor a secret", cut(s, 60))
 	}
 }
 

@@ -102,6 +102,7 @@ func makeVocabulary() key {
 func thingKeys() []key {
 	return keys([]key{
 		{name: "domain", form: fHosts, off: true, doc: "Host names of your own; the others redirect to the first."},
+		{name: "contact", form: fText, off: true, deflt: "none", doc: "E-mail address that the authority of certificates is given. An address https://… or a secret is for alarms, which do not run yet."},
 		{name: "frontends", form: fNamed, doc: "Sites that are built into files.", keys: frontendKeys()},
 		{name: "services", form: fNamed, doc: "Processes that answer requests on $PORT.", keys: serviceKeys()},
 		{name: "jobs", form: fNamed, doc: "Commands of a service, by schedule or by hand.", keys: jobKeys()},
@@ -117,9 +118,10 @@ func thingKeys() []key {
 				{name: "sample", form: fShare, deflt: "100%", doc: "Which share of requests is noted."},
 				{name: "personal", form: fBool, deflt: "false", doc: "Clients' addresses and queries too."},
 			}},
-			{name: "tls", form: fMap, deflt: "automatic", doc: "Certificates come by themselves; this is what else can be said.", keys: keys([]key{
+			{name: "tls", form: fMap, deflt: "automatic", doc: "Certificates come by themselves; this is what else can be said.", keys: []key{
 				{name: "hsts", form: fDuration, off: true, deflt: "not sent", doc: "Age of Strict-Transport-Security: browsers come over TLS alone for so long."},
-			}, later("certificates by DNS", "dns"))},
+				{name: "dns", form: fTexts, deflt: "none", doc: "Who writes records for wildcard certificates, and for any where ports 80 and 443 are another's: a provider and the secret with its credentials, {route53: DNS_KEY}. docs/certificates.md has them all."},
+			}},
 			{name: "trust", form: fWords, off: true, deflt: "nobody", doc: "Proxies before the front door, as addresses or CIDR: X-Forwarded-* and the PROXY protocol are believed from these alone, for all apps of the house."},
 			{name: "geo", form: fText, off: true, deflt: "none", doc: "A MaxMind file: services get CloudFront-Viewer-Country."},
 			{name: "errors", form: fTexts, deflt: "built in", doc: "Pages of your own in place of the front door's, by status: {404: pages/404.html}."},
@@ -129,7 +131,7 @@ func thingKeys() []key {
 			}},
 		}},
 	},
-		later("certificates and alarms", "contact"), later("alarms", "alarms"), later("functions", "functions"), later("tables", "tables"),
+		later("alarms", "alarms"), later("functions", "functions"), later("tables", "tables"),
 		later("time series", "series"), later("queues", "queues"), later("event buses", "events"), later("buckets", "buckets"))
 }
 

@@ -108,6 +108,9 @@ func (m *Manifest) App(env tenfold.Environment) (tenfold.App, error) {
 		for i, d := range app.Domains {
 			if below, wild := strings.CutPrefix(d, "*."); wild {
 				app.Domains[i] = one + "." + below
+				if app.Door.DNS != nil {
+					app.Door.DNS.Wildcards = append(app.Door.DNS.Wildcards, d)
+				}
 			}
 		}
 	}

@@ -168,8 +168,18 @@ func TestTargetsOfBranches(t *testing.T) {
 		}
 	}
 	app, err := parse(`preview: {domain: "*.preview.example.com"}`).App("preview/fix-cart")
-	if err != nil || len(app.Domains) != 1 || app.Domains[0] != "fix-cart.preview.example.com" {
+	if err != nil || len(app.Domains) != 1 || app.Domains[0] != "fix-cart.preview.example.com" || app.Door.DNS != nil {
 		t.Errorf("%v %v", app.Domains, err)
+	}
+	m, err := Parse("tenfold.yaml", []byte("services: [api]\nsecrets: [K]\nedge: {tls: {dns: {route53: K}}}\nenvironments: {preview: {domain: '*.preview.example.com', edge: {tls: {dns: {route53: false, ovh: K}}}}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // an App shares nothing with another
+		app, err = m.App("preview/fix-cart")
+		if d := app.Door.DNS; err != nil || d == nil || d.Provider != "ovh" || len(d.Wildcards) != 1 || d.Wildcards[0] != "*.preview.example.com" {
+			t.Errorf("%+v %v", app.Door.DNS, err)
+		}
 	}
 }
 

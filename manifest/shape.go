@@ -159,8 +159,6 @@ func laterHint(path string, c key) string {
 		hint += " or use deploy: rolling"
 	case "server":
 		hint += " or run it as a service with routes: [/*]"
-	case "contact":
-		hint = "remove it: no certificates are ordered and no alarms are sent yet"
 	default:
 		hint += " until it does"
 	}
