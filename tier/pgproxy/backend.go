@@ -411,6 +411,9 @@ func (l *loop) readyForQuery(s *server, w *writer, at, size int) {
 			break
 		}
 	}
+	for s.pending() > 0 && s.ops[s.head].kind == opCopyDone { // of a COPY that failed before the client knew
+		s.pop()
+	}
 	if size > pgwire.HeaderSize {
 		s.tx = w.data[at+pgwire.HeaderSize]
 	}

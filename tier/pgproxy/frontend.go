@@ -94,6 +94,9 @@ func (l *loop) message(c *client, typ byte, msg []byte) bool {
 	if s.skipping && typ != 'S' {
 		return true // the server would drop it too
 	}
+	if !s.begun && (typ == 'd' || typ == 'c' || typ == 'f') {
+		return true // the end of a COPY that failed
+	}
 	s.remember(msg)
 	body := msg[pgwire.HeaderSize:]
 	switch typ {
