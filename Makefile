@@ -37,13 +37,14 @@ unit:
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt these: $$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags scenario ./test/
+	$(GO) vet -tags scenario ./test/ ./tier/postgres
 	$(GO) tool staticcheck -checks inherit,-ST1005,-SA1012 ./...
 
 ## scenarios: what a user sees, over the real binary (minutes)
 scenarios: build
 	@scripts/need scenarios
 	$(GO) test -tags scenario -count 1 -timeout 30m -v ./test/
+	$(GO) test -race -tags scenario -count 1 -timeout 15m ./tier/postgres # databases that die, in several ways
 
 ## conformance: third-party suites, fetched or beside the checkout; says what it skips
 conformance:

@@ -5,6 +5,9 @@ package enginetest
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -30,15 +33,53 @@ func Postgres(t testing.TB) (dsn string) {
 	}
 	dir, port := folder(t), freePort(t)
 	data := filepath.Join(dir, "data")
-	initdb := as(exec.CommandContext(t.Context(), filepath.Join(e.Bin, "initdb"), "-D", data, "-U", "test", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"))
-	if out, err := initdb.CombinedOutput(); err != nil {
-		t.Fatalf("initdb: %v\n%s", err, out)
+	if out, err := as(exec.CommandContext(t.Context(), "cp", "-a", template(t, e), data)).CombinedOutput(); err != nil {
+		t.Fatalf("copy the template: %v\n%s", err, out)
 	}
 	start(t, syscall.SIGQUIT, e.Server, "-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=16MB")
 	// A startup packet: authentication ("R") is what a server that takes connections says first.
 	body := append([]byte{0, 3, 0, 0}, "user\x00test\x00database\x00postgres\x00\x00"...)
 	await(t, port, append([]byte{0, 0, 0, byte(len(body) + 4)}, body...), "R")
 	return "postgresql://test@127.0.0.1:" + port + "/postgres?sslmode=disable"
+}
+
+// template is a folder as initdb makes it, made once for each version and kept in the user's cache: a copy
+// takes a tenth of the time, and some packages start forty servers.
+func template(t testing.TB, e engines.Engine) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	uid, gid := engines.RunAs()
+	if uid > 0 { // root's cache is nobody else's to read
+		cache = os.TempDir()
+	}
+	place := filepath.Join(cache, fmt.Sprintf("tenfold-initdb-%s-%d", e.Version, uid))
+	if info, err := os.Stat(filepath.Join(place, "PG_VERSION")); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && (int(st.Uid) == uid || int(st.Uid) == os.Getuid()) { // nobody else put it there
+			return place
+		}
+	}
+	fresh, err := os.MkdirTemp(cache, "tenfold-initdb-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(fresh)
+	if uid > 0 {
+		if err := os.Chown(fresh, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made := filepath.Join(fresh, "data")
+	initdb := as(exec.CommandContext(t.Context(), filepath.Join(e.Bin, "initdb"), "-D", made, "-U", "test", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"))
+	if out, err := initdb.CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	if err := os.Rename(made, place); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+		t.Fatal(err) // else another process was first
+	}
+	return place
 }
 
 // Redis starts a Valkey or Redis without a password and returns its host:port.
