@@ -2,6 +2,7 @@ package certs
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -341,6 +342,10 @@ func TestEachHostHasItsProvider(t *testing.T) {
 	}
 	if a := got["www.tenfold-shop.com"]; !strings.Contains(a.Cause, "503") {
 		t.Errorf("an authority that is down: %+v", a)
+	}
+	begun := time.Now() // a visitor does not wait for what cannot come
+	if _, err := k.certificate(&tls.ClientHelloInfo{ServerName: "b.preview.tenfold-shop.com"}); err == nil || !strings.Contains(err.Error(), "cloudflare") || time.Since(begun) > firstWait/2 {
+		t.Errorf("a name below the wildcard: %v after %v", err, time.Since(begun))
 	}
 	a := k.acme
 	if _, by, err := a.configOf("www.tenfold-shop.com"); err != nil || by.Provider != "hetzner" {

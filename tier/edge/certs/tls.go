@@ -172,7 +172,7 @@ func (k *Keyring) first(ctx context.Context, host string) (*tls.Certificate, err
 			return &c.Certificate, nil
 		}
 		t := a.tryOf(host)
-		if w := a.tryOf(wildcard(host)); w.going {
+		if w := a.tryOf(wildcard(host)); w.going || t.failed == 0 && !t.going {
 			t = w
 		}
 		if t.failed > 0 || a == nil {
