@@ -86,16 +86,6 @@ func (b *builder) acu(t *tree, name string, deflt float64) float64 {
 	return n
 }
 
-// yes is a key that is true or false, and false where it is not said.
-func (b *builder) yes(t *tree, name string) bool {
-	f, ok := value(t, name)
-	if !ok {
-		return false
-	}
-	on, _ := readBool(b.reporter, f.node, f.path)
-	return on
-}
-
 // maxReaders is what a server has slots and senders for, with some to spare.
 const maxReaders = 8
 
