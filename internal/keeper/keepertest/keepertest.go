@@ -110,7 +110,7 @@ func (h *House) boot(t testing.TB) {
 			h.Client = c
 			return
 		}
-		if time.Since(begun) > 10*time.Second {
+		if time.Since(begun) > 30*time.Second {
 			t.Fatalf("no keeper: %v", err)
 		}
 		runtime.Gosched()
