@@ -224,7 +224,9 @@ type Database struct {
 	// Capacity is in ACUs. From 0 it may sleep after Suspend without a question (0: never).
 	Capacity Capacity      `json:"capacity,omitzero"`
 	Suspend  time.Duration `json:"suspend,omitempty"`
-	Line     int           `json:"line,omitempty"`
+	// Clone is the environment of whose database of the same name this one begins as a copy; "": empty.
+	Clone Environment `json:"clone,omitempty"`
+	Line  int         `json:"line,omitempty"`
 }
 
 // Capacity bounds a database's ACUs: one is 2 GB of memory and a quarter of a core. Zero: as PostgreSQL

@@ -11,7 +11,7 @@ import (
 )
 
 // distrust takes from a fork's app what only somebody with a right to the repository may have: the
-// app's secrets, host names, and what edge says for all apps of the house. Secrets that are generated
+// app's secrets, copies of its data, host names, and what edge says for all apps of the house. Secrets that are generated
 // are made anew, for this environment alone; a rule that asks for one of the app's lets nobody pass.
 func (h *house) distrust(app *tenfold.App) {
 	app.Domains, app.Contact, app.Door = nil, "", tenfold.Door{HSTS: app.Door.HSTS, Errors: app.Door.Errors}
@@ -45,6 +45,10 @@ func (h *house) distrust(app *tenfold.App) {
 	for n, s := range app.Services {
 		s.Bindings = keep(s.Bindings)
 		app.Services[n] = s
+	}
+	for n, d := range app.Databases {
+		d.Clone = "" // a fork's code sees nobody's rows
+		app.Databases[n] = d
 	}
 	for route, r := range app.Rules {
 		if len(r.Auth.Secrets()) > 0 {

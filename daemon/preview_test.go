@@ -102,6 +102,7 @@ func TestAForkGetsNothingOfTheApps(t *testing.T) {
 		Door:      tenfold.Door{Trust: []string{"0.0.0.0/0"}, Memory: 1 << 40, DNS: &tenfold.DNS{Provider: "route53", Secret: secret("DNS_KEY")}},
 		Contact:   "fork@example.com",
 		Secrets:   map[tenfold.Name]tenfold.Secret{"STRIPE_KEY": {}, "SESSION": {Generate: 32}},
+		Databases: map[tenfold.Name]tenfold.Database{"db": {Clone: "production"}},
 		Services:  map[tenfold.Name]tenfold.Workload{"api": {Bindings: []tenfold.Binding{secret("STRIPE_KEY"), secret("SESSION"), db}}},
 		Frontends: map[tenfold.Name]tenfold.Frontend{"web": {Bindings: []tenfold.Binding{secret("STRIPE_KEY")}, Server: &tenfold.Workload{Bindings: []tenfold.Binding{secret("STRIPE_KEY"), db}}}},
 		Rules:     map[tenfold.Route]tenfold.Rule{"/admin/*": {Auth: &tenfold.Auth{Basic: new(tenfold.Binding)}}},
@@ -109,6 +110,9 @@ func TestAForkGetsNothingOfTheApps(t *testing.T) {
 	(&house{}).distrust(&app)
 	if len(app.Domains)+len(app.Door.Trust) > 0 || app.Door.Memory != 0 || app.Door.DNS != nil || app.Contact != "" || len(app.Secrets) != 1 {
 		t.Errorf("%v %+v %v", app.Domains, app.Door, app.Secrets)
+	}
+	if d := app.Databases["db"]; d.Clone != "" {
+		t.Errorf("a fork's database begins as a copy of %s", d.Clone)
 	}
 	got := app.Services["api"].Bindings
 	if len(got) != 2 || got[0].From.App != "shop@preview/pr-7" || got[1] != db {

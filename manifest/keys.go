@@ -264,7 +264,7 @@ func databaseKeys() []key {
 			{name: "wait", form: fDuration, deflt: "5s", doc: "Of a client for one of them."},
 			{name: "hold", form: fDuration, deflt: "30s", doc: "Of a client while there is no primary: through a failover, a restart, a wake."},
 		}, later("reads that go to readers by themselves", "split"), later("the cache of queries", "cache"))}}, later("the data API", "api"), later("maintenance windows", "window"),
-		later("clones", "clone"))
+		[]key{{name: "clone", form: fText, deflt: "empty", doc: "An environment: this database begins as a copy of the one of its name there. For previews; never for those of forks."}})
 }
 
 func cacheKeys() []key {

@@ -11,6 +11,9 @@ import (
 	"tenfold"
 )
 
+// plainEnv is an environment that stands for itself, not one of many previews.
+var plainEnv = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+
 func (b *builder) databases() {
 	b.each("databases", func(n tenfold.Name, t *tree) {
 		d := tenfold.Database{Line: t.line()}
@@ -46,6 +49,15 @@ func (b *builder) databases() {
 			d.Proxy.Off = true
 		} else if f, ok := value(t, "proxy"); ok {
 			d.Proxy = tenfold.Proxy{Pool: b.count(f, "pool", 0, 1, 1000), Wait: b.duration(f, "wait", 0), Hold: b.duration(f, "hold", 0)}
+		}
+		if f, ok := value(t, "clone"); ok {
+			of, _, _ := strings.Cut(string(b.app.Env), "/")
+			switch d.Clone = tenfold.Environment(f.node.Value); {
+			case !plainEnv.MatchString(f.node.Value):
+				b.reporter.at(f.node, "write an environment: clone: production", "%s: %q is not an environment", f.path, cut(f.node.Value, 60))
+			case d.Clone == tenfold.Environment(of):
+				b.reporter.at(f.node, "write it below another environment: environments: {preview: {databases: {"+string(n)+": {clone: "+of+"}}}}", "%s: a database cannot begin as a copy of itself", f.path)
+			}
 		}
 		if b.app.Databases == nil {
 			b.app.Databases = map[tenfold.Name]tenfold.Database{}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"time"
 
@@ -47,14 +49,55 @@ func (p *Postgres) Clone(ctx context.Context, id tenfold.ID, name tenfold.Name) 
 	return made.ID, nil
 }
 
-// copyTo makes the data directory of a clone, with the WAL that it needs, and starts it.
-func (p *Postgres) copyTo(ctx context.Context, r, to record) error {
-	if err := p.discard(ctx, to.ID); err != nil { // of one that was killed
-		return err
+// copied sees to it that the data of a database that begins as a copy of another environment's is there.
+// The superuser's password comes along; the role's is its own, and set when the server runs.
+func (p *Postgres) copied(ctx context.Context, key string, e engines.Engine, r record) (record, error) {
+	data := p.dataOf(r.ID, r.Primary)
+	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err == nil || r.Epoch > 1 {
+		return r, nil
 	}
-	if err := p.makeHome(to.ID, 1); err != nil {
-		return err
+	begun := time.Now()
+	of := r.ID
+	of.Env = r.Spec.Clone
+	from, ok := p.get(of.String())
+	if ok && from.Suspended && !from.Stopped {
+		if err := p.records.Change(of.String(), func(x *record) { x.Suspended = false }); err != nil {
+			return r, err
+		}
+		p.wake()
+		return r, fmt.Errorf("%s of %s sleeps: it is woken first", of.Name, of.Env)
 	}
+	if !ok || from.Serving == "" || from.Stopped {
+		return r, tenfold.Errorf(tenfold.CodeUnavailable, "it is to begin as a copy of %s of %s, which does not run", of.Name, of.Env).
+			WithHint("start that first, or leave clone: %s out to begin empty", of.Env)
+	}
+	if theirs, err := p.engine(ctx, from); err != nil || theirs.Major != e.Major {
+		return r, errors.Join(err, tenfold.Errorf(tenfold.CodeConflict, "it is to begin as a copy of %s of %s, which is of PostgreSQL %d", of.Name, of.Env, theirs.Major).
+			WithHint("write engine: postgres-%d", theirs.Major))
+	}
+	if err := p.makeHome(r.ID, r.Primary); err != nil {
+		return r, err
+	}
+	if err := p.records.Change(key, func(x *record) { x.Super = from.Super }); err != nil {
+		return r, err
+	}
+	r.Super = from.Super
+	fresh := data + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return r, fmt.Errorf("make data directory: %w", err)
+	}
+	if err := p.copyData(ctx, from, fresh); err != nil {
+		return r, err
+	}
+	if err := os.Rename(fresh, data); err != nil {
+		return r, fmt.Errorf("make data directory: %w", err)
+	}
+	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("copied from %s of %s, %d MB", of.Name, of.Env, du(data)>>20), Took: time.Since(begun)})
+	return r, nil
+}
+
+// copyData makes a data directory of a running database's, with the WAL that it needs.
+func (p *Postgres) copyData(ctx context.Context, r record, data string) error {
 	if err := p.reload(ctx, r, r.Primary); err != nil { // it lets replication in
 		return err
 	}
@@ -64,8 +107,22 @@ func (p *Postgres) copyTo(ctx context.Context, r, to record) error {
 	}
 	defer c.Close(context.WithoutCancel(ctx))
 	uid, gid := engines.RunAs()
-	if _, err := pgrepl.Clone(ctx, c, pgrepl.Options{Label: "tenfold clone", WAL: true}, p.dataOf(to.ID, 1), uid, gid); err != nil {
+	if _, err := pgrepl.Clone(ctx, c, pgrepl.Options{Label: "tenfold clone", WAL: true}, data, uid, gid); err != nil {
 		return fmt.Errorf("clone %s: %w", r.ID.Short(), err)
+	}
+	return nil
+}
+
+// copyTo makes the data directory of a clone and starts it.
+func (p *Postgres) copyTo(ctx context.Context, r, to record) error {
+	if err := p.discard(ctx, to.ID); err != nil { // of one that was killed
+		return err
+	}
+	if err := p.makeHome(to.ID, 1); err != nil {
+		return err
+	}
+	if err := p.copyData(ctx, r, p.dataOf(to.ID, 1)); err != nil {
+		return err
 	}
 	if _, err := p.configure(to, 1); err != nil {
 		return err

@@ -31,6 +31,11 @@ func (p *Postgres) begin(ctx context.Context, key string, r record, why string) 
 	if err != nil {
 		return err
 	}
+	if r.Spec.Clone != "" {
+		if r, err = p.copied(ctx, key, e, r); err != nil {
+			return err
+		}
+	}
 	if err := p.initialize(ctx, e, r); err != nil {
 		return err
 	}

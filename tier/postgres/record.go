@@ -21,10 +21,12 @@ type spec struct {
 	Proxy      tenfold.Proxy     `json:"proxy,omitzero"`
 	Capacity   tenfold.Capacity  `json:"capacity,omitzero"`
 	Suspend    time.Duration     `json:"suspend,omitempty"`
+	// Clone is where its data is copied from when it has none yet.
+	Clone tenfold.Environment `json:"clone,omitempty"`
 }
 
 func specOf(d tenfold.Database) spec {
-	s := spec{Major: d.Major, Extensions: d.Extensions, Settings: d.Settings, Readers: d.Readers, Sync: d.Sync, Backups: d.Backups, Proxy: d.Proxy, Capacity: d.Capacity, Suspend: d.Suspend}
+	s := spec{Major: d.Major, Extensions: d.Extensions, Settings: d.Settings, Readers: d.Readers, Sync: d.Sync, Backups: d.Backups, Proxy: d.Proxy, Capacity: d.Capacity, Suspend: d.Suspend, Clone: d.Clone}
 	if s.Sync == "" && s.Readers.Min >= 2 {
 		s.Sync = tenfold.SyncOn
 	}
@@ -153,16 +155,16 @@ func unitOf(key string, n int) string {
 	return unitPrefix + key + "/" + strconv.Itoa(n)
 }
 
-// parseUnit is the reverse: a key has four parts.
+// parseUnit is the reverse. A key ends with the database's name, which begins with a letter; how many
+// parts it has depends on the environment: preview/fix-cart is two.
 func parseUnit(id string) (key string, n int, ok bool) {
 	rest, ok := strings.CutPrefix(id, unitPrefix)
-	parts := strings.Split(rest, "/")
-	if !ok || len(parts) < 4 || len(parts) > 5 {
+	if !ok || strings.Count(rest, "/") < 3 {
 		return "", 0, false
 	}
-	if len(parts) == 4 {
-		return rest, 1, true
+	last := strings.LastIndexByte(rest, '/')
+	if n, err := strconv.Atoi(rest[last+1:]); err == nil {
+		return rest[:last], n, n > 1 && strings.Count(rest, "/") > 3
 	}
-	n, err := strconv.Atoi(parts[4])
-	return strings.Join(parts[:4], "/"), n, err == nil && n > 1
+	return rest, 1, true
 }
