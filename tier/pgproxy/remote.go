@@ -19,7 +19,9 @@ type Remote struct{ client *http.Client }
 
 // NewRemote is for the pool whose Config.Control is socket. It connects when it is asked.
 func NewRemote(socket string) *Remote {
-	return &Remote{&http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	// A connection is for one question: while one pool hands over to the next both have the socket's name,
+	// and a connection that is kept is the old one's, which then alone would hear what changes.
+	return &Remote{&http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}}
 }
