@@ -36,11 +36,14 @@ func (p *Postgres) Pool() []pooldir.Database {
 			Split: r.Spec.Proxy.Split, Cache: r.Spec.Proxy.Cache,
 			Users: []pooldir.User{{Name: role(r.ID), Password: r.Password}},
 		}
-		if s := p.seen[key].Nodes[r.Primary]; s.Answers && !s.Recovery && s.Unit == keeper.Running {
+		// Before this daemon has had a look the record holds: the database runs on while a daemon is replaced,
+		// and its clients are not to be held for that.
+		v, looked := p.seen[key]
+		if s := v.Nodes[r.Primary]; !looked || s.Answers && !s.Recovery && s.Unit == keeper.Running {
 			d.Primary = address(r.port())
 		}
 		for _, n := range r.readers() {
-			s := p.seen[key].Nodes[n.N]
+			s := v.Nodes[n.N]
 			if n.Stage == stageReady && s.Answers && s.Recovery {
 				d.Readers = append(d.Readers, pooldir.Reader{Addr: address(n.Port), Draining: n.Leaving})
 			}
