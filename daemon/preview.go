@@ -367,6 +367,9 @@ func (h *house) remove(ctx context.Context, p preview, why string) error {
 			return fmt.Errorf("remove preview %s: %w", p.Env, err)
 		}
 	}
+	if err := h.compute.PruneBuilds(h.frontend.BuildKeys()); err != nil {
+		return fmt.Errorf("remove preview %s: %w", p.Env, err)
+	}
 	for _, dir := range []string{
 		h.sourcesOf(gitOrigin(p.App, p.Env)),
 		edge.LogPath(h.layout.Tier("edge"), string(p.App), string(p.Env)),
