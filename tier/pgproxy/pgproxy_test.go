@@ -97,6 +97,17 @@ func (f *fixture) connect() *pgx.Conn {
 	return c
 }
 
+// direct logs in at the server.
+func (f *fixture) direct() *pgx.Conn {
+	f.t.Helper()
+	c, err := pgx.Connect(context.Background(), "postgresql://test@"+f.server+"/postgres?sslmode=disable")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { c.Close(context.Background()) })
+	return c
+}
+
 func (f *fixture) exec(c *pgx.Conn, sql string, args ...any) {
 	f.t.Helper()
 	if _, err := c.Exec(context.Background(), sql, args...); err != nil {
