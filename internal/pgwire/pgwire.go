@@ -165,3 +165,26 @@ func Row(body []byte) ([][]byte, error) {
 	}
 	return out, nil
 }
+
+// AppendColumns adds RowDescription of columns of text.
+func AppendColumns(dst []byte, names ...string) []byte {
+	at := len(dst)
+	dst = binary.BigEndian.AppendUint16(append(dst, 'T', 0, 0, 0, 0), uint16(len(names)))
+	for _, n := range names {
+		dst = append(append(dst, n...), 0)
+		dst = append(dst, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0) // type 25: text
+	}
+	binary.BigEndian.PutUint32(dst[at+1:], uint32(len(dst)-at-1))
+	return dst
+}
+
+// AppendRow adds a DataRow of text.
+func AppendRow(dst []byte, values ...string) []byte {
+	at := len(dst)
+	dst = binary.BigEndian.AppendUint16(append(dst, 'D', 0, 0, 0, 0), uint16(len(values)))
+	for _, v := range values {
+		dst = append(binary.BigEndian.AppendUint32(dst, uint32(len(v))), v...)
+	}
+	binary.BigEndian.PutUint32(dst[at+1:], uint32(len(dst)-at-1))
+	return dst
+}

@@ -35,6 +35,10 @@ func (l *loop) answer(s *server, data []byte) (used int) {
 				w.pass(used, len(data))
 				s.skip = size - len(rest)
 				s.replied = true
+				s.sent += uint64(size)
+				if typ == 'D' {
+					s.rows++
+				}
 				used = len(data)
 			}
 			break
@@ -161,6 +165,7 @@ func (l *loop) backend(s *server, w *writer, typ byte, at, size int) {
 	if s.again {
 		return
 	}
+	s.sent += uint64(size)
 	switch typ {
 	case '1', '2', '3':
 		mine := o.kind == opParsedHere || o.kind == opClosedHere
@@ -175,13 +180,23 @@ func (l *loop) backend(s *server, w *writer, typ byte, at, size int) {
 		if o.kind == opDescribe {
 			s.pop()
 		}
+	case 'D':
+		s.rows++
 	case 'C':
-		l.completed(s, w.data[at+pgwire.HeaderSize:at+size])
+		tag := w.data[at+pgwire.HeaderSize : at+size]
+		l.completed(s, tag)
 		if o.kind == opExecute {
+			l.answered(s, o.seen, tag)
 			s.pop()
+		} else if o.seen != nil {
+			l.counted(s, o.seen, tag)
 		}
 	case 'I', 's':
 		if o.kind == opExecute {
+			if typ == 's' && o.seen != nil {
+				o.seen.Calls-- // it goes on
+			}
+			l.answered(s, o.seen, nil)
 			s.pop()
 		}
 	case 'G':
@@ -328,6 +343,10 @@ func (l *loop) failed(s *server, w *writer, at, size int) {
 		s.client.blocked = true
 		return
 	}
+	l.erred(s, o.seen, e.Code)
+	if s.pending() > 0 {
+		s.ops[s.head].seen = nil // of a simple query: ReadyForQuery follows
+	}
 	s.replied = true
 	w.pass(at, at+size)
 }
@@ -405,7 +424,10 @@ func (l *loop) takeBack(s *server, o *op) {
 // readyForQuery takes ReadyForQuery of the client's own batch.
 func (l *loop) readyForQuery(s *server, w *writer, at, size int) {
 	for s.pending() > 0 { // an opQuery or opSync it must be
-		k := s.ops[s.head].kind
+		k, x := s.ops[s.head].kind, s.ops[s.head].seen
+		if k == opQuery && x != nil && !s.again {
+			l.answered(s, x, nil)
+		}
 		s.pop()
 		if k == opQuery || k == opSync {
 			break
@@ -441,6 +463,7 @@ func (l *loop) readyForQuery(s *server, w *writer, at, size int) {
 			l.statements.ddl++
 		}
 		l.stats.Transactions++
+		s.named = nil
 		w.flush()
 		l.settle(s)
 	}

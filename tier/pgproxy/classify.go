@@ -2,6 +2,8 @@ package pgproxy
 
 import (
 	"bytes"
+	"hash/maphash"
+	"math/bits"
 	"strings"
 )
 
@@ -48,12 +50,22 @@ type class struct {
 	dealloc string
 	// statements is their count, of which empty ones are none.
 	statements int
+	// form is the same for texts that differ in literals, space and comments only; seen is what is
+	// counted of them (seen.look).
+	form uint64
+	seen *counts
 }
+
+// formSeed makes forms: they are of this process.
+var formSeed = maphash.MakeSeed()
 
 // classify reads SQL: one pass, no parse tree. It errs to the side of more traits.
 func classify(sql []byte, backslash bool) class {
 	c := classifier{lexer: lexer{sql: sql, backslash: backslash}}
 	for c.statement() {
+	}
+	if c.literal && c.comma {
+		c.mix(',')
 	}
 	return c.class
 }
@@ -65,6 +77,9 @@ type classifier struct {
 	text []byte
 	// ahead says that kind and text are the next token, not yet consumed.
 	ahead bool
+	// literal says that the last token of the form was one, comma that one followed: a list of literals
+	// is as one, however long.
+	literal, comma bool
 }
 
 func (c *classifier) advance() bool {
@@ -72,8 +87,44 @@ func (c *classifier) advance() bool {
 		c.ahead = false
 	} else {
 		c.kind, c.text = c.next()
+		c.digest()
 	}
 	return c.kind != tokEnd
+}
+
+// digest takes a token into the form.
+func (c *classifier) digest() {
+	switch c.kind {
+	case tokEnd:
+		return
+	case tokString, tokNumber:
+		if c.literal && c.comma {
+			c.comma = false
+			return
+		}
+		c.literal = true
+		c.mix(1)
+		return
+	case tokPunct:
+		if c.text[0] == ',' && c.literal && !c.comma {
+			c.comma = true
+			return
+		}
+	}
+	if c.comma {
+		c.mix(',')
+	}
+	c.literal, c.comma = false, false
+	if len(c.text) == 1 {
+		c.mix(uint64(c.text[0]))
+	} else {
+		c.mix(maphash.Bytes(formSeed, c.text))
+	}
+}
+
+func (c *classifier) mix(x uint64) {
+	c.form = bits.RotateLeft64(c.form, 23) ^ x*0x9e3779b97f4a7c15
+	c.form *= 0xff51afd7ed558ccd
 }
 
 // word consumes the next token if it is this keyword.

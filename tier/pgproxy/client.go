@@ -40,6 +40,7 @@ type client struct {
 	out    bool // EPOLLOUT is asked for
 
 	reader    bool // of name-ro
+	admin     bool // of the admin database: it has no server
 	backslash bool // standard_conforming_strings is off
 
 	pool   *pool
@@ -61,11 +62,13 @@ type client struct {
 	statements map[string]*prepared // by the client's names
 	unnamed    *unnamed
 	settings   *settings
-	fixed      []setting // of the startup packet: what RESET goes back to
-	pins       traits    // why it keeps its server
-	suspect    traits    // what may have stayed in the session since it was last asked
-	names      []string  // of settings that may have changed
-	class      *class    // of the query at the front of in
+	fixed      []setting     // of the startup packet: what RESET goes back to
+	pins       traits        // why it keeps its server
+	suspect    traits        // what may have stayed in the session since it was last asked
+	names      []string      // of settings that may have changed
+	causes     []cause       // what may have pinned it, or did
+	waited     time.Duration // for the server that it has, until a statement is known that it was for
+	class      *class        // of the query at the front of in
 	// lost is the error that the next statement gets: its transaction's server has gone.
 	lost *pgwire.Error
 }
@@ -323,11 +326,12 @@ func (l *loop) identify(c *client, s pgwire.Startup) {
 	if minor >= 2 {
 		c.secret = make([]byte, 32)
 	}
-	if name != l.db.Name && name != l.db.Name+"-ro" {
-		l.dismiss(c, &pgwire.Error{Code: "3D000", Message: `database "` + name + `" does not exist`, Hint: `here are "` + l.db.Name + `" and "` + l.db.Name + `-ro"`})
+	c.admin = name == adminName && name != l.db.Name
+	c.reader = name == l.db.Name+"-ro"
+	if name != l.db.Name && !c.reader && !c.admin {
+		l.dismiss(c, &pgwire.Error{Code: "3D000", Message: `database "` + name + `" does not exist`, Hint: `here are "` + l.db.Name + `" and "` + l.db.Name + `-ro", and "` + adminName + `" shows what the pool does`})
 		return
 	}
-	c.reader = name != l.db.Name
 	c.login = &login{startup: s}
 	// Who does not exist is asked for a password too: nobody learns which names there are.
 	c.login.keys = l.p.nobody
@@ -405,6 +409,10 @@ func (l *loop) enter(c *client, greeting []byte) {
 	c.inQueue.remove(c)
 	c.phase = phaseParams
 	l.reply(c, greeting)
+	if c.admin {
+		l.welcome(c)
+		return
+	}
 	l.lastAsked = l.now
 	if l.params == nil {
 		// Nobody knows yet what servers say of themselves: the first connection will.

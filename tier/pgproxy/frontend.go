@@ -18,6 +18,7 @@ func (l *loop) feed(c *client, data []byte) (used int) {
 			n := min(c.skip, len(rest))
 			if s := c.server; s != nil {
 				s.out = append(s.out, rest[:n]...)
+				s.fed(n)
 			}
 			c.skip -= n
 			used += n
@@ -44,6 +45,7 @@ func (l *loop) feed(c *client, data []byte) (used int) {
 				if s := c.server; s != nil {
 					s.out = append(s.out, rest...)
 					s.batchLost = true
+					s.fed(len(rest))
 				}
 				c.skip = size - len(rest)
 				return len(data)
@@ -72,6 +74,10 @@ func (l *loop) message(c *client, typ byte, msg []byte) bool {
 		l.leave(c)
 		return true
 	}
+	if c.admin {
+		l.administrate(c, typ, msg)
+		return true
+	}
 	if c.local {
 		if typ == 'S' {
 			c.local = false
@@ -97,6 +103,9 @@ func (l *loop) message(c *client, typ byte, msg []byte) bool {
 	if !s.begun && (typ == 'd' || typ == 'c' || typ == 'f') {
 		return true // the end of a COPY that failed
 	}
+	if s.pending() == 0 {
+		s.mark, s.rows, s.sent = l.now, 0, 0
+	}
 	s.remember(msg)
 	body := msg[pgwire.HeaderSize:]
 	switch typ {
@@ -111,7 +120,7 @@ func (l *loop) message(c *client, typ byte, msg []byte) bool {
 	case 'C':
 		l.closeNamed(c, s, msg)
 	case 'E':
-		s.pass(msg, op{kind: opExecute})
+		s.pass(msg, op{kind: opExecute, seen: s.portal(body)})
 	case 'S':
 		s.skipping = false
 		if s.copyIn {
@@ -127,6 +136,7 @@ func (l *loop) message(c *client, typ byte, msg []byte) bool {
 	case 'd':
 		s.out = append(s.out, msg...)
 		s.batchLost = true
+		s.fed(len(msg))
 	case 'c', 'f':
 		s.out = append(s.out, msg...)
 		if s.copyIn {
@@ -154,7 +164,7 @@ func (l *loop) alone(c *client, typ byte, msg []byte) bool {
 	case 'Q':
 		if c.class == nil {
 			c.class = new(class)
-			*c.class = classify(sqlOf(msg[pgwire.HeaderSize:]), c.backslash)
+			*c.class = l.seen.look(sqlOf(msg[pgwire.HeaderSize:]), c.backslash, l.now)
 		}
 		if p := l.deallocates(c, c.class); p != nil && c.lost == nil {
 			l.forget(c, c.class.dealloc)
@@ -180,10 +190,12 @@ func (l *loop) parseAlone(c *client, msg []byte) bool {
 	if !ok || len(name) == 0 || c.statements[string(name)] != nil || l.after != 'S' {
 		return false // more will follow that needs a server
 	}
+	rest, trace := l.seen.withoutComment(rest)
 	p := l.statements.find(rest, c.settings)
 	if p == nil || !p.good {
 		return false
 	}
+	p.class.seen.traced(trace)
 	p.refs++
 	if c.statements == nil {
 		c.statements = map[string]*prepared{}
@@ -229,7 +241,7 @@ func (l *loop) query(c *client, s *server, msg []byte) {
 	if c.class != nil {
 		k, c.class = *c.class, nil
 	} else {
-		k = classify(sqlOf(msg[pgwire.HeaderSize:]), c.backslash)
+		k = l.seen.look(sqlOf(msg[pgwire.HeaderSize:]), c.backslash, l.now)
 	}
 	l.stats.Queries++
 	if p := l.deallocates(c, &k); p != nil && s.tx != 'E' {
@@ -241,8 +253,9 @@ func (l *loop) query(c *client, s *server, msg []byte) {
 	if c.unnamed != nil {
 		c.unnamed.valid = false
 	}
+	x := l.asked(c, &k, len(msg))
 	l.suspect(c, s, &k)
-	s.pass(msg, op{kind: opQuery})
+	s.pass(msg, op{kind: opQuery, seen: x})
 }
 
 // suspect notes what a statement may do to the session.
@@ -252,6 +265,7 @@ func (l *loop) suspect(c *client, s *server, k *class) {
 		return
 	}
 	c.suspect |= k.traits
+	c.blame(k.traits, k.seen)
 	c.names = append(c.names, k.names...)
 	if k.traits&resetsAll != 0 {
 		for _, x := range c.settings.all() {
@@ -281,7 +295,9 @@ func (l *loop) parse(c *client, s *server, msg []byte) bool {
 	} else if old != nil {
 		l.statements.drop(old)
 	}
-	p := l.statements.intern(rest, c.settings, c.backslash)
+	rest, trace := l.seen.withoutComment(rest)
+	p := l.statements.intern(rest, c.settings, func(sql []byte) class { return l.seen.look(sql, c.backslash, l.now) })
+	p.class.seen.traced(trace)
 	if c.statements == nil {
 		c.statements = map[string]*prepared{}
 	}
@@ -291,7 +307,7 @@ func (l *loop) parse(c *client, s *server, msg []byte) bool {
 		l.synthesize(s, op{kind: opParsed, statement: p, name: key})
 		return true
 	}
-	l.install(s, p, op{kind: opParse, statement: p, name: key})
+	l.install(s, p, op{kind: opParse, statement: p, name: key, seen: p.class.seen})
 	return true
 }
 
@@ -300,7 +316,7 @@ func (l *loop) parseUnnamed(c *client, s *server, msg, rest []byte) bool {
 		c.unnamed = new(unnamed)
 	}
 	u := c.unnamed
-	u.class = classify(sqlOf(rest), c.backslash)
+	u.class = l.seen.look(sqlOf(rest), c.backslash, l.now)
 	u.parse = append(u.parse[:0], rest...)
 	u.valid = true
 	if p := l.deallocates(c, &u.class); p != nil {
@@ -311,7 +327,7 @@ func (l *loop) parseUnnamed(c *client, s *server, msg, rest []byte) bool {
 		msg = pgwire.Append(nil, 'P', "\x00", string(u.parse))
 	}
 	s.unnamed = c
-	s.pass(msg, op{kind: opParseUnnamed})
+	s.pass(msg, op{kind: opParseUnnamed, seen: u.class.seen})
 	return true
 }
 
@@ -352,16 +368,17 @@ func (l *loop) bind(c *client, s *server, msg []byte) bool {
 			return true
 		}
 		l.bound(c, s, &c.unnamed.class)
-		s.pass(msg, op{kind: opOther})
+		s.pass(msg, op{kind: opOther, seen: s.opens(portal, l.asked(c, &c.unnamed.class, len(msg)))})
 		return true
 	}
 	if p := c.statements[string(name)]; p != nil {
 		l.bound(c, s, &p.class)
 		l.ensure(s, p)
 		s.out = appendNamed(s.out, 'B', portal, p.name, tail)
-		s.push(op{kind: opOther, statement: p})
+		s.push(op{kind: opOther, statement: p, seen: s.opens(portal, l.asked(c, &p.class, len(msg)))})
 		return true
 	}
+	s.opens(portal, nil)
 	s.traits |= writes
 	s.out = appendNamed(s.out, 'B', portal, foreign(name), tail)
 	s.push(op{kind: opOther})

@@ -66,6 +66,7 @@ type loop struct {
 	clients    int
 	logins     queue // clients that log in
 	stats      Stats
+	seen       *seen
 	lastAsked  time.Time
 	sick       map[string]fault
 	announced  bool // Quiet or Wake were told
@@ -107,7 +108,7 @@ func newLoop(p *Proxy) (*loop, error) {
 	}
 	l := &loop{
 		p: p, log: p.cfg.Log, poll: poll, bell: bell, listener: -1, accounts: map[string]*account{}, byPID: map[uint32]*client{},
-		interned: interned{}, statements: statements{byBody: map[string]*prepared{}}, sick: map[string]fault{}, stats: Stats{Pins: map[string]uint64{}}, done: make(chan struct{}),
+		interned: interned{}, statements: statements{byBody: map[string]*prepared{}}, sick: map[string]fault{}, seen: newSeen(), stats: Stats{Pins: map[string]uint64{}}, done: make(chan struct{}),
 		now: time.Now(),
 	}
 	l.lastPID = uint32(l.now.UnixNano()) & 0x7fffffff

@@ -7,7 +7,7 @@
 // said by the directory; what it sees of them goes up as a Report.
 //
 // A database is a loop (loop.go). Messages of clients are taken in frontend.go, those of servers in
-// backend.go; pool.go has the queues and who gets a connection, classify.go what a statement leaves
+// backend.go; seen.go counts them by statement, which admin.go shows; pool.go has the queues and who gets a connection, classify.go what a statement leaves
 // behind, settings.go how a session's settings follow its client. Begin at New, then loop.
 package pgproxy
 
@@ -300,6 +300,7 @@ func (p *Proxy) handler() http.Handler {
 		}
 		json.NewEncoder(w).Encode(p.Report())
 	})
+	mux.HandleFunc("GET /view", func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(p.View()) })
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(p.Stats()) })
 	return mux
 }

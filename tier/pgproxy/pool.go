@@ -115,6 +115,7 @@ func (l *loop) sequences(c *client, typ byte, msg []byte) bool {
 			return false
 		}
 	}
+	c.blame(leavesSequence, c.class.seen)
 	l.pin(c, leavesSequence)
 	c.class = nil
 	l.answerError(c, typ, &pgwire.Error{Code: "55000", Message: "currval or lastval of another session", Hint: "use INSERT … RETURNING; from now on this client keeps its server, and its own nextval is seen"})
@@ -248,6 +249,7 @@ func (l *loop) ready(s *server) {
 			continue
 		}
 		l.stats.waited(l.now.Sub(c.since))
+		c.waited += l.now.Sub(c.since)
 		if l.give(s, c) != nil {
 			l.resume(c)
 		}
@@ -275,6 +277,7 @@ func (l *loop) settle(s *server) {
 		return
 	}
 	c.suspect, c.retried = 0, false
+	c.acquit()
 	if c.pins != 0 {
 		if l.closing || s.retired {
 			l.dismiss(c, shuttingDown())
@@ -296,6 +299,9 @@ func (l *loop) settle(s *server) {
 func (l *loop) pin(c *client, why traits) {
 	for t := why & pinning &^ c.pins; t != 0; t &= t - 1 {
 		l.stats.Pins[pinReason(t&-t)]++
+		if x := c.convict(t & -t); x != nil {
+			x.pinned(pinReason(t&-t), 1)
+		}
 	}
 	c.pins |= why & pinning
 }
@@ -429,6 +435,9 @@ func (l *loop) bereave(s *server, c *client) {
 	}
 	s.client, c.server = nil, nil
 	e := l.lostError(s)
+	if s.pending() > 0 {
+		l.erred(s, s.ops[s.head].seen, e.Code)
+	}
 	busy := s.begun || s.pending() > 0
 	if s.internal() && !s.begun { // a probe: the client's statement was answered
 		busy = false
@@ -509,11 +518,15 @@ func (l *loop) refuse(c *client, e *pgwire.Error) {
 		l.dismiss(c, e)
 		return
 	}
-	c.class = nil
 	if typ, size, ok, err := pgwire.Header(c.in); ok && err == nil && size <= len(c.in) {
+		if x := l.front(c, typ, c.in[pgwire.HeaderSize:size]); x != nil {
+			x.Waited += l.now.Sub(c.since)
+			x.failed(e.Code[:2], 1)
+		}
 		c.in = c.in[:copy(c.in, c.in[size:])]
 		l.answerError(c, typ, e)
 	}
+	c.class = nil
 	l.resume(c)
 }
 
@@ -697,6 +710,7 @@ func (l *loop) begin() {
 	for p := range l.pools() {
 		p.retryAt, p.backoff = time.Time{}, 0
 		for c := p.held.pop(); c != nil; c = p.held.pop() {
+			c.waited += l.now.Sub(c.since)
 			l.resume(c)
 		}
 		for len(p.idle) > 0 && p.waiting.size > 0 && l.mayBegin(p) {

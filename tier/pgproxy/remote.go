@@ -49,6 +49,11 @@ func (r *Remote) Stats(ctx context.Context) (st map[string]Stats, err error) {
 	return st, r.ask(ctx, http.MethodGet, "/stats", nil, &st)
 }
 
+// View asks what was seen of each database, by ID.
+func (r *Remote) View(ctx context.Context) (v map[string]pooldir.View, err error) {
+	return v, r.ask(ctx, http.MethodGet, "/view", nil, &v)
+}
+
 func (r *Remote) ask(ctx context.Context, method, path string, body io.Reader, answer any) error {
 	req, err := http.NewRequestWithContext(ctx, method, "http://pool"+path, body)
 	if err != nil {

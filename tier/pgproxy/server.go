@@ -48,7 +48,8 @@ const (
 type op struct {
 	kind      opKind
 	statement *prepared
-	name      string // the client's, for the statement
+	name      string  // the client's, for the statement
+	seen      *counts // of the statement, for what ends there
 }
 
 func (o *op) internal() bool  { return o.kind >= opProbe && o.kind <= opDiscard }
@@ -96,6 +97,13 @@ type server struct {
 	described bool
 	replied   bool // the client has seen something of the answer
 	again     bool // it failed for an outdated plan and will be sent again
+
+	// Of what is answered now: since when, rows and bytes that were passed on.
+	mark  time.Time
+	rows  uint64
+	sent  uint64
+	bound *counts            // the statement of the unnamed portal
+	named map[string]*counts // of the other portals; nil when there are none
 
 	probed []string // names that the probe asks for
 	found  traits

@@ -3,7 +3,6 @@ package pgproxy
 import (
 	"encoding/binary"
 	"strconv"
-	"strings"
 )
 
 // serverStatements is how many prepared statements a server connection keeps; the one unused for
@@ -58,7 +57,8 @@ func (s *statements) find(body []byte, of *settings) *prepared {
 }
 
 // intern is find for one that is made if need be, and counts a reference.
-func (s *statements) intern(body []byte, of *settings, backslash bool) *prepared {
+// class is of its text.
+func (s *statements) intern(body []byte, of *settings, class func(sql []byte) class) *prepared {
 	if p := s.find(body, of); p != nil {
 		p.refs++
 		return p
@@ -73,8 +73,7 @@ func (s *statements) intern(body []byte, of *settings, backslash bool) *prepared
 	s.last++
 	key := string(body)
 	p := &prepared{name: "tenfold_" + strconv.FormatUint(s.last, 36), parse: []byte(key), refs: 1, ddl: s.ddl}
-	sql, _, _ := strings.Cut(key, "\x00")
-	p.class = classify([]byte(sql), backslash)
+	p.class = class(sqlOf(body))
 	s.byBody[key+of.scope()] = p
 	return p
 }
