@@ -12,6 +12,7 @@ import (
 
 // Databases is what can be asked of one database. The data is dbinfo's.
 type Databases interface {
+	Pools
 	Database(ctx context.Context, id tenfold.ID) (dbinfo.Database, error)
 	// Failover kills the primary as a crash would and returns when there is one again.
 	Failover(ctx context.Context, id tenfold.ID) error
@@ -37,6 +38,7 @@ func (s server) dbRoutes(mux *http.ServeMux) {
 		e := envOf(r)
 		return tenfold.ID{App: e.App, Env: e.Env, Kind: tenfold.KindDatabase, Name: nameOf(r)}
 	}
+	s.poolRoutes(mux, at, id)
 	mux.HandleFunc("GET "+at, func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Database(r.Context(), id(r))) })
 	mux.HandleFunc("POST "+at+"/failover", func(w http.ResponseWriter, r *http.Request) { done(w, s.api.Failover(r.Context(), id(r))) })
 	mux.HandleFunc("POST "+at+"/switchover", func(w http.ResponseWriter, r *http.Request) {

@@ -278,6 +278,23 @@ func (p *pools) stats(ctx context.Context) map[string]pgproxy.Stats {
 	return out
 }
 
+// Pool implements control.API.
+func (h *house) Pool(ctx context.Context, id tenfold.ID) (pooldir.View, error) {
+	h.pools.mu.Lock()
+	line := h.pools.running[id.String()]
+	h.pools.mu.Unlock()
+	if line == nil {
+		return pooldir.View{}, tenfold.Errorf(tenfold.CodeNotFound, "no pool is before database %s", id.Name).WithHint("databases.%s.proxy is false, or the database does not run: tenfold status", id.Name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	all, err := line.remote.View(ctx)
+	if err != nil {
+		return pooldir.View{}, err
+	}
+	return all[id.String()], nil
+}
+
 // poolNote is what status says of a database's pool.
 func (p *pools) note(id tenfold.ID) string {
 	p.mu.Lock()

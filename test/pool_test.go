@@ -154,6 +154,12 @@ func TestPoolHoldsClientsThroughDeathsAndUpgrades(t *testing.T) {
 	if out := h.must(dir, "status"); !strings.Contains(out, "pool: ") {
 		t.Errorf("status: %s", out)
 	}
+	if out := h.must(dir, "db", "pool"); !strings.Contains(out, "insert into t values ( $1 )") || !strings.Contains(out, "CONNECTIONS") {
+		t.Errorf("db pool: %s", out)
+	}
+	if out := h.must(dir, "db", "pool", "--json"); !strings.Contains(out, `"fingerprint"`) {
+		t.Errorf("db pool --json: %s", out)
+	}
 	if out := h.must(dir, "metrics"); !strings.Contains(out, "db_pool_transactions_total") {
 		t.Errorf("metrics: %s", out)
 	}
