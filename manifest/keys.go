@@ -263,7 +263,8 @@ func databaseKeys() []key {
 			{name: "pool", form: fCount, deflt: "20", doc: "Connections to one server, at most."},
 			{name: "wait", form: fDuration, deflt: "5s", doc: "Of a client for one of them."},
 			{name: "hold", form: fDuration, deflt: "30s", doc: "Of a client while there is no primary: through a failover, a restart, a wake."},
-		}, later("reads that go to readers by themselves", "split"), later("the cache of queries", "cache"))}}, later("the data API", "api"), later("maintenance windows", "window"),
+			{name: "split", form: fBool, deflt: "false", doc: "Reads go to readers by themselves: single queries that are known to write nothing, and transactions that are READ ONLY. Each session sees its own writes."},
+		}, later("the cache of queries", "cache"))}}, later("the data API", "api"), later("maintenance windows", "window"),
 		[]key{{name: "clone", form: fText, deflt: "empty", doc: "An environment: this database begins as a copy of the one of its name there. For previews; never for those of forks."}})
 }
 

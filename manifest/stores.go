@@ -49,6 +49,9 @@ func (b *builder) databases() {
 			d.Proxy.Off = true
 		} else if f, ok := value(t, "proxy"); ok {
 			d.Proxy = tenfold.Proxy{Pool: b.count(f, "pool", 0, 1, 1000), Wait: b.duration(f, "wait", 0), Hold: b.duration(f, "hold", 0)}
+			if s, ok := value(f, "split"); ok {
+				d.Proxy.Split, _ = readBool(b.reporter, s.node, s.path)
+			}
 		}
 		if f, ok := value(t, "clone"); ok {
 			of, _, _ := strings.Cut(string(b.app.Env), "/")

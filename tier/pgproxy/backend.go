@@ -339,6 +339,9 @@ func (l *loop) failed(s *server, w *writer, at, size int) {
 	if o.kind != opQuery && o.kind != opSync {
 		l.skipToSync(s)
 	}
+	if c := s.client; c != nil && c.split && !s.primary && !s.again && (e.Code == "25006" || e.Code == "40001") {
+		s.again = l.mayRepeat(s) // it writes after all, or is in the way of what the reader has to take over
+	}
 	if s.again {
 		s.client.blocked = true
 		return
@@ -453,11 +456,27 @@ func (l *loop) readyForQuery(s *server, w *writer, at, size int) {
 		l.synthetics(s)
 		s.begun = s.begun || s.pending() > 0
 	}
+	s.wrote = s.wrote || s.primary && s.traits&writes != 0
 	if s.begun {
 		s.batchLost = true // a part of it is answered
 		return
 	}
+	sealed := s.sealed
+	s.sealed = false
+	if sealed && s.tx != 'I' {
+		w.flush()
+		if c := s.client; c != nil && c.blocked {
+			l.resume(c)
+		}
+		return
+	}
 	if s.tx == 'I' {
+		if s.wrote {
+			s.wrote = false
+			if s.client != nil {
+				l.wrote(s.client, s.defined)
+			}
+		}
 		if s.defined || s.traits&leavesTemp != 0 {
 			s.defined = false
 			l.statements.ddl++
@@ -476,6 +495,14 @@ func (l *loop) repeat(s *server) {
 	c.in = append(append([]byte(nil), s.batch...), c.in...)
 	c.retried = true
 	l.stats.Retried++
+	if c.split {
+		c.server, s.client, s.sealed = nil, nil, false
+		if !s.closing && s.idle() {
+			l.ready(s)
+		}
+		l.toPrimary(c)
+		return
+	}
 	if !s.closing && s.idle() {
 		l.resume(c)
 		return

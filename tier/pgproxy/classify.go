@@ -50,6 +50,10 @@ type class struct {
 	dealloc string
 	// statements is their count, of which empty ones are none.
 	statements int
+	// selects is how many of them begin as a query does, readOnly that one begins a transaction which is
+	// READ ONLY as a reader can have it; locks, that an advisory lock may be taken.
+	selects         int
+	readOnly, locks bool
 	// form is the same for texts that differ in literals, space and comments only; seen is what is
 	// counted of them (seen.look).
 	form uint64
@@ -80,6 +84,8 @@ type classifier struct {
 	// literal says that the last token of the form was one, comma that one followed: a list of literals
 	// is as one, however long.
 	literal, comma bool
+	// begins says that the statement begins a transaction; only and more, what its words were.
+	begins, only, more bool
 }
 
 func (c *classifier) advance() bool {
@@ -188,6 +194,8 @@ func (c *classifier) statement() bool {
 		return true
 	}
 	c.statements++
+	c.begins, c.only, c.more = false, false, false
+	defer func() { c.readOnly = c.readOnly || c.begins && c.only && !c.more }()
 	for c.kind == tokPunct && c.text[0] == '(' { // (SELECT …)
 		if !c.advance() {
 			return false
@@ -207,6 +215,7 @@ func (c *classifier) verb(v []byte) {
 	case 's':
 		switch {
 		case is(v, "SELECT"):
+			c.selects++
 			return
 		case is(v, "SET"):
 			c.set()
@@ -215,23 +224,28 @@ func (c *classifier) verb(v []byte) {
 			return
 		case is(v, "START"), is(v, "SAVEPOINT"):
 			c.traits |= controls
+			c.begins = is(v, "START")
 			return
 		}
 	case 'w':
 		if is(v, "WITH") {
+			c.selects++
 			return
 		}
 	case 'v':
 		if is(v, "VALUES") {
+			c.selects++
 			return
 		}
 	case 't':
 		if is(v, "TABLE") {
+			c.selects++
 			return
 		}
 	case 'b':
 		if is(v, "BEGIN") {
 			c.traits |= controls
+			c.begins = true
 			return
 		}
 	case 'e':
@@ -425,6 +439,10 @@ func (c *classifier) rest() bool {
 
 // keyword notes a word that matters wherever it stands.
 func (c *classifier) keyword(w []byte) {
+	if c.begins {
+		c.only = c.only || is(w, "ONLY")
+		c.more = c.more || is(w, "WRITE") || is(w, "SERIALIZABLE")
+	}
 	switch len(w) {
 	case 3:
 		if is(w, "FOR") { // FOR UPDATE, FOR SHARE; in SUBSTRING(x FOR 2) it costs a retry
@@ -472,6 +490,9 @@ func (c *classifier) function(name []byte, quoted bool) {
 		return
 	}
 	c.traits |= writes
+	if strings.Contains(string(n), "advisory") {
+		c.locks = true
+	}
 	switch string(n) {
 	case "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared":
 		c.traits |= leavesLock

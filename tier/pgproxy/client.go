@@ -40,6 +40,8 @@ type client struct {
 	out    bool // EPOLLOUT is asked for
 
 	reader    bool // of name-ro
+	split     bool // what is under way was sent to a reader
+	direct    bool // what comes next goes to the primary
 	admin     bool // of the admin database: it has no server
 	backslash bool // standard_conforming_strings is off
 
@@ -67,6 +69,7 @@ type client struct {
 	suspect    traits        // what may have stayed in the session since it was last asked
 	names      []string      // of settings that may have changed
 	causes     []cause       // what may have pinned it, or did
+	wrote      uint64        // number of its last transaction that may have written
 	waited     time.Duration // for the server that it has, until a statement is known that it was for
 	class      *class        // of the query at the front of in
 	// lost is the error that the next statement gets: its transaction's server has gone.

@@ -57,6 +57,7 @@ func (l *loop) feed(c *client, data []byte) (used int) {
 			used += size
 			continue
 		}
+		l.rest = rest
 		if l.after = 0; size < len(rest) {
 			l.after = rest[size]
 		}
@@ -97,6 +98,11 @@ func (l *loop) message(c *client, typ byte, msg []byte) bool {
 		l.holdPinned(c)
 		return false
 	}
+	if s.sealed || c.split && s.internal() {
+		// What comes next may be a write: it is looked at when the reader is given back.
+		c.blocked = true
+		return false
+	}
 	if s.skipping && typ != 'S' {
 		return true // the server would drop it too
 	}
@@ -107,6 +113,7 @@ func (l *loop) message(c *client, typ byte, msg []byte) bool {
 		s.mark, s.rows, s.sent = l.now, 0, 0
 	}
 	s.remember(msg)
+	s.sealed = c.split && (typ == 'Q' || typ == 'S')
 	body := msg[pgwire.HeaderSize:]
 	switch typ {
 	case 'Q':
@@ -261,6 +268,10 @@ func (l *loop) query(c *client, s *server, msg []byte) {
 // suspect notes what a statement may do to the session.
 func (l *loop) suspect(c *client, s *server, k *class) {
 	s.traits |= k.traits
+	if c.split && !s.primary && (k.locks || k.traits&(pinning|mayLeave) != 0) {
+		l.dismiss(c, &pgwire.Error{Code: "0A000", Message: "a reader answers this transaction: what the statement leaves in the session, or locks, would be there only", Hint: "begin the transaction without READ ONLY"})
+		return
+	}
 	if k.traits&^(writes|controls|commits|mayFree) == 0 && (k.traits&mayFree == 0 || c.pins|c.suspect == 0) {
 		return
 	}

@@ -67,6 +67,10 @@ func FuzzWire(f *testing.F) {
 	prepare := append(pgwire.Append(nil, 'P', "s\x00select 1\x00\x00\x00"), pgwire.Append(pgwire.Append(pgwire.Append(nil, 'B', "\x00s\x00\x00\x00\x00\x00\x00\x00"), 'E', "\x00\x00\x00\x00\x00"), 'S')...)
 	parsed := append([]byte("1\x00\x00\x00\x042\x00\x00\x00\x04"), done...)
 	f.Add(seq(q, done, q, done))
+	reads := func(in []byte) []byte { in[0] |= 0x80; return in }
+	f.Add(reads(seq(append(append([]byte(nil), q...), q...), done, q, done)))
+	f.Add(reads(seq(q, pgwire.AppendError(nil, &pgwire.Error{Severity: "ERROR", Code: "25006"}), nil, pgwire.AppendReady(nil, 'I'))))
+	f.Add(reads(seq(pgwire.AppendQuery(nil, "begin read only"), pgwire.AppendReady(pgwire.Append(nil, 'C', "BEGIN\x00"), 'T'), pgwire.AppendQuery(nil, "set a = 1; commit"), pgwire.AppendReady(pgwire.Append(nil, 'C', "COMMIT\x00"), 'I'))))
 	f.Add(seq(prepare, parsed, prepare, parsed))
 	f.Add(seq(pgwire.AppendQuery(nil, "set a = 1"), pgwire.AppendReady(pgwire.Append(nil, 'C', "SET\x00"), 'I'), nil, pgwire.AppendReady(nil, 'I')))
 	f.Add(seq(q, pgwire.AppendError(nil, &pgwire.Error{Severity: "ERROR", Code: "0A000", Message: outdated})))
@@ -78,6 +82,16 @@ func FuzzWire(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		l, c, s, app, engine := bare(t, p)
+		if len(in) > 0 && in[0] >= 0x80 { // the server is a reader, and reads go to it
+			in = append([]byte{in[0] & 0x7f}, in[1:]...)
+			l.db.Split, l.db.Readers = true, []pooldir.Reader{{Addr: s.addr}}
+			ps := c.account.pools
+			ps[1].retryAt = ps[0].retryAt
+			delete(ps[0].all, s)
+			ps[0].idle, ps[1].idle = nil, ps[0].idle
+			ps[1].all[s] = struct{}{}
+			s.pool, s.primary = ps[1], false
+		}
 		observer, far := &client{phase: phaseReady, account: c.account, pool: c.pool, pid: 2}, 0
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {

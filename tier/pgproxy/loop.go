@@ -67,6 +67,8 @@ type loop struct {
 	logins     queue // clients that log in
 	stats      Stats
 	seen       *seen
+	split      split
+	rest       []byte // of a client's input, from the message that is looked at
 	lastAsked  time.Time
 	sick       map[string]fault
 	announced  bool // Quiet or Wake were told
@@ -108,7 +110,7 @@ func newLoop(p *Proxy) (*loop, error) {
 	}
 	l := &loop{
 		p: p, log: p.cfg.Log, poll: poll, bell: bell, listener: -1, accounts: map[string]*account{}, byPID: map[uint32]*client{},
-		interned: interned{}, statements: statements{byBody: map[string]*prepared{}}, sick: map[string]fault{}, seen: newSeen(), stats: Stats{Pins: map[string]uint64{}}, done: make(chan struct{}),
+		interned: interned{}, statements: statements{byBody: map[string]*prepared{}}, sick: map[string]fault{}, seen: newSeen(), split: split{applied: map[string]uint64{}, reset: map[string]uint64{}}, stats: Stats{Pins: map[string]uint64{}}, done: make(chan struct{}),
 		now: time.Now(),
 	}
 	l.lastPID = uint32(l.now.UnixNano()) & 0x7fffffff
@@ -199,6 +201,9 @@ func (l *loop) run() {
 		if x.server != nil {
 			unix.Close(x.server.fd)
 		}
+	}
+	if !l.split.looking && l.split.eyes != nil {
+		l.split.eyes.close()
 	}
 	l.stopListening()
 	unix.Close(l.poll)

@@ -78,13 +78,16 @@ func (l *loop) limit(p *pool) (time.Duration, time.Time) {
 
 // borrow gives a client a server that is ready for its message. nil: it waits (blocked), or was answered.
 func (l *loop) borrow(c *client, typ byte, msg []byte) *server {
-	p := c.pool
 	if c.lost != nil {
 		e := c.lost
 		c.lost, c.class = nil, nil
 		l.answerError(c, typ, e)
 		return nil
 	}
+	if !l.route(c, typ, msg) {
+		return nil
+	}
+	p := c.pool
 	if l.sequences(c, typ, msg) {
 		return nil
 	}
@@ -124,18 +127,19 @@ func (l *loop) sequences(c *client, typ byte, msg []byte) bool {
 
 // takeIdle takes the idle server that fits a client best.
 func (l *loop) takeIdle(p *pool, c *client) *server {
-	n := len(p.idle)
-	if n == 0 {
-		return nil
-	}
-	at := n - 1
-	if p.idle[at].settings != c.settings {
-		for i := n - 2; i >= 0; i-- {
-			if p.idle[i].settings == c.settings {
-				at = i
+	at := -1
+	for i := len(p.idle) - 1; i >= 0; i-- {
+		if !l.fresh(p.idle[i], c) {
+			continue
+		}
+		if same := p.idle[i].settings == c.settings; same || at < 0 {
+			if at = i; same {
 				break
 			}
 		}
+	}
+	if at < 0 {
+		return nil
 	}
 	s := p.idle[at]
 	p.idle = append(p.idle[:at], p.idle[at+1:]...)
@@ -201,6 +205,9 @@ func (l *loop) dialed(p *pool, addr string, primary bool, epoch uint64, got sess
 		return
 	}
 	p.all[s] = struct{}{}
+	if !primary {
+		l.begunAgain(addr)
+	}
 	l.stats.Opened++
 	l.ready(s)
 	l.grow(p)
@@ -211,6 +218,14 @@ func (l *loop) undialed(p *pool, addr string, err error) {
 	p.failing = err
 	p.backoff = min(max(2*p.backoff, retryFirst), retryLast)
 	p.retryAt = l.now.Add(p.backoff)
+	for c := p.waiting.first; c != nil; {
+		next := c.next
+		if c.split {
+			l.toPrimary(c)
+			next = p.waiting.first
+		}
+		c = next
+	}
 	var e *pgwire.Error
 	if !errors.As(err, &e) || e.Code[:min(2, len(e.Code))] == "57" || e.Code == "53300" {
 		return // it may get better
@@ -246,6 +261,12 @@ func (l *loop) ready(s *server) {
 			if s.client != nil || s.closing { // it was taken meanwhile
 				return
 			}
+			continue
+		}
+		if !l.fresh(s, c) {
+			c.split = false
+			l.split.behind.push(c)
+			l.lookAround()
 			continue
 		}
 		l.stats.waited(l.now.Sub(c.since))
@@ -285,6 +306,8 @@ func (l *loop) settle(s *server) {
 		l.announce()
 		if s.settings != c.settings {
 			l.give(s, c)
+		} else if c.split && c.blocked && !c.closed && c.inQueue == nil {
+			l.resume(c)
 		}
 		return
 	}
@@ -293,6 +316,9 @@ func (l *loop) settle(s *server) {
 		l.dismiss(c, shuttingDown())
 	}
 	l.ready(s)
+	if c.split && c.blocked && !c.closed && c.inQueue == nil && c.server == nil {
+		l.resume(c) // it sent more before the reader had answered
+	}
 }
 
 // pin notes why a client keeps its server.
@@ -402,6 +428,10 @@ func (l *loop) bereave(s *server, c *client) {
 	if len(s.ops) > 0 && s.internal() && !s.begun && s.ops[s.head].kind == opReplay {
 		// It had not begun: it waits for another.
 		s.client, c.server = nil, nil
+		if c.split {
+			l.toPrimary(c)
+			return
+		}
 		c.blocked = true
 		c.pool.waiting.pushFront(c)
 		l.grow(c.pool)
@@ -435,6 +465,9 @@ func (l *loop) bereave(s *server, c *client) {
 	}
 	s.client, c.server = nil, nil
 	e := l.lostError(s)
+	if s.primary && (s.wrote || s.traits&writes != 0) {
+		l.wrote(c, true) // it may have been committed
+	}
 	if s.pending() > 0 {
 		l.erred(s, s.ops[s.head].seen, e.Code)
 	}
@@ -545,6 +578,7 @@ func (l *loop) timers() {
 	if c := l.logins.expired(l.now, loginLimit, time.Time{}); c != nil {
 		l.leave(c)
 	}
+	l.splitTimers()
 	for p := range l.pools() {
 		limit, from := l.limit(p)
 		for c := p.waiting.expired(l.now, limit, from); c != nil; c = p.waiting.expired(l.now, limit, from) {
@@ -587,9 +621,13 @@ func (l *loop) due() time.Time {
 		}
 	}
 	earlier(l.logins.due(loginLimit, time.Time{}))
+	earlier(l.split.behind.due(splitWait, time.Time{}))
 	for p := range l.pools() {
 		limit, from := l.limit(p)
 		earlier(p.waiting.due(limit, from))
+		if l.db.Split && p.reader && p.waiting.size > 0 {
+			earlier(l.now.Add(splitWait))
+		}
 		earlier(p.held.due(l.db.Hold, time.Time{}))
 		if p.waiting.size > p.dialing {
 			earlier(p.retryAt)
@@ -627,6 +665,9 @@ func (l *loop) apply(db pooldir.Database, version uint64, keys map[string]*pgwir
 	}
 	l.db, l.version, l.announced = db, version, false
 	l.users(db, keys)
+	if db.Epoch != old.Epoch || db.Primary != old.Primary {
+		l.newPrimary()
+	}
 	if l.closing {
 		return
 	}

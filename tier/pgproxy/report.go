@@ -17,6 +17,8 @@ type Stats struct {
 	TimedOut     uint64 `json:"timedOut"`  // waited in vain
 	Cancelled    uint64 `json:"cancelled"` // requests to cancel passed on
 	Retried      uint64 `json:"retried"`   // batches sent again
+	Split        uint64 `json:"split"`     // reads that went to a reader
+	Unsplit      uint64 `json:"unsplit"`   // and those that would have, but for no reader was there or far enough
 	Replayed     uint64 `json:"replayed"`  // sessions made a client's
 	Cleaned      uint64 `json:"cleaned"`   // DISCARD ALL
 	Parsed       uint64 `json:"parsed"`    // statements prepared at servers
@@ -65,6 +67,7 @@ func (l *loop) waiting() (n int) {
 	for p := range l.pools() {
 		n += p.waiting.size + p.held.size
 	}
+	n += l.split.behind.size
 	return n
 }
 

@@ -85,6 +85,9 @@ type server struct {
 	cancelling int
 	fatal      *pgwire.Error // said before it hung up
 
+	sealed bool // its client, whose read was split off, has to wait until this batch is answered
+	wrote  bool // the transaction may have written
+
 	statements map[*prepared]*kept
 	uses       uint64
 	unnamed    *client // whose statement the unnamed one is
@@ -158,43 +161,60 @@ type session struct {
 	params []pgwire.Param
 }
 
-// connect opens a connection and logs in. It blocks.
-func (p *Proxy) connect(ctx context.Context, addr, database, user, password string) (_ session, err error) {
-	ctx, cancel := context.WithTimeout(ctx, dialLimit)
-	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+// connect opens a connection for the loop. It blocks.
+func (p *Proxy) connect(ctx context.Context, addr, database, user, password string) (session, error) {
+	conn, s, err := p.login(ctx, addr, database, user, password)
 	if err != nil {
-		return session{}, err
+		return s, err
 	}
 	defer conn.Close()
+	conn.SetDeadline(time.Time{})
+	s.fd, err = duplicate(conn.(*net.TCPConn))
+	return s, err
+}
+
+// login opens a connection and logs in. It blocks. The connection keeps its deadline.
+func (p *Proxy) login(ctx context.Context, addr, database, user, password string) (net.Conn, session, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialLimit)
+	defer cancel()
+	var s session
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, s, err
+	}
 	if d, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(d)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
+	if err := p.introduce(conn, &s, database, user, password); err != nil {
+		conn.Close()
+		return nil, s, err
+	}
+	return conn, s, nil
+}
+
+// introduce logs in.
+func (p *Proxy) introduce(conn net.Conn, s *session, database, user, password string) error {
 	out := pgwire.AppendStartup(nil, pgwire.Param{Name: "user", Value: user}, pgwire.Param{Name: "database", Value: database}, pgwire.Param{Name: "application_name", Value: "tenfold"})
-	var s session
 	var login pgwire.Login
 	for {
 		if out != nil {
 			if _, err := conn.Write(out); err != nil {
-				return s, err
+				return err
 			}
 		}
 		typ, body, err := readMessage(conn)
 		if err != nil {
-			return s, err
+			return err
 		}
 		if out, err = s.take(&login, typ, body, func(salt []byte, n int) *pgwire.Keys { return p.serverKeys(user, password, salt, n) }); err != nil {
-			return s, err
+			return err
 		}
 		if typ == 'Z' {
-			break
+			return nil
 		}
 	}
-	conn.SetDeadline(time.Time{})
-	s.fd, err = duplicate(conn.(*net.TCPConn))
-	return s, err
 }
 
 // take reads one message of a server that lets us in, and gives what is to be answered.
