@@ -22,6 +22,8 @@ type Databases interface {
 	Locks(ctx context.Context, id tenfold.ID) ([]dbinfo.Lock, error)
 	// Statements are those that took most time, at most limit (0: 20).
 	Statements(ctx context.Context, id tenfold.ID, limit int) ([]dbinfo.Statement, error)
+	// Plan is how a statement would be run; with analyze it is run, where it only reads.
+	Plan(ctx context.Context, id tenfold.ID, sql string, analyze bool) (dbinfo.Plan, error)
 	// Backup takes a base backup now; Backups lists what can be restored from.
 	Backup(ctx context.Context, id tenfold.ID) (dbinfo.Backup, error)
 	Backups(ctx context.Context, id tenfold.ID) ([]dbinfo.Backup, error)
@@ -52,6 +54,12 @@ func (s server) dbRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+at+"/statements", func(w http.ResponseWriter, r *http.Request) {
 		limit, _ := strconv.Atoi(r.FormValue("limit"))
 		reply(w)(s.api.Statements(r.Context(), id(r), limit))
+	})
+	mux.HandleFunc("POST "+at+"/plan", func(w http.ResponseWriter, r *http.Request) {
+		var q planQuestion
+		if read(w, r, &q) {
+			reply(w)(s.api.Plan(r.Context(), id(r), q.SQL, q.Analyze))
+		}
 	})
 	mux.HandleFunc("GET "+at+"/backups", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Backups(r.Context(), id(r))) })
 	mux.HandleFunc("POST "+at+"/backups", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Backup(r.Context(), id(r))) })
@@ -106,6 +114,16 @@ func (c *Client) Locks(ctx context.Context, id tenfold.ID) ([]dbinfo.Lock, error
 // Statements implements API.
 func (c *Client) Statements(ctx context.Context, id tenfold.ID, limit int) ([]dbinfo.Statement, error) {
 	return call[[]dbinfo.Statement](ctx, c, http.MethodGet, dbPath(id)+"/statements?limit="+strconv.Itoa(limit), nil)
+}
+
+type planQuestion struct {
+	SQL     string `json:"sql"`
+	Analyze bool   `json:"analyze"`
+}
+
+// Plan implements API.
+func (c *Client) Plan(ctx context.Context, id tenfold.ID, sql string, analyze bool) (dbinfo.Plan, error) {
+	return call[dbinfo.Plan](ctx, c, http.MethodPost, dbPath(id)+"/plan", planQuestion{sql, analyze})
 }
 
 // Backup implements API.

@@ -44,6 +44,11 @@ func (h *house) Statements(ctx context.Context, id tenfold.ID, limit int) ([]dbi
 	return h.postgres.Statements(ctx, id, limit)
 }
 
+// Plan implements control.API.
+func (h *house) Plan(ctx context.Context, id tenfold.ID, sql string, analyze bool) (dbinfo.Plan, error) {
+	return h.postgres.Plan(ctx, id, sql, analyze)
+}
+
 // Backup implements control.API.
 func (h *house) Backup(ctx context.Context, id tenfold.ID) (dbinfo.Backup, error) {
 	return h.postgres.Backup(ctx, id)

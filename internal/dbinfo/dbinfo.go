@@ -61,6 +61,12 @@ type Statement struct {
 	Hit float64 `json:"hit"`
 }
 
+// Plan is how PostgreSQL runs a statement, or would.
+type Plan struct {
+	Text string `json:"text"`
+	Ran  bool   `json:"ran"` // with what it took; else as estimated
+}
+
 // Backup is a base backup that can be restored from, with the WAL that was archived since.
 type Backup struct {
 	Name  string    `json:"name"` // of the time it began: "20261124T101500Z"
