@@ -164,3 +164,55 @@ func TestPoolHoldsClientsThroughDeathsAndUpgrades(t *testing.T) {
 		t.Errorf("metrics: %s", out)
 	}
 }
+
+// Reads find the reader by themselves, nobody reads less than it wrote, and a failover changes neither.
+func TestPoolSplitsReads(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [db]\ndatabases: {db: {readers: 1, sync: true, proxy: {split: true}}}\n")})
+	h.up(dir)
+	url := strings.TrimSpace(h.must(dir, "db", "url"))
+	connect := func() *pgx.Conn {
+		c, err := pgx.Connect(t.Context(), url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := connect()
+	if _, err := c.Exec(t.Context(), "create table s (n int)"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(t.Context(), "insert into s values (0)"); err != nil {
+		t.Fatal(err)
+	}
+	n, atReader := 0, 0
+	pair := func() {
+		t.Helper()
+		if _, err := c.Exec(t.Context(), "update s set n = $1", n+1); err != nil {
+			c.Close(t.Context()) // the primary died: it was told so, and begins again
+			c = connect()
+			if err := c.QueryRow(t.Context(), "select n from s for update").Scan(&n); err != nil {
+				n-- // and once more
+			}
+			return
+		}
+		n++
+		got, readOnly := 0, ""
+		if err := c.QueryRow(t.Context(), "select n, current_setting('transaction_read_only') from s").Scan(&got, &readOnly); err != nil {
+			t.Fatal(err)
+		}
+		if got != n {
+			t.Fatalf("read %d after %d was written, read only %s", got, n, readOnly)
+		}
+		if readOnly == "on" {
+			atReader++
+		}
+	}
+	eventually(t, "reads at the reader", 30*time.Second, func() bool { pair(); return atReader > 100 })
+	h.must(dir, "db", "failover")
+	atReader = 0
+	eventually(t, "reads at the other, after a failover", 60*time.Second, func() bool { pair(); return atReader > 100 })
+	c.Close(t.Context())
+	t.Logf("%d pairs", n)
+}
