@@ -49,6 +49,11 @@ func (h *house) Plan(ctx context.Context, id tenfold.ID, sql string, analyze boo
 	return h.postgres.Plan(ctx, id, sql, analyze)
 }
 
+// Advice implements control.API.
+func (h *house) Advice(ctx context.Context, id tenfold.ID) (dbinfo.Advice, error) {
+	return h.postgres.Advice(ctx, id)
+}
+
 // Backup implements control.API.
 func (h *house) Backup(ctx context.Context, id tenfold.ID) (dbinfo.Backup, error) {
 	return h.postgres.Backup(ctx, id)

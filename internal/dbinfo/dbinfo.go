@@ -67,6 +67,35 @@ type Plan struct {
 	Ran  bool   `json:"ran"` // with what it took; else as estimated
 }
 
+// Advice is what could be better in a database.
+type Advice struct {
+	// Since is when its statistics began; zero: when it was made, or crashed last.
+	Since    time.Time `json:"since,omitzero"`
+	Findings []Finding `json:"findings"`
+	Notes    []string  `json:"notes,omitempty"` // what could not be looked at, and why
+}
+
+// What a Finding is about.
+const (
+	MissingIndex = "missing index"
+	WholeReads   = "whole reads" // of a large table, and no index is known to spare them
+	UnusedIndex  = "unused index"
+	InvalidIndex = "invalid index"
+	Bloat        = "bloat"
+	Vacuum       = "vacuum"
+	Analyze      = "analyze"
+)
+
+// Finding is one of them.
+type Finding struct {
+	Kind  string `json:"kind"`
+	On    string `json:"on"`              // table or index, as SQL names it
+	Bytes int64  `json:"bytes,omitempty"` // of it; of Bloat: that hold nothing
+	Why   string `json:"why"`
+	Do    string `json:"do"`              // SQL
+	Query string `json:"query,omitempty"` // the statement that it is for
+}
+
 // Backup is a base backup that can be restored from, with the WAL that was archived since.
 type Backup struct {
 	Name  string    `json:"name"` // of the time it began: "20261124T101500Z"
