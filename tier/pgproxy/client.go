@@ -78,6 +78,7 @@ type client struct {
 
 // unnamed is the client's unnamed statement: it lives until the next one, whatever server has it.
 type unnamed struct {
+	gen   uint64 // grows with each: a server may still have an earlier one
 	parse []byte // body of Parse after the name
 	class class
 	valid bool

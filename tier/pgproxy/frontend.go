@@ -330,6 +330,7 @@ func (l *loop) parseUnnamed(c *client, s *server, msg, rest []byte) bool {
 	u.class = l.seen.look(sqlOf(rest), c.backslash, l.now)
 	u.parse = append(u.parse[:0], rest...)
 	u.valid = true
+	u.gen++
 	if p := l.deallocates(c, &u.class); p != nil {
 		// Under the server's name, and there must be one to free.
 		l.ensure(s, p)
@@ -337,7 +338,7 @@ func (l *loop) parseUnnamed(c *client, s *server, msg, rest []byte) bool {
 		u.parse = append(append(u.parse[:0], "DEALLOCATE "+p.name+"\x00"...), types...)
 		msg = pgwire.Append(nil, 'P', "\x00", string(u.parse))
 	}
-	s.unnamed = c
+	s.unnamed, s.unnamedGen = c, u.gen
 	s.pass(msg, op{kind: opParseUnnamed, seen: u.class.seen})
 	return true
 }
@@ -511,13 +512,13 @@ func (l *loop) install(s *server, p *prepared, o op) {
 
 // ensureUnnamed makes sure that a server's unnamed statement is the client's; false when it has none.
 func (l *loop) ensureUnnamed(c *client, s *server) bool {
-	if s.unnamed == c {
-		return c.unnamed != nil && c.unnamed.valid
+	if s.unnamed == c && c.unnamed != nil && s.unnamedGen == c.unnamed.gen {
+		return c.unnamed.valid
 	}
 	if c.unnamed == nil || !c.unnamed.valid {
 		return false
 	}
-	s.unnamed = c
+	s.unnamed, s.unnamedGen = c, c.unnamed.gen
 	s.out = pgwire.Append(s.out, 'P', "\x00", string(c.unnamed.parse))
 	s.push(op{kind: opParsedHere})
 	return true

@@ -312,6 +312,11 @@ func (l *loop) settle(s *server) {
 		return
 	}
 	s.client, c.server, s.last = nil, nil, c
+	if c.skip > 0 {
+		// A COPY failed in the middle of a message: the server waits for the rest, and would take what the
+		// next client says for it.
+		s.retired = true
+	}
 	if l.closing {
 		l.dismiss(c, shuttingDown())
 	}

@@ -91,6 +91,7 @@ type server struct {
 	statements map[*prepared]*kept
 	uses       uint64
 	unnamed    *client // whose statement the unnamed one is
+	unnamedGen uint64  // and which of it
 	settings   *settings
 
 	// The batch under way, up to a ReadyForQuery that leaves nothing open.

@@ -444,3 +444,32 @@ func TestSequencesOfAnotherSessionAreNotTold(t *testing.T) {
 	f.exec(a, "select nextval('s')", simple)
 	f.exec(a, "select lastval()", simple)
 }
+
+// A server that had a client's unnamed statement, and then another client, must not execute it in place of
+// the one that the client prepared meanwhile elsewhere.
+func TestUnnamedStatementIsTheLastOne(t *testing.T) {
+	f := begin(t)
+	a, b := f.connect(), f.connect()
+	prepare := func(sql string) {
+		t.Helper()
+		if _, err := a.PgConn().Prepare(bg, "", sql, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	prepare("select 'one'")
+	run := func(sql string) { // as a named statement: a simple query would end the unnamed one
+		t.Helper()
+		if _, err := b.PgConn().Prepare(bg, sql, sql, nil); err != nil {
+			t.Fatal(err)
+		}
+		if r := b.PgConn().ExecPrepared(bg, sql, nil, nil, nil).Read(); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	run("begin") // takes that server
+	prepare("select 'two'")
+	run("commit") // and gives it back last
+	if r := a.PgConn().ExecPrepared(bg, "", nil, nil, nil).Read(); r.Err != nil || string(r.Rows[0][0]) != "two" {
+		t.Fatalf("%q, %v", r.Rows, r.Err)
+	}
+}

@@ -279,3 +279,46 @@ func TestParseLSN(t *testing.T) {
 		}
 	}
 }
+
+// The same while connections to two readers, one of them behind, break again and again: no read fails, and
+// none is stale.
+func TestNobodyReadsLessWhileReadersBreak(t *testing.T) {
+	f, first := splitting(t)
+	near, far := newRelay(t, first), newRelay(t, standby(t, f.server, "recovery_min_apply_delay=4ms"))
+	f.put(func(d *pooldir.Database) {
+		d.Readers = []pooldir.Reader{{Addr: near.Addr().String()}, {Addr: far.Addr().String()}}
+	})
+	f.exec(f.connect(), "create table pairs (client int primary key, n int)")
+	const clients, each = 12, 150
+	var done, atReader atomic.Int64
+	var all sync.WaitGroup
+	for i := range clients {
+		c := f.connect()
+		f.exec(c, "insert into pairs values ($1, 0)", i)
+		mode := modes[i%len(modes)]
+		all.Go(func() {
+			for n := 1; n <= each; n++ {
+				if _, err := c.Exec(bg, "update pairs set n = $2 where client = $1", mode, i, n); err != nil {
+					t.Error(err)
+					return
+				}
+				got, readOnly := -1, ""
+				if err := c.QueryRow(bg, "select n, current_setting('transaction_read_only') from pairs where client = $1", mode, i).Scan(&got, &readOnly); err != nil || got != n {
+					t.Errorf("read %d after %d: %v", got, n, err)
+					return
+				}
+				if readOnly == "on" {
+					atReader.Add(1)
+				}
+				if done.Add(1)%100 == 0 {
+					near.cut()
+					far.cut()
+				}
+			}
+		})
+	}
+	all.Wait()
+	if t.Logf("%d pairs, %d of the reads at a reader", done.Load(), atReader.Load()); atReader.Load() == 0 {
+		t.Errorf("%+v", f.stats())
+	}
+}
