@@ -24,6 +24,8 @@ type Databases interface {
 	Statements(ctx context.Context, id tenfold.ID, limit int) ([]dbinfo.Statement, error)
 	// Plan is how a statement would be run; with analyze it is run, where it only reads.
 	Plan(ctx context.Context, id tenfold.ID, sql string, analyze bool) (dbinfo.Plan, error)
+	// Waits is what active sessions waited for, of ten minutes at most.
+	Waits(ctx context.Context, id tenfold.ID) (dbinfo.Waits, error)
 	// Advice is what could be better: indexes, bloat, tables that vacuum does not come to.
 	Advice(ctx context.Context, id tenfold.ID) (dbinfo.Advice, error)
 	// Backup takes a base backup now; Backups lists what can be restored from.
@@ -57,6 +59,7 @@ func (s server) dbRoutes(mux *http.ServeMux) {
 		limit, _ := strconv.Atoi(r.FormValue("limit"))
 		reply(w)(s.api.Statements(r.Context(), id(r), limit))
 	})
+	mux.HandleFunc("GET "+at+"/waits", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Waits(r.Context(), id(r))) })
 	mux.HandleFunc("GET "+at+"/advice", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Advice(r.Context(), id(r))) })
 	mux.HandleFunc("POST "+at+"/plan", func(w http.ResponseWriter, r *http.Request) {
 		var q planQuestion
@@ -127,6 +130,11 @@ type planQuestion struct {
 // Plan implements API.
 func (c *Client) Plan(ctx context.Context, id tenfold.ID, sql string, analyze bool) (dbinfo.Plan, error) {
 	return call[dbinfo.Plan](ctx, c, http.MethodPost, dbPath(id)+"/plan", planQuestion{sql, analyze})
+}
+
+// Waits implements API.
+func (c *Client) Waits(ctx context.Context, id tenfold.ID) (dbinfo.Waits, error) {
+	return call[dbinfo.Waits](ctx, c, http.MethodGet, dbPath(id)+"/waits", nil)
 }
 
 // Advice implements API.

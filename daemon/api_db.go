@@ -49,6 +49,11 @@ func (h *house) Plan(ctx context.Context, id tenfold.ID, sql string, analyze boo
 	return h.postgres.Plan(ctx, id, sql, analyze)
 }
 
+// Waits implements control.API.
+func (h *house) Waits(ctx context.Context, id tenfold.ID) (dbinfo.Waits, error) {
+	return h.postgres.Waits(ctx, id)
+}
+
 // Advice implements control.API.
 func (h *house) Advice(ctx context.Context, id tenfold.ID) (dbinfo.Advice, error) {
 	return h.postgres.Advice(ctx, id)

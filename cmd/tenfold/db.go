@@ -77,24 +77,6 @@ func (c *cli) dbQuestions(name *string) []*cobra.Command {
 		}
 		return nil
 	})
-	var limit int
-	top := asking("top", "The statements that take most time", func(ctx context.Context, api *control.Client, id tenfold.ID) error {
-		ss, err := api.Statements(ctx, id, limit)
-		if err != nil || c.json {
-			return orEncode(c, ss, err)
-		}
-		rows := [][]string{{"TOTAL", "CALLS", "MEAN", "ROWS", "IN MEMORY", "STATEMENT"}}
-		for _, s := range ss {
-			hit := "–"
-			if s.Hit >= 0 {
-				hit = fmt.Sprintf("%.0f%%", 100*s.Hit)
-			}
-			rows = append(rows, []string{took(s.Total), strconv.FormatInt(s.Calls, 10), took(s.Mean), strconv.FormatInt(s.Rows, 10), hit, line(s.Query)})
-		}
-		table(c.out, rows)
-		return nil
-	})
-	top.Flags().IntVar(&limit, "limit", 20, "how many")
 	backup := asking("backup", "Take a base backup now", func(ctx context.Context, api *control.Client, id tenfold.ID) error {
 		b, err := api.Backup(ctx, id)
 		if err != nil || c.json {
@@ -130,7 +112,7 @@ func (c *cli) dbQuestions(name *string) []*cobra.Command {
 		made, err := api.Clone(ctx, id, tenfold.Name(strings.Join(args, "")))
 		return c.tellMade(id, made, "a copy of "+string(id.Name), err)
 	})
-	return []*cobra.Command{c.dbPool(name), clone, c.planCommand(name), c.adviceCommand(name), nodes, failover, switchover, activity, locks, top, backup, backups}
+	return []*cobra.Command{c.dbPool(name), clone, c.planCommand(name), c.adviceCommand(name), nodes, failover, switchover, activity, locks, c.topCommand(name), backup, backups}
 }
 
 // restoreTo makes a copy of a database as it was at a time.
@@ -191,6 +173,9 @@ func (c *cli) printNodes(d dbinfo.Database) {
 		note += "; commits are not yet on two nodes"
 	}
 	fmt.Fprintln(c.out, note)
+	for _, a := range d.Alarms {
+		fmt.Fprintln(c.out, "alarm: "+a)
+	}
 }
 
 // line is a statement on one line, short enough for a terminal.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tenfold"
 	"tenfold/control"
+	"tenfold/internal/dbinfo"
 )
 
 // planCommand shows how a statement would run. name is the flag of db.
@@ -75,4 +77,65 @@ func (c *cli) adviceCommand(name *string) *cobra.Command {
 		}
 		return nil
 	})
+}
+
+// top is what `db top --json` prints.
+type top struct {
+	Waits      dbinfo.Waits       `json:"waits"`
+	Statements []dbinfo.Statement `json:"statements"`
+}
+
+// topCommand shows what sessions wait for, and the statements that take most time.
+func (c *cli) topCommand(name *string) *cobra.Command {
+	var limit int
+	cmd := c.asking("top", "What active sessions wait for, and the statements that take most time", cobra.NoArgs, func(ctx context.Context, api *control.Client, env control.Env, _ []string) error {
+		id, err := c.only(ctx, api, env, tenfold.KindDatabase, *name)
+		if err != nil {
+			return err
+		}
+		var t top
+		if t.Waits, err = api.Waits(ctx, id); err != nil {
+			return err
+		}
+		if !c.json {
+			c.printWaits(t.Waits)
+		}
+		if t.Statements, err = api.Statements(ctx, id, limit); err != nil || c.json {
+			return orEncode(c, t, err)
+		}
+		c.printStatements(t.Statements)
+		return nil
+	})
+	cmd.Flags().IntVar(&limit, "limit", 20, "how many statements")
+	return cmd
+}
+
+func (c *cli) printWaits(w dbinfo.Waits) {
+	if len(w.Active) == 0 {
+		fmt.Fprintf(c.out, "no session was active in %d samples\n\n", w.Samples)
+		return
+	}
+	rows := [][]string{{"ACTIVE SESSIONS", "1 MIN", "10 MIN"}}
+	var minute, all float64
+	for _, a := range w.Active {
+		rows = append(rows, []string{a.On, fmt.Sprintf("%.2f", a.Minute), fmt.Sprintf("%.2f", a.All)})
+		minute, all = minute+a.Minute, all+a.All
+	}
+	if len(w.Active) > 1 {
+		rows = append(rows, []string{"all", fmt.Sprintf("%.2f", minute), fmt.Sprintf("%.2f", all)})
+	}
+	table(c.out, rows)
+	fmt.Fprintln(c.out)
+}
+
+func (c *cli) printStatements(ss []dbinfo.Statement) {
+	rows := [][]string{{"TOTAL", "CALLS", "MEAN", "ROWS", "IN MEMORY", "STATEMENT"}}
+	for _, s := range ss {
+		hit := "–"
+		if s.Hit >= 0 {
+			hit = fmt.Sprintf("%.0f%%", 100*s.Hit)
+		}
+		rows = append(rows, []string{took(s.Total), strconv.FormatInt(s.Calls, 10), took(s.Mean), strconv.FormatInt(s.Rows, 10), hit, line(s.Query)})
+	}
+	table(c.out, rows)
 }

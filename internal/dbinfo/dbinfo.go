@@ -14,6 +14,8 @@ type Database struct {
 	Sync  string `json:"sync"`
 	Safe  bool   `json:"safe"`
 	Nodes []Node `json:"nodes"`
+	// Alarms are those that are on.
+	Alarms []string `json:"alarms,omitempty"`
 }
 
 // Node is one server.
@@ -65,6 +67,20 @@ type Statement struct {
 type Plan struct {
 	Text string `json:"text"`
 	Ran  bool   `json:"ran"` // with what it took; else as estimated
+}
+
+// Waits is how many sessions were active, by what they waited for, in samples of a second.
+type Waits struct {
+	Since   time.Time `json:"since,omitzero"` // the oldest sample, of ten minutes at most
+	Samples int       `json:"samples"`
+	Active  []Wait    `json:"active"` // the most first; none: nobody was
+}
+
+// Wait is how many sessions were active with one wait, on average.
+type Wait struct {
+	On     string  `json:"on"`     // "Lock: transactionid"; "CPU": for nothing
+	Minute float64 `json:"minute"` // in the last minute
+	All    float64 `json:"all"`    // in all samples
 }
 
 // Advice is what could be better in a database.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,6 +35,9 @@ func (p *Postgres) Database(ctx context.Context, id tenfold.ID) (dbinfo.Database
 	out := dbinfo.Database{Name: role(id), Version: r.Version, Epoch: r.Epoch, Sync: r.Spec.Sync, Safe: r.Armed}
 	if out.Sync == "" {
 		out.Sync = tenfold.SyncOff
+	}
+	for _, k := range slices.Sorted(maps.Keys(r.Alarms)) {
+		out.Alarms = append(out.Alarms, r.Alarms[k])
 	}
 	for _, n := range r.Nodes {
 		s := v.Nodes[n.N]

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,7 +35,7 @@ const (
 func (p *Postgres) Run(ctx context.Context, ready func()) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.watch(ctx) })
-	for _, s := range []*ledger.Pursuit{&p.readers, &p.archive, &p.copies} {
+	for _, s := range []*ledger.Pursuit{&p.readers, &p.archive, &p.copies, &p.samples} {
 		wg.Go(func() { s.Run(ctx, func() {}) })
 	}
 	err := p.pursuit.Run(ctx, ready)
@@ -41,7 +43,11 @@ func (p *Postgres) Run(ctx context.Context, ready func()) error {
 	p.mu.Lock()
 	links := p.links
 	p.links = map[place]*link{}
+	samplers := slices.Collect(maps.Keys(p.samplers))
 	p.mu.Unlock()
+	for _, key := range samplers {
+		p.unsample(key)
+	}
 	for _, l := range links {
 		l.mu.Lock()
 		l.drop()
@@ -205,6 +211,7 @@ func (p *Postgres) stop(ctx context.Context, key string, r record) time.Duration
 		}
 		p.unlink(key, n)
 	}
+	p.unsample(key)
 	return time.Minute
 }
 

@@ -63,6 +63,8 @@ type record struct {
 	Suspended bool `json:"suspended,omitempty"`
 	// Of is the database that this one was restored from: no manifest names it, and it stops with that.
 	Of string `json:"of,omitempty"`
+	// Alarms are those that are on, by what each is about. Never changed: replaced.
+	Alarms map[string]string `json:"alarms,omitempty"`
 
 	cluster
 }
