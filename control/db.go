@@ -28,6 +28,8 @@ type Databases interface {
 	Waits(ctx context.Context, id tenfold.ID) (dbinfo.Waits, error)
 	// Advice is what could be better: indexes, bloat, tables that vacuum does not come to.
 	Advice(ctx context.Context, id tenfold.ID) (dbinfo.Advice, error)
+	// Rotate gives the app's role a new password and restarts the services that have it.
+	Rotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, error)
 	// Backup takes a base backup now; Backups lists what can be restored from.
 	Backup(ctx context.Context, id tenfold.ID) (dbinfo.Backup, error)
 	Backups(ctx context.Context, id tenfold.ID) ([]dbinfo.Backup, error)
@@ -59,6 +61,7 @@ func (s server) dbRoutes(mux *http.ServeMux) {
 		limit, _ := strconv.Atoi(r.FormValue("limit"))
 		reply(w)(s.api.Statements(r.Context(), id(r), limit))
 	})
+	mux.HandleFunc("POST "+at+"/rotate", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Rotate(r.Context(), id(r))) })
 	mux.HandleFunc("GET "+at+"/waits", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Waits(r.Context(), id(r))) })
 	mux.HandleFunc("GET "+at+"/advice", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Advice(r.Context(), id(r))) })
 	mux.HandleFunc("POST "+at+"/plan", func(w http.ResponseWriter, r *http.Request) {
@@ -130,6 +133,11 @@ type planQuestion struct {
 // Plan implements API.
 func (c *Client) Plan(ctx context.Context, id tenfold.ID, sql string, analyze bool) (dbinfo.Plan, error) {
 	return call[dbinfo.Plan](ctx, c, http.MethodPost, dbPath(id)+"/plan", planQuestion{sql, analyze})
+}
+
+// Rotate implements API.
+func (c *Client) Rotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, error) {
+	return call[dbinfo.Rotation](ctx, c, http.MethodPost, dbPath(id)+"/rotate", nil)
 }
 
 // Waits implements API.

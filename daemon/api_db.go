@@ -2,9 +2,12 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"tenfold"
+	"tenfold/control"
 	"tenfold/internal/dbinfo"
 )
 
@@ -47,6 +50,53 @@ func (h *house) Statements(ctx context.Context, id tenfold.ID, limit int) ([]dbi
 // Plan implements control.API.
 func (h *house) Plan(ctx context.Context, id tenfold.ID, sql string, analyze bool) (dbinfo.Plan, error) {
 	return h.postgres.Plan(ctx, id, sql, analyze)
+}
+
+// Rotate implements control.API.
+func (h *house) Rotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, error) {
+	out := dbinfo.Rotation{Restarted: []string{}}
+	env, err := h.environment(ctx, control.Env{App: id.App, Env: id.Env})
+	if err != nil {
+		return out, err
+	}
+	if err := h.audit(ctx, id.App, id.Env, "rotate", id.Short(), "asked for"); err != nil {
+		return out, err
+	}
+	if err := h.postgres.Rotate(ctx, id); err != nil || env.Goal == 0 {
+		return out, err
+	}
+	app, err := h.app(ctx, env.App, env.Env, env.Goal)
+	if err != nil {
+		return out, err
+	}
+	for _, name := range confidants(app, id) {
+		if err := h.compute.Restart(ctx, app.ID(tenfold.KindService, name)); err != nil {
+			return out, fmt.Errorf("restart %s: %w", name, err)
+		}
+		out.Restarted = append(out.Restarted, string(name))
+	}
+	return out, nil
+}
+
+// confidants are the services, and frontends with a server, that are given a database's password.
+func confidants(app tenfold.App, id tenfold.ID) (out []tenfold.Name) {
+	told := func(bs []tenfold.Binding) bool {
+		return slices.ContainsFunc(bs, func(b tenfold.Binding) bool {
+			return b.From == id && slices.Contains([]tenfold.Field{tenfold.FieldPassword, tenfold.FieldURL, tenfold.FieldReadURL}, b.Field)
+		})
+	}
+	for name, s := range app.Services {
+		if told(s.Bindings) {
+			out = append(out, name)
+		}
+	}
+	for name, f := range app.Frontends {
+		if f.Server != nil && told(f.Server.Bindings) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Waits implements control.API.

@@ -139,3 +139,23 @@ func (c *cli) printStatements(ss []dbinfo.Statement) {
 	}
 	table(c.out, rows)
 }
+
+// rotateCommand changes the password of an app's role.
+func (c *cli) rotateCommand(name *string) *cobra.Command {
+	return c.asking("rotate", "A new password for the app's role; the services that have it are restarted", cobra.NoArgs, func(ctx context.Context, api *control.Client, env control.Env, _ []string) error {
+		id, err := c.only(ctx, api, env, tenfold.KindDatabase, *name)
+		if err != nil {
+			return err
+		}
+		done, err := api.Rotate(ctx, id)
+		if err != nil || c.json {
+			return orEncode(c, done, err)
+		}
+		fmt.Fprintf(c.err, "%s has a new password; connections that are open go on\n", id.Name)
+		if len(done.Restarted) > 0 {
+			fmt.Fprintf(c.err, "  restarted        %s: new tasks beside the old (tenfold ps)\n", strings.Join(done.Restarted, ", "))
+		}
+		fmt.Fprintln(c.err, "  everybody else   tenfold db url")
+		return nil
+	})
+}

@@ -83,6 +83,12 @@ type Wait struct {
 	All    float64 `json:"all"`    // in all samples
 }
 
+// Rotation is a password that was changed.
+type Rotation struct {
+	// Restarted are the services that are given it, by new tasks beside the old.
+	Restarted []string `json:"restarted"`
+}
+
 // Advice is what could be better in a database.
 type Advice struct {
 	// Since is when its statistics began; zero: when it was made, or crashed last.

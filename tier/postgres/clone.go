@@ -143,6 +143,9 @@ func (p *Postgres) adopt(ctx context.Context, made record, old string) error {
 	if err := p.as(ctx, made, old, role(made.ID)); err != nil {
 		return errors.Join(err, p.discard(context.WithoutCancel(ctx), made.ID))
 	}
+	if err := p.entrust(ctx, made); err != nil {
+		return errors.Join(err, p.discard(context.WithoutCancel(ctx), made.ID))
+	}
 	if err := p.records.Update(key, func(x *record) { *x = made }); err != nil {
 		return err
 	}
@@ -151,4 +154,14 @@ func (p *Postgres) adopt(ctx context.Context, made record, old string) error {
 		return fmt.Errorf("start %s: %w", made.ID.Short(), err)
 	}
 	return nil
+}
+
+// entrust sets the role's password to the record's: a backup from before a rotation has an older one.
+func (p *Postgres) entrust(ctx context.Context, r record) error {
+	c, err := connect(ctx, r, "postgres")
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	return setPassword(ctx, c, role(r.ID), r.Password)
 }

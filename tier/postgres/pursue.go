@@ -134,6 +134,10 @@ func (p *Postgres) rest(ctx context.Context, key string, r record, v view) time.
 		p.mu.Unlock()
 		p.scale(key, r, s.PID)
 		p.gather(key, r)
+		if mu := p.one(key + "#password"); r.Next != "" && mu.TryLock() { // a rotation was cut off
+			p.rotate(ctx, key) // what fails here is tried again at the next look
+			mu.Unlock()
+		}
 		if now, _ := p.get(key); now.ACU != r.ACU {
 			p.reload(ctx, now, r.Primary) // what fails here is done with the next start or reload
 		}

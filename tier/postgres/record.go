@@ -50,6 +50,7 @@ type record struct {
 	Port     int       `json:"port,omitempty"`     // of node 1; all there was before there were readers
 	Super    string    `json:"super,omitempty"`    // password of the superuser
 	Password string    `json:"password,omitempty"` // of the app's role
+	Next     string    `json:"next,omitempty"`     // password that a rotation is about to set
 	Version  string    `json:"version,omitempty"`
 	Begun    time.Time `json:"begun,omitzero"` // when the goal was set, for the event
 	// Counts says that its servers are started with pg_stat_statements. One that ran before there was
