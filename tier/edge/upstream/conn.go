@@ -32,6 +32,7 @@ type waiter interface {
 type conn struct {
 	net.Conn
 	ep   *endpoint
+	sock *wire.Sock      // Conn, as it is read and written; nil when it is not a socket
 	raw  syscall.RawConn // nil when the connection is not a socket
 	fd   uintptr         // of the socket; good while the connection is open, and only its owner closes it
 	buf  []byte
@@ -59,18 +60,20 @@ func newConn(nc net.Conn, ep *endpoint) *conn {
 	c.own = make([]byte, bufferSize)
 	c.buf = c.own
 	c.kill = func() { nc.SetDeadline(time.Unix(1, 0)) }
+	c.sock = wire.NewSock(nc)
 	if sc, ok := nc.(syscall.Conn); ok {
 		if c.raw, _ = sc.SyscallConn(); c.raw != nil {
 			c.raw.Control(func(fd uintptr) { c.fd = fd })
 		}
 	}
 	c.try = func(fd uintptr) bool {
-		for {
-			c.n, c.err = syscall.Read(int(fd), c.buf[c.w:])
-			if c.err != syscall.EINTR {
-				return true
-			}
+		var errno syscall.Errno
+		if c.n, errno = wire.ReadNow(fd, c.buf[c.w:]); errno != 0 {
+			c.err = errno
+		} else {
+			c.err = nil
 		}
+		return true
 	}
 	return c
 }
@@ -82,9 +85,23 @@ func (c *conn) alive() bool {
 
 // Write sends, and counts what was handed to the kernel.
 func (c *conn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
+	var n int
+	var err error
+	if c.sock != nil {
+		n, err = c.sock.Write(p)
+	} else {
+		n, err = c.Conn.Write(p)
+	}
 	c.out64 += uint64(n)
 	return n, err
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.sock != nil {
+		return c.sock.Read(p)
+	}
+	return c.Conn.Read(p)
 }
 
 // unseen proves, after the task closed a connection without an answer, that it read nothing of the
@@ -135,7 +152,7 @@ func (c *conn) fill(idle waiter) error {
 		}
 		c.expect(silence, ErrSilent)
 	}
-	n, err := c.Conn.Read(c.buf[c.w:])
+	n, err := c.Read(c.buf[c.w:])
 	c.w += n
 	if idle != nil {
 		c.expect(0, nil)

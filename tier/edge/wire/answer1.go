@@ -407,9 +407,17 @@ func (a *answer1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	a.hijacked = true
 	a.c.rw.SetDeadline(time.Time{})
 	a.c.kept.Store(true)
-	h := &hijacked{Conn: a.c.rw, link: a.c.link, early: bytes.Clone(a.c.in[a.c.r:a.c.w])}
+	h := &hijacked{Conn: a.c.owned(), link: a.c.link, early: bytes.Clone(a.c.in[a.c.r:a.c.w])}
 	a.c.r, a.c.w = 0, 0
 	return h, bufio.NewReadWriter(bufio.NewReader(h), bufio.NewWriter(h)), nil
+}
+
+// owned is the connection as a handler may have it: to be used by several goroutines at once.
+func (l *link) owned() net.Conn {
+	if l.sock != nil {
+		return l.raw
+	}
+	return l.rw
 }
 
 // hijacked is a connection that a handler took over.

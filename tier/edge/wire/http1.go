@@ -36,18 +36,20 @@ type conn1 struct {
 	head    head
 	began   bool // a request was read
 	skipped bool // an empty line before the request line
+	missed  bool // the head at in[r:] is in req and head, and Hits has no answer
 	toTwo   bool
 	ended   bool // nothing more is to be read or written
 	linger  bool // what the client still sends is read before the close
 	watch   watch
-	client  *client   // of Passes, once it was asked
-	carried io.Closer // what Passes gave for the Handler
+	inPlace func(n int) bool // turn, made once
+	client  *client          // of Passes, once it was asked
+	carried io.Closer        // what Passes gave for the Handler
 }
 
 // serve1 runs an HTTP/1.1 connection to its end. two says that it began as HTTP/2, with rest read.
 func serve1(l *link) (rest []byte, two bool) {
 	c := &conn1{link: l, work: works.Get().(*work)}
-	c.watch.c = c
+	c.watch.c, c.inPlace = c, c.turn
 	c.req.Major, c.req.Secure, c.req.Remote, c.req.TLS = 1, l.tls != nil, l.remote, l.tls
 	for c.next() {
 	}
@@ -90,32 +92,80 @@ func (c *conn1) next() bool {
 		c.req.Method = ""
 		return c.refuse(ref)
 	}
-	now := time.Now()
 	b := c.in[c.r : c.r+n]
-	if !c.began && c.tls == nil && string(b) == preface[:18] {
-		c.toTwo = true
-		return false
-	}
-	c.began, c.skipped = true, false
-	c.req.fields, c.req.Mark = c.fields, nil
-	ref = c.head.parse(b, &c.req)
-	c.fields = c.req.fields[:0]
-	if ref != nil {
-		return c.refuse(ref)
-	}
-	h := &c.head
-	if c.srv.cfg.Hits != nil && !h.hasBody() && !h.upgrade && (c.req.Method == http.MethodGet || c.req.Method == http.MethodHead) {
-		if hit := c.srv.cfg.Hits.Hit(&c.req); hit != nil {
+	if !c.missed {
+		now := time.Now()
+		if !c.began && c.tls == nil && string(b) == preface[:18] {
+			c.toTwo = true
+			return false
+		}
+		if ref = c.parse(b); ref != nil {
+			return c.refuse(ref)
+		}
+		if hit := c.lookUp(); hit != nil {
 			c.r += n
 			return c.hit(hit, now)
 		}
-		if c.req.Mark != nil && c.srv.cfg.Passes != nil && c.req.Method == http.MethodGet {
-			if ok, answered := c.passes(b); answered {
-				return ok
-			}
+	}
+	c.missed = false
+	if c.req.Mark != nil && c.srv.cfg.Passes != nil && c.req.Method == http.MethodGet {
+		if ok, answered := c.passes(b); answered {
+			return ok
 		}
 	}
 	return c.handle(b)
+}
+
+// parse reads the head b into req and head.
+func (c *conn1) parse(b []byte) *refusal {
+	c.began, c.skipped = true, false
+	c.req.fields, c.req.Mark = c.fields, nil
+	ref := c.head.parse(b, &c.req)
+	c.fields = c.req.fields[:0]
+	return ref
+}
+
+// lookUp asks Hits for an answer to the request in req.
+func (c *conn1) lookUp() *Hit {
+	h := &c.head
+	if c.srv.cfg.Hits == nil || h.hasBody() || h.upgrade || c.req.Method != http.MethodGet && c.req.Method != http.MethodHead {
+		return nil
+	}
+	return c.srv.cfg.Hits.Hit(&c.req)
+}
+
+// turn answers what came on an idle connection as long as it is hits alone, whole, and says whether it
+// was. Otherwise in[r:w] is what is left, and a connection that is to end has ended. It must not read.
+func (c *conn1) turn(n int) bool {
+	c.r, c.w = 0, n
+	now := time.Now()
+	for c.r < c.w {
+		b := c.in[c.r:c.w]
+		i := bytes.Index(b, emptyLine)
+		if i <= 0 || i+4 > c.srv.cfg.MaxHeader || !c.began && b[0] == preface[0] || b[0] == '\r' {
+			return false
+		}
+		b = b[:i+4]
+		if c.parse(b) != nil {
+			return false // once more, to be refused
+		}
+		hit := c.lookUp()
+		if hit == nil {
+			c.missed = true
+			return false
+		}
+		c.r += len(b)
+		if !c.hit(hit, now) {
+			c.ended = true
+			return false
+		}
+	}
+	if c.flush() != nil {
+		c.ended = true
+		return false
+	}
+	c.enter(phaseIdle, now)
+	return true
 }
 
 var emptyLine = []byte("\r\n\r\n")
@@ -160,6 +210,7 @@ func (c *conn1) readHead() (int, *refusal, error) {
 			if err := c.await(); err != nil {
 				return 0, nil, err
 			}
+			scan = c.r
 			continue
 		}
 		if c.phase.Load()&7 != phaseHead {
@@ -184,9 +235,11 @@ func (c *conn1) readHead() (int, *refusal, error) {
 func (c *conn1) await() error {
 	c.enter(phaseIdle, time.Now())
 	c.held.Store(true)
-	n, err := c.read(c.in)
+	n, err := c.first()
+	if c.ended {
+		return io.EOF
+	}
 	if err == nil || n > 0 {
-		c.w = n
 		c.enter(phaseHead, time.Now())
 		return nil
 	}
@@ -205,6 +258,20 @@ func (c *conn1) await() error {
 	c.enter(phaseHead, time.Now())
 	c.in[0], c.w = first[0], 1
 	return nil
+}
+
+// first reads into in until there is something that is no hit.
+func (c *conn1) first() (int, error) {
+	if c.sock == nil || c.srv.cfg.Hits == nil {
+		n, err := c.read(c.in)
+		c.w = n
+		return n, err
+	}
+	n, err := c.sock.ReadEach(c.in, c.inPlace)
+	if err != nil {
+		c.r, c.w = 0, 0
+	}
+	return n, c.interrupted(n, err)
 }
 
 // makeRoom sees to it that in has room to read into, growing up to limit.

@@ -36,7 +36,8 @@ var (
 type link struct {
 	srv        *Server
 	raw        net.Conn // as accepted
-	rw         net.Conn // raw, or TLS over it
+	rw         net.Conn // raw, a Sock of it, or TLS over it
+	sock       *Sock    // rw; nil: it is none
 	cork       *cork    // below TLS
 	tls        *tls.ConnectionState
 	remote     netip.AddrPort
@@ -60,16 +61,21 @@ func (l *link) enter(phase int, at time.Time) { l.phase.Store(at.UnixMilli()<<3 
 // read reads once. The sweep's interruptions come out as errNudged and errSlow.
 func (l *link) read(p []byte) (int, error) {
 	n, err := l.rw.Read(p)
+	return n, l.interrupted(n, err)
+}
+
+// interrupted tells the sweep's interruptions from other errors of a read.
+func (l *link) interrupted(n int, err error) error {
 	if err != nil && n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 		if l.late.Load() {
-			return 0, errSlow
+			return errSlow
 		}
 		if l.nudged.Swap(false) {
 			l.rw.SetReadDeadline(time.Time{})
-			return 0, errNudged
+			return errNudged
 		}
 	}
-	return n, err
+	return err
 }
 
 // Pieces in which large bodies are written: each has WriteTimeout to leave.
@@ -113,8 +119,13 @@ func (l *link) writeBoth(head, body []byte) error {
 	}
 	n := min(len(body), 2*piece)
 	l.wrote.Store(time.Now().UnixMilli())
-	bufs := net.Buffers{head, body[:n]}
-	_, err := bufs.WriteTo(l.raw)
+	var err error
+	if l.sock != nil {
+		_, err = l.sock.WriteBoth(head, body[:n])
+	} else {
+		bufs := net.Buffers{head, body[:n]}
+		_, err = bufs.WriteTo(l.raw)
+	}
 	l.wrote.Store(0)
 	if err != nil {
 		return err

@@ -210,6 +210,9 @@ func (s *Server) open(l *link, secure bool) {
 	if s.cfg.ConnContext != nil {
 		l.ctx = s.cfg.ConnContext(l.ctx, l.rw)
 	}
+	if s := NewSock(l.raw); s != nil && !secure {
+		l.sock, l.rw = s, s
+	}
 	ctx, cancel := context.WithCancel(l.ctx)
 	l.ctx = ctx
 	defer cancel()
