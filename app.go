@@ -244,6 +244,7 @@ type Proxy struct {
 	Hold  time.Duration `json:"hold,omitempty"`  // of a client while there is no primary; 0: 30 s
 	Split bool          `json:"split,omitempty"` // reads go to readers, one's own writes are seen
 	Cache bool          `json:"cache,omitempty"`
+	MD5   bool          `json:"md5,omitempty"` // clients log in by MD5: for those that know no SCRAM
 }
 
 // Backups of a database: its WAL as it is written, and base backups to begin from.

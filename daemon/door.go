@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"tenfold/tier/edge"
@@ -53,7 +52,7 @@ func RunDoor(ctx context.Context, data string) error {
 		return fmt.Errorf("start door: %w", err)
 	}
 	d, err := edge.NewDoor(edge.DoorConfig{Dir: l.Tier("edge"), Control: l.Socket("door"), Listeners: plain, TLSListeners: secure, QUIC: packets,
-		Certificates: filepath.Join(l.Tier("edge"), "certs"), ACME: settings.ACME, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+		Certificates: l.certificates(), ACME: settings.ACME, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,9 @@ func (l Layout) Config() string { return filepath.Join(l.Dir, "house.json") }
 // Tier is the folder of one tier.
 func (l Layout) Tier(name string) string { return filepath.Join(l.Dir, name) }
 
+// certificates is the folder of the door's certificates, and of the authority of local names.
+func (l Layout) certificates() string { return filepath.Join(l.Tier("edge"), "certs") }
+
 // Sources holds the projects whose files were uploaded, a folder each.
 func (l Layout) Sources() string { return filepath.Join(l.Dir, "sources") }
 

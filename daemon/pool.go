@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"tenfold"
 	"tenfold/internal/keeper"
 	"tenfold/internal/pooldir"
+	"tenfold/tier/edge/certs"
 	"tenfold/tier/pgproxy"
 )
 
@@ -44,11 +46,20 @@ func RunPool(ctx context.Context, data string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("start pool: %w", err)
 	}
-	p, err := pgproxy.New(pgproxy.Config{Dir: dir, Control: l.Socket(poolSocket(port)), Listeners: []net.Listener{nl}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	local, err := l.localCertificates()
+	if err != nil {
+		return err
+	}
+	p, err := pgproxy.New(pgproxy.Config{Dir: dir, Control: l.Socket(poolSocket(port)), Listeners: []net.Listener{nl}, Certificate: local.Certificate, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		return err
 	}
 	return p.Run(ctx, func() {})
+}
+
+// localCertificates are those of pools, by the root that the door has too.
+func (l Layout) localCertificates() (*certs.Local, error) {
+	return certs.OpenLocal(l.certificates(), "localhost", "127.0.0.1", "::1")
 }
 
 func poolSocket(port int) string { return "pool-" + strconv.Itoa(port) }
@@ -284,7 +295,7 @@ func (h *house) Pool(ctx context.Context, id tenfold.ID) (pooldir.View, error) {
 	line := h.pools.running[id.String()]
 	h.pools.mu.Unlock()
 	if line == nil {
-		return pooldir.View{}, tenfold.Errorf(tenfold.CodeNotFound, "no pool is before database %s", id.Name).WithHint("databases.%s.proxy is false, or the database does not run: tenfold status", id.Name)
+		return pooldir.View{}, noPool(id)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -293,6 +304,36 @@ func (h *house) Pool(ctx context.Context, id tenfold.ID) (pooldir.View, error) {
 		return pooldir.View{}, err
 	}
 	return all[id.String()], nil
+}
+
+// Token implements control.API.
+func (h *house) Token(ctx context.Context, id tenfold.ID) (pooldir.Token, error) {
+	for _, d := range h.postgres.Pool() {
+		if d.ID != id.String() || len(d.Users) == 0 {
+			continue
+		}
+		if err := h.audit(ctx, id.App, id.Env, "token", id.Short(), "asked for"); err != nil {
+			return pooldir.Token{}, err
+		}
+		u, until := d.Users[0], now().Add(pgproxy.TokenLife)
+		token := pgproxy.NewToken(d.ID, u, until)
+		at := url.URL{Scheme: "postgresql", User: url.UserPassword(u.Name+pgproxy.TokenUser, token), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(d.Port)), Path: "/" + d.Name, RawQuery: "sslmode=require"}
+		return pooldir.Token{Token: token, User: u.Name + pgproxy.TokenUser, URL: at.String(), Until: until}, nil
+	}
+	return pooldir.Token{}, noPool(id)
+}
+
+// Authority implements control.API.
+func (h *house) Authority(context.Context) (pooldir.Authority, error) {
+	l, err := h.layout.localCertificates()
+	if err != nil {
+		return pooldir.Authority{}, err
+	}
+	return pooldir.Authority{PEM: string(l.Root()), File: filepath.Join(h.layout.certificates(), "local", "root.crt")}, nil
+}
+
+func noPool(id tenfold.ID) error {
+	return tenfold.Errorf(tenfold.CodeNotFound, "no pool is before database %s", id.Name).WithHint("databases.%s.proxy is false, or the database does not run: tenfold status", id.Name)
 }
 
 // poolNote is what status says of a database's pool.

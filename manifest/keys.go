@@ -264,6 +264,7 @@ func databaseKeys() []key {
 			{name: "wait", form: fDuration, deflt: "5s", doc: "Of a client for one of them."},
 			{name: "hold", form: fDuration, deflt: "30s", doc: "Of a client while there is no primary: through a failover, a restart, a wake."},
 			{name: "split", form: fBool, deflt: "false", doc: "Reads go to readers by themselves: single queries that are known to write nothing, and transactions that are READ ONLY. Each session sees its own writes."},
+			{name: "md5", form: fBool, deflt: "false", doc: "Clients log in by MD5, which SCRAM-SHA-256 replaced in 2017: for drivers that know nothing newer. Then no other way is offered."},
 		}, later("the cache of queries", "cache"))}}, later("the data API", "api"), later("maintenance windows", "window"),
 		[]key{{name: "clone", form: fText, deflt: "empty", doc: "An environment: this database begins as a copy of the one of its name there. For previews; never for those of forks."}})
 }

@@ -52,6 +52,9 @@ func (b *builder) databases() {
 			if s, ok := value(f, "split"); ok {
 				d.Proxy.Split, _ = readBool(b.reporter, s.node, s.path)
 			}
+			if s, ok := value(f, "md5"); ok {
+				d.Proxy.MD5, _ = readBool(b.reporter, s.node, s.path)
+			}
 		}
 		if f, ok := value(t, "clone"); ok {
 			of, _, _ := strings.Cut(string(b.app.Env), "/")

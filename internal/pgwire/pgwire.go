@@ -79,6 +79,8 @@ func AppendAuth(dst []byte, kind uint32, data string) []byte {
 // Kinds of authentication requests.
 const (
 	AuthOK           = 0
+	AuthCleartext    = 3
+	AuthMD5          = 5 // its data is a salt of four bytes
 	AuthSASL         = 10
 	AuthSASLContinue = 11
 	AuthSASLFinal    = 12

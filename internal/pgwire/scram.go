@@ -15,8 +15,15 @@ import (
 	"golang.org/x/text/secure/precis"
 )
 
-// Mechanism is the only one that is offered and taken.
-const Mechanism = "SCRAM-SHA-256"
+// Mechanism is the one without channel binding, MechanismPlus the one that is bound to a TLS channel by
+// the server's certificate (tls-server-end-point, RFC 5929 §4.1).
+const (
+	Mechanism     = "SCRAM-SHA-256"
+	MechanismPlus = "SCRAM-SHA-256-PLUS"
+)
+
+// bound is the GS2 header of an exchange with channel binding.
+const bound = "p=tls-server-end-point,,"
 
 // Iterations of PBKDF2 in verifiers made here, as PostgreSQL has them. Each costs the client at every login.
 const Iterations = 4096
@@ -77,6 +84,10 @@ func nonce() string {
 
 // Exchange is the server's side of one login.
 type Exchange struct {
+	// Binding is the hash of the certificate that the client was shown; nil where there is no TLS, and then
+	// only Mechanism may be offered. With it both must be.
+	Binding []byte
+
 	keys  *Keys
 	bare  string // the client's first message without its GS2 header
 	gs2   string
@@ -84,19 +95,33 @@ type Exchange struct {
 	nonce string
 }
 
-// Begin takes the body of SASLInitialResponse and gives what goes into AuthSASLContinue. Channel binding
-// is refused: it is offered only where there is a TLS channel to bind to.
+// Begin takes the body of SASLInitialResponse and gives what goes into AuthSASLContinue.
 func (x *Exchange) Begin(keys *Keys, body []byte) (string, error) {
 	mechanism, rest, ok := CString(body)
-	if !ok || string(mechanism) != Mechanism || len(rest) < 4 {
+	if !ok || len(rest) < 4 {
 		return "", ErrSCRAM
 	}
 	msg := string(rest[4:])
-	// gs2-header: "n,," or "y,,", an authorization identity is not taken.
-	if !strings.HasPrefix(msg, "n,,") && !strings.HasPrefix(msg, "y,,") {
+	// gs2-header: an authorization identity is not taken. "y" is a client that could bind and believes that
+	// we cannot: where we can, somebody between us took the offer out.
+	var gs2 string
+	switch {
+	case string(mechanism) == MechanismPlus && x.Binding != nil:
+		gs2 = bound
+	case string(mechanism) != Mechanism:
+		return "", ErrSCRAM
+	case strings.HasPrefix(msg, "y") && x.Binding == nil:
+		gs2 = "y,,"
+	default:
+		gs2 = "n,,"
+	}
+	if x.bare, ok = strings.CutPrefix(msg, gs2); !ok {
 		return "", ErrSCRAM
 	}
-	x.gs2, x.bare = msg[:3], msg[3:]
+	x.gs2 = gs2
+	if gs2 == bound {
+		x.gs2 += string(x.Binding)
+	}
 	user, after, ok := strings.Cut(x.bare, ",")
 	if !ok || !strings.HasPrefix(user, "n=") {
 		return "", ErrSCRAM

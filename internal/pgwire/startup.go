@@ -13,6 +13,9 @@ const (
 	codeGSS    = 80877104
 )
 
+// TLSHello is the first byte of a client that begins with TLS at once, as PostgreSQL 17 has it.
+const TLSHello = 0x16
+
 // MaxStartup is the longest startup packet taken, in bytes, as PostgreSQL has it.
 const MaxStartup = 10000
 

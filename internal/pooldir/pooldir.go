@@ -35,6 +35,7 @@ type Database struct {
 	Hold  time.Duration `json:"hold"` // of a client while there is no primary, a pause or a wake
 	Split bool          `json:"split,omitempty"`
 	Cache bool          `json:"cache,omitempty"`
+	MD5   bool          `json:"md5,omitempty"` // clients prove their password by MD5, for those that know no SCRAM
 	Users []User        `json:"users"`
 }
 

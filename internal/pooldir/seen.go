@@ -52,6 +52,20 @@ type Group struct {
 	Oldest  time.Duration `json:"oldest"` // waits for so long
 }
 
+// Token lets somebody log in at a database's pool for a while.
+type Token struct {
+	Token string    `json:"token"` // the password
+	User  string    `json:"user"`
+	URL   string    `json:"url"` // with both
+	Until time.Time `json:"until"`
+}
+
+// Authority is what clients verify the pool's certificate by.
+type Authority struct {
+	PEM  string `json:"pem"`
+	File string `json:"file"` // where it lies on the house's machine, for sslrootcert
+}
+
 // View is what a pool has seen and has now.
 type View struct {
 	Groups     []Group     `json:"groups"`

@@ -58,6 +58,10 @@ type client struct {
 	account *account
 	login   *login // while it logs in
 
+	tls     *channel // nil: none
+	shaking bool     // its handshake is under way, elsewhere
+	near    bool     // it is on this machine
+
 	pid    uint32
 	secret []byte
 
@@ -89,7 +93,18 @@ type login struct {
 	exchange pgwire.Exchange
 	startup  pgwire.Startup
 	keys     *pgwire.Keys
+	way      way
+	salt     [4]byte // of MD5
 }
+
+// way is how a client is asked to prove who it is.
+type way uint8
+
+const (
+	bySCRAM way = iota
+	byMD5       // where the directory says so
+	byToken     // for users with TokenUser behind their name
+)
 
 func (l *loop) clientEvent(c *client, events uint32) {
 	if events&unix.EPOLLOUT != 0 {
@@ -106,12 +121,11 @@ func (l *loop) readClient(c *client) {
 		l.leave(c)
 		return
 	}
-	buf := l.buf[:]
-	kept := len(c.in)
-	if kept > 0 {
-		c.in = slices.Grow(c.in, max(4096, l.missing(c)))
-		buf = c.in[kept:cap(c.in)]
+	if c.tls != nil {
+		l.readSealed(c)
+		return
 	}
+	buf, kept := l.room(c)
 	n, errno := recv(c.fd, buf)
 	if errno == unix.EAGAIN || errno == unix.EINTR {
 		return
@@ -120,9 +134,22 @@ func (l *loop) readClient(c *client) {
 		l.leave(c)
 		return
 	}
-	data := buf[:n]
+	l.took(c, buf[:n], kept)
+}
+
+// room is where what a client sends next goes: behind the kept bytes of c.in, or into the loop's buffer.
+func (l *loop) room(c *client) (buf []byte, kept int) {
+	if kept = len(c.in); kept == 0 {
+		return l.buf[:], 0
+	}
+	c.in = slices.Grow(c.in, max(4096, l.missing(c)))
+	return c.in[kept:cap(c.in)], kept
+}
+
+// took takes what was read into room.
+func (l *loop) took(c *client, data []byte, kept int) {
 	if kept > 0 {
-		c.in = c.in[:kept+n]
+		c.in = c.in[:kept+len(data)]
 		data = c.in
 	}
 	if c.blocked {
@@ -206,6 +233,14 @@ func (l *loop) reply(c *client, b []byte) {
 	if c.closed || len(b) == 0 {
 		return
 	}
+	if c.tls != nil {
+		b = l.seal(c.tls, b)
+	}
+	l.put(c, b)
+}
+
+// put sends bytes as they are on the wire.
+func (l *loop) put(c *client, b []byte) {
 	if len(c.outbuf) > 0 {
 		c.outbuf = append(c.outbuf, b...)
 		return
@@ -262,6 +297,10 @@ func (l *loop) leave(c *client) {
 	c.in = nil
 	s := c.server
 	c.server = nil
+	if c.tls != nil {
+		c.tls.conn.CloseWrite() // says that nothing was cut off
+		sendAll(c.fd, c.tls.take())
+	}
 	l.remove(c.fd)
 	if s != nil {
 		l.abandoned(s, c)
@@ -274,7 +313,8 @@ func (l *loop) dismiss(c *client, e *pgwire.Error) {
 		return
 	}
 	e.Severity = "FATAL"
-	if c.server == nil || c.server.skip == 0 { // within a message nothing can be said
+	if c.shaking { // it would take it for a part of the handshake
+	} else if c.server == nil || c.server.skip == 0 { // within a message nothing can be said
 		l.reply(c, pgwire.AppendError(nil, e))
 	}
 	l.leave(c)
@@ -282,6 +322,12 @@ func (l *loop) dismiss(c *client, e *pgwire.Error) {
 
 // startup reads a client's first packets. It gives how much it used; 0 when there is not enough.
 func (l *loop) startup(c *client, b []byte) int {
+	if c.tls == nil && b[0] == pgwire.TLSHello {
+		if sec := l.offered(); sec != nil {
+			l.shake(c, sec, b, true)
+			return len(b)
+		}
+	}
 	s, size, err := pgwire.ParseStartup(b)
 	switch {
 	case errors.Is(err, pgwire.ErrVersion):
@@ -300,6 +346,17 @@ func (l *loop) startup(c *client, b []byte) int {
 			l.leave(c)
 			return 0
 		}
+		if c.tls != nil {
+			l.dismiss(c, &pgwire.Error{Code: "08P01", Message: "encryption was asked for twice"})
+			return 0
+		}
+		if s.Kind == pgwire.StartupTLS {
+			if sec := l.offered(); sec != nil {
+				l.reply(c, []byte{'S'})
+				l.shake(c, sec, nil, false)
+				return size
+			}
+		}
 		l.reply(c, []byte{'N'})
 		return size
 	case pgwire.StartupCancel:
@@ -311,6 +368,15 @@ func (l *loop) startup(c *client, b []byte) int {
 	return size
 }
 
+// offered is the TLS that there is; nil without, or while no certificate can be made.
+func (l *loop) offered() *secure {
+	s, err := l.p.secure()
+	if err != nil {
+		l.log.Error("make a certificate", "database", l.db.ID, "err", err)
+	}
+	return s
+}
+
 // identify finds who logs in.
 func (l *loop) identify(c *client, s pgwire.Startup) {
 	if s.Get("replication") != "" && s.Get("replication") != "false" && s.Get("replication") != "off" && s.Get("replication") != "0" {
@@ -320,7 +386,7 @@ func (l *loop) identify(c *client, s pgwire.Startup) {
 	user := s.Get("user")
 	name := s.Get("database")
 	if name == "" {
-		name = user
+		name = strings.TrimSuffix(user, TokenUser)
 	}
 	minor, tell := s.Negotiate()
 	if tell {
@@ -336,58 +402,7 @@ func (l *loop) identify(c *client, s pgwire.Startup) {
 		l.dismiss(c, &pgwire.Error{Code: "3D000", Message: `database "` + name + `" does not exist`, Hint: `here are "` + l.db.Name + `" and "` + l.db.Name + `-ro", and "` + adminName + `" shows what the pool does`})
 		return
 	}
-	c.login = &login{startup: s}
-	// Who does not exist is asked for a password too: nobody learns which names there are.
-	c.login.keys = l.p.nobody
-	if a := l.accounts[user]; a != nil {
-		if a.user.Limit > 0 && a.clients >= a.user.Limit {
-			l.dismiss(c, &pgwire.Error{Code: "53300", Message: `too many connections for user "` + user + `"`, Hint: "close some, or raise the limit"})
-			return
-		}
-		c.account, c.login.keys = a, a.keys
-		a.clients++
-	}
-	c.phase = phasePassword
-	l.reply(c, pgwire.AppendAuth(nil, pgwire.AuthSASL, pgwire.Mechanism+"\x00\x00"))
-}
-
-// authenticate takes a message of a client that logs in.
-func (l *loop) authenticate(c *client, typ byte, body []byte) {
-	if typ != 'p' {
-		if typ != 'X' {
-			l.dismiss(c, &pgwire.Error{Code: "08P01", Message: "expected a password"})
-		} else {
-			l.leave(c)
-		}
-		return
-	}
-	var answer string
-	var err error
-	kind := uint32(pgwire.AuthSASLContinue)
-	if c.phase == phasePassword {
-		answer, err = c.login.exchange.Begin(c.login.keys, body)
-	} else {
-		kind = pgwire.AuthSASLFinal
-		answer, err = c.login.exchange.Finish(body)
-		if c.account == nil && err == nil {
-			err = pgwire.ErrPassword
-		}
-	}
-	switch {
-	case errors.Is(err, pgwire.ErrPassword):
-		l.stats.Refused++
-		l.dismiss(c, &pgwire.Error{Code: "28P01", Message: `password authentication failed for user "` + c.login.startup.Get("user") + `"`, Hint: "the app's own is in DATABASE_URL: tenfold db url"})
-		return
-	case err != nil:
-		l.dismiss(c, &pgwire.Error{Code: "08P01", Message: err.Error(), Hint: "the pool takes SCRAM-SHA-256 without channel binding"})
-		return
-	}
-	if c.phase == phasePassword {
-		l.reply(c, pgwire.AppendAuth(nil, kind, answer))
-		c.phase = phaseProof
-		return
-	}
-	l.enter(c, pgwire.AppendAuth(nil, kind, answer))
+	l.challenge(c, s, user)
 }
 
 // enter lets a client in whose password was right; greeting is what it is told first.

@@ -46,7 +46,9 @@ type loop struct {
 	gen        uint32
 	events     [eventsAtOnce]unix.EpollEvent
 	buf        [readSize]byte
-	gather     []byte // for a client, while a server's bytes are looked through
+	cipher     [readSize]byte // what a client with TLS sent
+	sealed     []byte         // for one
+	gather     []byte         // for a client, while a server's bytes are looked through
 	now        time.Time
 	after      byte // type of the message after the one that is looked at; 0: unknown
 
@@ -305,7 +307,7 @@ func duplicate(c syscall.Conn) (int, error) {
 
 func (l *loop) accept() {
 	for range 64 {
-		fd, _, err := unix.Accept4(l.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, from, err := unix.Accept4(l.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		if err != nil {
 			if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.EINTR) {
 				l.log.Error("accept client", "database", l.db.ID, "err", err)
@@ -314,7 +316,7 @@ func (l *loop) accept() {
 		}
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-		c := &client{fd: fd, since: l.now}
+		c := &client{fd: fd, since: l.now, near: isNear(from)}
 		if err := l.add(fd, c, nil); err != nil {
 			l.remove(fd)
 			continue

@@ -13,6 +13,7 @@ package pgproxy
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,7 +47,10 @@ type Config struct {
 	// Listeners are TCP sockets that somebody else keeps, so that they stay open from one pool to the
 	// next; each serves the database whose Port it has. For other ports the pool opens its own.
 	Listeners []net.Listener
-	Log       *slog.Logger
+	// Certificate is what clients that ask for TLS are shown, the same pointer until it is another; nil: TLS
+	// is refused. It is asked at each handshake and must be quick.
+	Certificate func() (*tls.Certificate, error)
+	Log         *slog.Logger
 }
 
 // Proxy is the pool's process.
@@ -66,6 +70,7 @@ type Proxy struct {
 	// verifiers are of users by name and password, serverLogins of what servers asked for.
 	verifiers    map[credentials]*pgwire.Keys
 	serverLogins map[credentials]*pgwire.Keys
+	tls          *secure       // of the certificate that was shown last
 	news         chan struct{} // closed and replaced when something is to be reported at once
 }
 

@@ -38,6 +38,11 @@ func begin(t testing.TB, change ...func(*pooldir.Database)) *fixture {
 // over starts a pool before a server that runs.
 func over(t testing.TB, server string, change ...func(*pooldir.Database)) *fixture {
 	t.Helper()
+	return made(t, server, Config{}, change...)
+}
+
+func made(t testing.TB, server string, cfg Config, change ...func(*pooldir.Database)) *fixture {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +55,8 @@ func over(t testing.TB, server string, change ...func(*pooldir.Database)) *fixtu
 	for _, fn := range change {
 		fn(&f.db)
 	}
-	if f.Proxy, err = New(Config{Dir: t.TempDir(), Listeners: []net.Listener{ln}}); err != nil {
+	cfg.Dir, cfg.Listeners = t.TempDir(), []net.Listener{ln}
+	if f.Proxy, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	f.put(func(*pooldir.Database) {})

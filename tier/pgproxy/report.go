@@ -14,6 +14,7 @@ type Stats struct {
 	Transactions uint64 `json:"transactions"`
 	Errors       uint64 `json:"errors"`    // ErrorResponses of servers
 	Refused      uint64 `json:"refused"`   // wrong passwords
+	Unshaken     uint64 `json:"unshaken"`  // TLS that failed
 	TimedOut     uint64 `json:"timedOut"`  // waited in vain
 	Cancelled    uint64 `json:"cancelled"` // requests to cancel passed on
 	Retried      uint64 `json:"retried"`   // batches sent again

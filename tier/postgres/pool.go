@@ -33,7 +33,7 @@ func (p *Postgres) Pool() []pooldir.Database {
 		d := pooldir.Database{
 			ID: key, Name: role(r.ID), Port: r.Pool, Epoch: r.Epoch, Paused: p.paused[key], Suspended: r.Suspended,
 			Pool: cmp.Or(r.Spec.Proxy.Pool, poolSize), Wait: cmp.Or(r.Spec.Proxy.Wait, poolWait), Hold: cmp.Or(r.Spec.Proxy.Hold, poolHold),
-			Split: r.Spec.Proxy.Split, Cache: r.Spec.Proxy.Cache,
+			Split: r.Spec.Proxy.Split, Cache: r.Spec.Proxy.Cache, MD5: r.Spec.Proxy.MD5,
 			Users: []pooldir.User{{Name: role(r.ID), Password: r.Password}},
 		}
 		// Before this daemon has had a look the record holds: the database runs on while a daemon is replaced,

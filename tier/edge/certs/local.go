@@ -193,6 +193,11 @@ func (ca *localCA) leaf(name string, now time.Time) (*tls.Certificate, error) {
 }
 
 func (ca *localCA) sign(name string, now time.Time, usage x509.ExtKeyUsage) (*tls.Certificate, error) {
+	return ca.signAll([]string{name}, now, usage)
+}
+
+// signAll makes a certificate of several names.
+func (ca *localCA) signAll(names []string, now time.Time, usage x509.ExtKeyUsage) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -208,10 +213,12 @@ func (ca *localCA) sign(name string, now time.Time, usage x509.ExtKeyUsage) (*tl
 	if t.NotAfter.After(ca.cert.NotAfter) {
 		t.NotAfter = ca.cert.NotAfter
 	}
-	if ip := net.ParseIP(name); ip != nil {
-		t.IPAddresses = []net.IP{ip}
-	} else {
-		t.DNSNames = []string{name}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			t.IPAddresses = append(t.IPAddresses, ip)
+		} else {
+			t.DNSNames = append(t.DNSNames, name)
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, ca.cert, key.Public(), ca.key)
 	if err != nil {
