@@ -1,0 +1,161 @@
+package sigv4_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"tenfold/internal/sigv4"
+)
+
+var (
+	now   = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	alice = aws.Credentials{AccessKeyID: "TFALICE", SecretAccessKey: "her secret"}
+)
+
+func hashOf(body string) string {
+	sum := sha256.Sum256([]byte(body))
+	return hex.EncodeToString(sum[:])
+}
+
+// seen sends r as its bytes and gives what a server reads.
+func seen(t *testing.T, r *http.Request) *http.Request {
+	t.Helper()
+	var got *http.Request
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		got = r.Clone(context.Background())
+	}))
+	defer s.Close()
+	host := r.Host
+	r.URL.Host, r.URL.Scheme = s.Listener.Addr().String(), "http"
+	r.Host = host
+	res, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	return got
+}
+
+func verifier(at time.Time) *sigv4.Verifier {
+	return &sigv4.Verifier{Now: func() time.Time { return at }, Keys: func(k string) (string, bool) {
+		return alice.SecretAccessKey, k == alice.AccessKeyID
+	}}
+}
+
+func code(err error) string {
+	var e *sigv4.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+func TestWhatTheSDKSignsIsBelieved(t *testing.T) {
+	for _, target := range []string{
+		"/", "/2015-03-31/functions/notify/invocations", "/a%20b/c%2Fd/~e", "/x?b=2&a=1&a=0&empty&sp=a+b%20c&a-b=3&u=%C3%BC%2F", "/arn%3Aaws%3Alambda/y?Qualifier=%24LATEST",
+	} {
+		for _, body := range []string{"", `{"a":1}`, strings.Repeat("x", 70000)} {
+			r, err := http.NewRequest(http.MethodPost, "http://lambda.eu-west-1.localhost:4566"+target, bytes.NewReader([]byte(body)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("X-Amz-Target", "  spaced   out ")
+			r.Header.Add("X-Amz-Meta", "one")
+			r.Header.Add("X-Amz-Meta", "two")
+			if err := v4.NewSigner().SignHTTP(context.Background(), alice, r, hashOf(body), "lambda", "eu-west-1", now); err != nil {
+				t.Fatal(err)
+			}
+			got := seen(t, r)
+			v := verifier(now)
+			scope, err := v.Verify(got, hashOf(body))
+			if err != nil || scope != (sigv4.Scope{AccessKey: "TFALICE", Day: "20261126", Region: "eu-west-1", Service: "lambda"}) {
+				t.Fatalf("%s with %d bytes: %+v, %v", target, len(body), scope, err)
+			}
+			if _, err := v.Verify(got, hashOf(body+"!")); code(err) != sigv4.CodeInvalid {
+				t.Errorf("%s: another body is %v", target, err)
+			}
+			for name, change := range map[string]func(*http.Request){
+				"method": func(r *http.Request) { r.Method = "PUT" },
+				"path":   func(r *http.Request) { r.RequestURI = "/other" },
+				"query":  func(r *http.Request) { r.URL.RawQuery += "&more=1" },
+				"host":   func(r *http.Request) { r.Host = "elsewhere" },
+				"field":  func(r *http.Request) { r.Header.Set("X-Amz-Target", "another") },
+			} {
+				c := got.Clone(context.Background())
+				c.RequestURI = got.RequestURI
+				change(c)
+				if _, err := v.Verify(c, hashOf(body)); code(err) != sigv4.CodeInvalid {
+					t.Errorf("%s: another %s is %v", target, name, err)
+				}
+			}
+		}
+	}
+}
+
+func TestPresignedURLs(t *testing.T) {
+	r, _ := http.NewRequest(http.MethodGet, "http://a.localhost/file?X-Amz-Expires=60&v=1", nil)
+	uri, _, err := v4.NewSigner().PresignHTTP(context.Background(), alice, r, sigv4.Unsigned, "s3", "eu-west-1", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _ = http.NewRequest(http.MethodGet, uri, nil)
+	got := seen(t, r)
+	if _, err := verifier(now.Add(59*time.Second)).Verify(got, ""); err != nil {
+		t.Error(err)
+	}
+	if _, err := verifier(now.Add(61*time.Second)).Verify(got, ""); code(err) != sigv4.CodeInvalid {
+		t.Errorf("expired: %v", err)
+	}
+}
+
+func TestWhoIsNotBelieved(t *testing.T) {
+	sign := func(c aws.Credentials) *http.Request {
+		r, _ := http.NewRequest(http.MethodGet, "http://a.localhost/", nil)
+		v4.NewSigner().SignHTTP(context.Background(), c, r, hashOf(""), "sqs", "eu-west-1", now)
+		return seen(t, r)
+	}
+	stranger, liar := alice, alice
+	stranger.AccessKeyID, liar.SecretAccessKey = "TFBOB", "guessed"
+	for name, c := range map[string]struct {
+		r    *http.Request
+		at   time.Time
+		want string
+	}{
+		"nobody":   {httptest.NewRequest("GET", "/", nil), now, sigv4.CodeMissing},
+		"stranger": {sign(stranger), now, sigv4.CodeUnknown},
+		"liar":     {sign(liar), now, sigv4.CodeInvalid},
+		"late":     {sign(alice), now.Add(16 * time.Minute), sigv4.CodeInvalid},
+		"early":    {sign(alice), now.Add(-16 * time.Minute), sigv4.CodeInvalid},
+	} {
+		if _, err := verifier(c.at).Verify(c.r, hashOf("")); code(err) != c.want {
+			t.Errorf("%s: %v, want %s", name, err, c.want)
+		}
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	f.Add("AWS4-HMAC-SHA256 Credential=TFALICE/20261126/eu-west-1/sqs/aws4_request, SignedHeaders=host;x-amz-date, Signature=00", "a=%zz&b", "20261126T120000Z")
+	f.Add("", "X-Amz-Signature=1&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a/b/c/d/aws4_request&X-Amz-Expires=1&X-Amz-SignedHeaders=host", "")
+	f.Fuzz(func(t *testing.T, auth, query, date string) {
+		r := httptest.NewRequest("POST", "/", nil)
+		r.URL.RawQuery = query
+		r.Header.Set("Authorization", auth)
+		r.Header.Set("X-Amz-Date", date)
+		if _, err := verifier(now).Verify(r, hashOf("")); err == nil {
+			t.Error("believed")
+		}
+	})
+}
