@@ -108,6 +108,28 @@ func TestExitStatusIsKeptUntilRemoved(t *testing.T) {
 	}
 }
 
+func TestAUnitMayBeRemovedWhileItIsWaitedFor(t *testing.T) {
+	h := keepertest.Start(t)
+	for i := range 30 {
+		id := fmt.Sprint("w/", i)
+		start(t, h, sh(id, "sleep 60"))
+		ended := make(chan error, 1)
+		go func() {
+			st, err := h.Wait(t.Context(), id)
+			if err == nil && (st.Unit.ID != id || st.Phase != keeper.Exited) {
+				err = fmt.Errorf("%s is %s", st.Unit.ID, st.Phase)
+			}
+			ended <- err
+		}()
+		if err := h.Remove(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err != nil && !strings.Contains(err.Error(), "no unit") {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestStopEndsGrandchildrenOfOtherSessionsToo(t *testing.T) {
 	h := keepertest.Start(t)
 	file := filepath.Join(h.Dir, "pid")

@@ -136,7 +136,9 @@ func (k *Keeper) answer(c net.Conn, r request) (answer, error) {
 		case <-hangup(c):
 			return answer{}, io.EOF
 		}
-		return answer{Units: k.list(r.ID)[:1]}, nil
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return answer{Units: []Status{h.status}}, nil // its last: it may be removed by now
 	case "signal":
 		h, ok := k.get(r.ID)
 		if !ok {
