@@ -42,6 +42,7 @@ const (
 	KindJob      Kind = "job"
 	KindDatabase Kind = "database"
 	KindCache    Kind = "cache"
+	KindFunction Kind = "function"
 	KindEdge     Kind = "edge"
 	KindSecret   Kind = "secret"
 )

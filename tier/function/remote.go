@@ -1,0 +1,141 @@
+package function
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"tenfold"
+	"tenfold/tier/function/runtimeapi"
+)
+
+// Call is an invocation by hand or by schedule, as the daemon asks for it.
+type Call struct {
+	Function tenfold.ID `json:"function"`
+	ID       string     `json:"id,omitempty"` // "": a new one
+	Payload  []byte     `json:"payload"`
+	Async    bool       `json:"async,omitempty"`
+	Tail     bool       `json:"tail,omitempty"`
+}
+
+// Answered is what came of a Call.
+type Answered struct {
+	RequestID string        `json:"requestId"`
+	Payload   []byte        `json:"payload,omitempty"`
+	Failed    string        `json:"failed,omitempty"`    // type of the function's error; its words are the payload
+	Throttled string        `json:"throttled,omitempty"` // why it was not asked
+	Took      time.Duration `json:"took"`
+	Init      time.Duration `json:"init,omitempty"`
+	Tail      []byte        `json:"tail,omitempty"`
+}
+
+// ControlHandler serves the daemon. It believes whoever asks.
+func (v *Invoker) ControlHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("PUT /snapshot", func(w http.ResponseWriter, r *http.Request) {
+		var s Snapshot
+		if err := json.NewDecoder(r.Body).Decode(&s); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		v.Put(s)
+		reply(w, v.Report())
+	})
+	mux.HandleFunc("GET /report", func(w http.ResponseWriter, r *http.Request) { reply(w, v.Report()) })
+	mux.HandleFunc("POST /invoke", func(w http.ResponseWriter, r *http.Request) {
+		var c Call
+		if err := json.NewDecoder(r.Body).Decode(&c); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		a, err := v.call(r.Context(), c)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		reply(w, a)
+	})
+	return mux
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v)
+}
+
+func (v *Invoker) call(ctx context.Context, c Call) (Answered, error) {
+	in := runtimeapi.Invocation{ID: c.ID, Payload: c.Payload}
+	if in.ID == "" {
+		in.ID = newID()
+	}
+	if c.Async {
+		return Answered{RequestID: in.ID}, v.Enqueue(ctx, c.Function, in)
+	}
+	var out collect
+	o, err := v.Invoke(ctx, c.Function, in, c.Tail, &out)
+	a := Answered{RequestID: in.ID, Payload: out.Bytes(), Took: o.Took, Init: o.Init, Tail: o.Tail}
+	var fail *runtimeapi.Failure
+	var busy *Throttled
+	switch {
+	case errors.As(err, &fail):
+		a.Failed, a.Payload = fail.Type, fail.Payload()
+	case errors.As(err, &busy):
+		a.Throttled = busy.Reason
+	case err != nil:
+		return a, err
+	}
+	return a, nil
+}
+
+// Remote is an Invoker in another process, as the daemon sees it.
+type Remote struct{ client *http.Client }
+
+// NewRemote is for the Invoker whose ControlHandler is served on a unix socket. It connects when it is asked.
+func NewRemote(socket string) *Remote {
+	return &Remote{&http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}}
+}
+
+// Put hands down a snapshot.
+func (r *Remote) Put(ctx context.Context, s Snapshot) (rep Report, err error) {
+	return rep, r.ask(ctx, http.MethodPut, "/snapshot", s, &rep)
+}
+
+// Report asks how functions are used.
+func (r *Remote) Report(ctx context.Context) (rep Report, err error) {
+	return rep, r.ask(ctx, http.MethodGet, "/report", nil, &rep)
+}
+
+// Invoke calls a function.
+func (r *Remote) Invoke(ctx context.Context, c Call) (a Answered, err error) {
+	return a, r.ask(ctx, http.MethodPost, "/invoke", c, &a)
+}
+
+func (r *Remote) ask(ctx context.Context, method, path string, body, answer any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://invoke"+path, bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	res, err := r.client.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the functions' process: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		said, _ := io.ReadAll(io.LimitReader(res.Body, 1000))
+		return fmt.Errorf("ask the functions' process: %s", strings.TrimSpace(string(said)))
+	}
+	return json.NewDecoder(res.Body).Decode(answer)
+}
