@@ -226,6 +226,7 @@ type Database struct {
 	Suspend  time.Duration `json:"suspend,omitempty"`
 	// Clone is the environment of whose database of the same name this one begins as a copy; "": empty.
 	Clone Environment `json:"clone,omitempty"`
+	API   bool        `json:"api,omitempty"` // the RDS Data API is served
 	Line  int         `json:"line,omitempty"`
 }
 
@@ -245,6 +246,10 @@ type Proxy struct {
 	Split bool          `json:"split,omitempty"` // reads go to readers, one's own writes are seen
 	Cache bool          `json:"cache,omitempty"`
 	MD5   bool          `json:"md5,omitempty"` // clients log in by MD5: for those that know no SCRAM
+	// UserLimit and ServiceLimit are how many connections of clients there may be at once, of all that have
+	// the app's role and of those that name one application; 0: no limit.
+	UserLimit    int `json:"userLimit,omitempty"`
+	ServiceLimit int `json:"serviceLimit,omitempty"`
 }
 
 // Backups of a database: its WAL as it is written, and base backups to begin from.
@@ -295,7 +300,8 @@ type Binding struct {
 type Field string
 
 // The fields: of a database all from FieldURL to FieldDatabase, of a cache FieldURL, of a service
-// FieldURL (its private address), of a secret FieldValue.
+// FieldURL (its private address), of a secret FieldValue. FieldAPI is the address of a database's Data API,
+// FieldARN and FieldSecretARN what it is called there; of an identity FieldKeyID to FieldName.
 const (
 	FieldURL      Field = "url"
 	FieldReadURL  Field = "readurl" // of a database: a reader's, or the primary's where none follows
@@ -305,6 +311,14 @@ const (
 	FieldPassword Field = "password"
 	FieldDatabase Field = "database"
 	FieldValue    Field = "value"
+
+	FieldAPI       Field = "api"
+	FieldARN       Field = "arn"
+	FieldSecretARN Field = "secretarn"
+	FieldKeyID     Field = "keyid"
+	FieldKeySecret Field = "keysecret"
+	FieldRegion    Field = "region"
+	FieldName      Field = "name"
 )
 
 // Route is "[METHOD ][host]/path" with a final "*" and ":name" segments, as the manifest writes it.

@@ -34,7 +34,8 @@ type DeploymentID int64
 // Kind says which tier owns a resource.
 type Kind string
 
-// The kinds. KindSecret has no tier: it stands only in bindings.
+// The kinds. KindSecret and KindIdentity have no tier: they stand only in bindings. An identity is what a
+// service is known by where calls are signed as AWS has it; it has the service's name.
 const (
 	KindBuild    Kind = "build"
 	KindFrontend Kind = "frontend"
@@ -45,6 +46,7 @@ const (
 	KindFunction Kind = "function"
 	KindEdge     Kind = "edge"
 	KindSecret   Kind = "secret"
+	KindIdentity Kind = "identity"
 )
 
 // HoldsData says whether removing a resource of this kind would lose what users stored.

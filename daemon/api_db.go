@@ -69,7 +69,7 @@ func (h *house) Rotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, err
 	if err != nil {
 		return out, err
 	}
-	for _, name := range confidants(app, id) {
+	for _, name := range holders(app, id, tenfold.FieldPassword, tenfold.FieldURL, tenfold.FieldReadURL) {
 		if err := h.compute.Restart(ctx, app.ID(tenfold.KindService, name)); err != nil {
 			return out, fmt.Errorf("restart %s: %w", name, err)
 		}
@@ -78,11 +78,11 @@ func (h *house) Rotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, err
 	return out, nil
 }
 
-// confidants are the services, and frontends with a server, that are given a database's password.
-func confidants(app tenfold.App, id tenfold.ID) (out []tenfold.Name) {
+// holders are the services, and frontends with a server, that are given one of these facts of a resource.
+func holders(app tenfold.App, id tenfold.ID, fields ...tenfold.Field) (out []tenfold.Name) {
 	told := func(bs []tenfold.Binding) bool {
 		return slices.ContainsFunc(bs, func(b tenfold.Binding) bool {
-			return b.From == id && slices.Contains([]tenfold.Field{tenfold.FieldPassword, tenfold.FieldURL, tenfold.FieldReadURL}, b.Field)
+			return b.From == id && slices.Contains(fields, b.Field)
 		})
 	}
 	for name, s := range app.Services {

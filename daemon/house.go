@@ -35,6 +35,7 @@ type house struct {
 	log      *slog.Logger
 	store    *store.Store
 	key      *secret.Key
+	access   []byte // what keys of services are derived from
 	keeper   *keeper.Client
 	hub      *hub
 	listen   string // the front door's address as bound
@@ -119,7 +120,9 @@ func (h *house) resolve(ctx context.Context, b tenfold.Binding) (string, error) 
 		if err := h.pools.opened(ctx, b.From); err != nil {
 			return "", err
 		}
-		return h.postgres.Field(ctx, b.From, b.Field)
+		return h.databaseField(ctx, b.From, b.Field)
+	case tenfold.KindIdentity:
+		return h.identityField(ctx, b.From, b.Field)
 	case tenfold.KindCache:
 		return h.cache.Field(ctx, b.From, b.Field)
 	case tenfold.KindService:

@@ -28,6 +28,9 @@ func (l Layout) Key() string { return filepath.Join(l.Dir, "secrets.key") }
 // Token lets callers in over TCP.
 func (l Layout) Token() string { return filepath.Join(l.Dir, "token") }
 
+// Access is what the keys are derived from by which services sign calls to what speaks AWS' protocols.
+func (l Layout) Access() string { return filepath.Join(l.Dir, "access.key") }
+
 // Config is the house's own settings.
 func (l Layout) Config() string { return filepath.Join(l.Dir, "house.json") }
 

@@ -257,6 +257,9 @@ func (p *pools) directory(id string) pooldir.Snapshot {
 	s := pooldir.Snapshot{Version: uint64(time.Now().UnixNano())}
 	for _, d := range p.h.postgres.Pool() {
 		if d.ID == id {
+			if d.API != nil {
+				d.API = p.h.dataAPI(d)
+			}
 			s.Databases = append(s.Databases, d)
 		}
 	}

@@ -89,6 +89,9 @@ func Run(ctx context.Context, data, version string) error {
 	if h.git, err = h.newGit(l, token); err != nil {
 		return err
 	}
+	if h.access, err = loadAccess(l); err != nil {
+		return err
+	}
 	h.pools = newPools(h, binary, version)
 	services = append(services, h.pools, loop{h}, oldDoors{k, version}, gitJobs{h}, previewLife{h}, certificates{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
 	if settings.SSH != "" {

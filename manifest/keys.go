@@ -265,7 +265,12 @@ func databaseKeys() []key {
 			{name: "hold", form: fDuration, deflt: "30s", doc: "Of a client while there is no primary: through a failover, a restart, a wake."},
 			{name: "split", form: fBool, deflt: "false", doc: "Reads go to readers by themselves: single queries that are known to write nothing, and transactions that are READ ONLY. Each session sees its own writes."},
 			{name: "md5", form: fBool, deflt: "false", doc: "Clients log in by MD5, which SCRAM-SHA-256 replaced in 2017: for drivers that know nothing newer. Then no other way is offered."},
-		}, later("the cache of queries", "cache"))}}, later("the data API", "api"), later("maintenance windows", "window"),
+			{name: "limit", form: fMap, main: "service", deflt: "none", doc: "Connections of clients at once; more are refused (53300).", keys: []key{
+				{name: "service", form: fCount, deflt: "none", doc: "Of those that name the same application (application_name). A service is given its name in PGAPPNAME then."},
+				{name: "user", form: fCount, deflt: "none", doc: "Of all together."},
+			}},
+		}, later("the cache of queries", "cache"))},
+			{name: "api", form: fBool, deflt: "false", doc: "SQL over HTTP, as the RDS Data API has it; who uses the database is given AWS_ENDPOINT_URL_RDS_DATA, keys and names."}}, later("maintenance windows", "window"),
 		[]key{{name: "clone", form: fText, deflt: "empty", doc: "An environment: this database begins as a copy of the one of its name there. For previews; never for those of forks."}})
 }
 

@@ -55,6 +55,14 @@ func (b *builder) databases() {
 			if s, ok := value(f, "md5"); ok {
 				d.Proxy.MD5, _ = readBool(b.reporter, s.node, s.path)
 			}
+			if l, ok := value(f, "limit"); ok {
+				d.Proxy.UserLimit, d.Proxy.ServiceLimit = b.count(l, "user", 0, 1, 100000), b.count(l, "service", 0, 1, 100000)
+			}
+		}
+		if f, ok := value(t, "api"); ok {
+			if d.API, _ = readBool(b.reporter, f.node, f.path); d.API && d.Proxy.Off {
+				b.reporter.at(f.place(), "remove proxy: false", "%s: the Data API is served by the pool, and there is none", f.path)
+			}
 		}
 		if f, ok := value(t, "clone"); ok {
 			of, _, _ := strings.Cut(string(b.app.Env), "/")

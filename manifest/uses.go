@@ -28,6 +28,20 @@ func (b *builder) uses(t *tree, env map[string]string, of tenfold.Kind, self ten
 	var bindings []tenfold.Binding
 	var needs []tenfold.ID
 	from := map[string]string{}
+	add := func(u *tree, name, hint string, vars []tenfold.Binding) {
+		for _, v := range vars {
+			if _, set := env[v.Var]; set {
+				b.reporter.at(t.get("env").fields[v.Var].place(), "remove it from env, or "+hint, "%s: %s comes from %s in uses already", t.get("env").path, v.Var, name)
+				continue
+			}
+			if o := from[v.Var]; o != "" {
+				b.reporter.at(u.key, hint, "%s: %s comes from %s already", f.path, v.Var, o)
+				continue
+			}
+			from[v.Var] = name
+			bindings = append(bindings, v)
+		}
+	}
 	for _, name := range f.order {
 		u := f.fields[name]
 		kind, known := b.kinds[name]
@@ -41,26 +55,40 @@ func (b *builder) uses(t *tree, env map[string]string, of tenfold.Kind, self ten
 			continue
 		}
 		id := b.app.ID(kind, tenfold.Name(name))
-		for _, v := range b.variables(u, id, count[kind]) {
-			if _, set := env[v.Var]; set {
-				b.reporter.at(t.get("env").fields[v.Var].place(), "remove it from env, or choose another variable: uses: {"+name+": "+upper(name)+"_URL}", "%s: %s comes from %s in uses already", t.get("env").path, v.Var, name)
-				continue
-			}
-			if o := from[v.Var]; o != "" {
-				b.reporter.at(u.key, "choose another variable: uses: {"+name+": "+upper(name)+"_URL}", "%s: %s comes from %s already", f.path, v.Var, o)
-				continue
-			}
-			from[v.Var] = name
-			bindings = append(bindings, v)
-		}
+		add(u, name, "choose another variable: uses: {"+name+": "+upper(name)+"_URL}", b.variables(u, id, count[kind]))
 		if kind != tenfold.KindSecret {
 			needs = append(needs, id)
+		}
+	}
+	for _, name := range sortedKeys(f.fields) {
+		if d, ok := b.app.Databases[tenfold.Name(name)]; ok && b.kinds[name] == tenfold.KindDatabase && !f.fields[name].off && name != string(self) {
+			add(f.fields[name], name, "call that one otherwise: the SDKs of AWS read this name", b.signed(d, b.app.ID(tenfold.KindDatabase, tenfold.Name(name)), self, from))
 		}
 	}
 	// The order of names in the file means nothing, so it does not reach a fingerprint.
 	slices.SortFunc(bindings, func(a, b tenfold.Binding) int { return strings.Compare(a.Var, b.Var) })
 	slices.SortFunc(needs, tenfold.ID.Compare)
 	return bindings, needs
+}
+
+// signed are the variables by which SDKs of AWS find a database's Data API and sign for it, and the name that
+// its pool counts the service by.
+func (b *builder) signed(d tenfold.Database, id tenfold.ID, self tenfold.Name, from map[string]string) (out []tenfold.Binding) {
+	own := b.app.ID(tenfold.KindIdentity, self)
+	if d.Proxy.ServiceLimit > 0 && from["PGAPPNAME"] == "" {
+		out = append(out, tenfold.Binding{Var: "PGAPPNAME", From: own, Field: tenfold.FieldName})
+	}
+	if !d.API {
+		return out
+	}
+	name := upper(string(id.Name))
+	out = append(out, tenfold.Binding{Var: name + "_ARN", From: id, Field: tenfold.FieldARN}, tenfold.Binding{Var: name + "_SECRET_ARN", From: id, Field: tenfold.FieldSecretARN})
+	if b.app.Databases[tenfold.Name(from["AWS_ENDPOINT_URL_RDS_DATA"])].API { // it answers for the others too
+		return out
+	}
+	return append(out,
+		tenfold.Binding{Var: "AWS_ENDPOINT_URL_RDS_DATA", From: id, Field: tenfold.FieldAPI}, tenfold.Binding{Var: "AWS_REGION", From: own, Field: tenfold.FieldRegion},
+		tenfold.Binding{Var: "AWS_ACCESS_KEY_ID", From: own, Field: tenfold.FieldKeyID}, tenfold.Binding{Var: "AWS_SECRET_ACCESS_KEY", From: own, Field: tenfold.FieldKeySecret})
 }
 
 // mayUse refuses what has no meaning: itself, jobs, frontends, running things from a build.

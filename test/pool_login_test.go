@@ -3,6 +3,7 @@
 package test
 
 import (
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -10,6 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/rdsdata"
+	"github.com/aws/aws-sdk-go-v2/service/rdsdata/types"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -82,4 +87,53 @@ func TestPoolTLSAndTokens(t *testing.T) {
 	})
 	h.must(dir, "db", "rotate")
 	eventually(t, "the token to end with its password", 20*time.Second, func() bool { return ask(with) != nil })
+}
+
+// A service finds the Data API in its environment, and AWS' own client needs no more than that. A service
+// that does not use the database has no key.
+func TestDataAPIOfAService(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [db]\ndatabases: {db: {api: true}}\n")})
+	h.up(dir)
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", h.process("echo 1")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{}
+	for kv := range strings.SplitSeq(string(raw), "\x00") {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	client := func(secret string) *rdsdata.Client {
+		return rdsdata.New(rdsdata.Options{Region: env["AWS_REGION"], BaseEndpoint: aws.String(env["AWS_ENDPOINT_URL_RDS_DATA"]), RetryMaxAttempts: 1,
+			Credentials: credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], secret, "")})
+	}
+	ask := func(c *rdsdata.Client, sql string, params ...types.SqlParameter) (*rdsdata.ExecuteStatementOutput, error) {
+		return c.ExecuteStatement(t.Context(), &rdsdata.ExecuteStatementInput{ResourceArn: aws.String(env["DB_ARN"]), SecretArn: aws.String(env["DB_SECRET_ARN"]), Sql: &sql, Parameters: params})
+	}
+	c := client(env["AWS_SECRET_ACCESS_KEY"])
+	for _, sql := range []string{"create table t (n int, s text)", "insert into t values (1, ':a')"} {
+		if _, err := ask(c, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := ask(c, "select s from t where n = :n", types.SqlParameter{Name: aws.String("n"), Value: &types.FieldMemberLongValue{Value: 1}})
+	if err != nil || len(out.Records) != 1 || out.Records[0][0].(*types.FieldMemberStringValue).Value != ":a" {
+		t.Fatal(out, err)
+	}
+	if _, err := ask(client("another"), "select 1"); err == nil || !strings.Contains(err.Error(), "InvalidSignatureException") {
+		t.Error(err)
+	}
+	// It outlives the server, as any client of the pool, and a new daemon has the same keys.
+	h.kill("postgres -D")
+	if _, err := ask(c, "select 1"); err != nil {
+		t.Error(err)
+	}
+	h.kill("house daemon")
+	h.kill("house pool")
+	eventually(t, "the API after the deaths of pool and daemon", 20*time.Second, func() bool { _, err := ask(c, "select 1"); return err == nil })
+	if out := h.must(dir, "db", "pool"); !strings.Contains(out, "select 1") && !strings.Contains(out, "select ?") {
+		t.Error(out)
+	}
 }

@@ -37,6 +37,27 @@ type Database struct {
 	Cache bool          `json:"cache,omitempty"`
 	MD5   bool          `json:"md5,omitempty"` // clients prove their password by MD5, for those that know no SCRAM
 	Users []User        `json:"users"`
+	// ServiceLimit is how many clients of a user may name the same application; 0: any number.
+	ServiceLimit int `json:"serviceLimit,omitempty"`
+	// API is the RDS Data API at the same port; nil: there is none.
+	API *API `json:"api,omitempty"`
+}
+
+// API says who may ask a database over HTTP, and what it is called there.
+type API struct {
+	Resource string `json:"resource"` // ARN of the cluster
+	Secret   string `json:"secret"`   // ARN of what the SDK takes for the password
+	Database string `json:"database"` // that may be named
+	Keys     []Key  `json:"keys"`
+	// Peers are the ports of the app's other databases with an API, by Resource: an SDK has one endpoint.
+	Peers map[string]int `json:"peers,omitempty"`
+}
+
+// Key is what a service signs its requests with.
+type Key struct {
+	ID      string `json:"id"`
+	Secret  string `json:"secret"`
+	Service string `json:"service"`
 }
 
 // Reader is a standby that serves reads.

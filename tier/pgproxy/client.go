@@ -56,6 +56,8 @@ type client struct {
 	prev, next *client
 
 	account *account
+	app     string // application_name of the startup packet
+	counted bool   // among its account's
 	login   *login // while it logs in
 
 	tls     *channel // nil: none
@@ -287,7 +289,7 @@ func (l *loop) leave(c *client) {
 		delete(l.byPID, c.pid)
 	}
 	if c.account != nil {
-		c.account.clients--
+		c.account.gone(c)
 	}
 	for _, p := range c.statements {
 		l.statements.drop(p)
@@ -327,6 +329,10 @@ func (l *loop) startup(c *client, b []byte) int {
 			l.shake(c, sec, b, true)
 			return len(b)
 		}
+	}
+	if c.tls == nil && l.db.API != nil && isHTTP(b) {
+		l.surrender(c, b)
+		return 0
 	}
 	s, size, err := pgwire.ParseStartup(b)
 	switch {
@@ -415,6 +421,10 @@ func (l *loop) enter(c *client, greeting []byte) {
 	var ok bool
 	if c.fixed, ok = startupSettings(c.login.startup); !ok {
 		l.dismiss(c, &pgwire.Error{Code: "0A000", Message: "startup option is not understood: " + c.login.startup.Get("options"), Hint: "use -c name=value"})
+		return
+	}
+	if e := l.admit(c); e != nil {
+		l.dismiss(c, e)
 		return
 	}
 	greeting = pgwire.AppendAuth(greeting, pgwire.AuthOK, "")

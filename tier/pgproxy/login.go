@@ -25,12 +25,7 @@ func (l *loop) challenge(c *client, s pgwire.Startup, user string) {
 	// Who does not exist is asked for a password too: nobody learns which names there are.
 	x.keys = l.p.nobody
 	if a := l.accounts[user]; a != nil {
-		if a.user.Limit > 0 && a.clients >= a.user.Limit {
-			l.dismiss(c, &pgwire.Error{Code: "53300", Message: `too many connections for user "` + user + `"`, Hint: "close some, or raise databases." + l.db.Name + ".proxy.limit"})
-			return
-		}
 		c.account, x.keys = a, a.keys
-		a.clients++
 	}
 	c.phase = phasePassword
 	switch x.way {
@@ -46,6 +41,42 @@ func (l *loop) challenge(c *client, s pgwire.Startup, user string) {
 			offer = pgwire.MechanismPlus + "\x00" + offer
 		}
 		l.reply(c, pgwire.AppendAuth(nil, pgwire.AuthSASL, offer))
+	}
+}
+
+// admit counts a client that has proven who it is, unless there are too many.
+func (l *loop) admit(c *client) *pgwire.Error {
+	a := c.account
+	for _, x := range c.fixed {
+		if x.name == "application_name" {
+			c.app = x.value
+		}
+	}
+	hint := "close some, or raise databases." + l.db.Name + ".proxy.limit"
+	if a.user.Limit > 0 && a.clients >= a.user.Limit {
+		return &pgwire.Error{Code: "53300", Message: `too many connections for user "` + a.user.Name + `"`, Hint: hint}
+	}
+	if l.db.ServiceLimit > 0 && !c.admin && a.apps[c.app] >= l.db.ServiceLimit {
+		return &pgwire.Error{Code: "53300", Message: `too many connections of application "` + c.app + `"`, Hint: hint + ".service"}
+	}
+	if a.apps == nil {
+		a.apps = map[string]int{}
+	}
+	a.clients++
+	a.apps[c.app]++
+	c.counted = true
+	return nil
+}
+
+// gone counts a client no more.
+func (a *account) gone(c *client) {
+	if !c.counted {
+		return
+	}
+	c.counted = false
+	a.clients--
+	if a.apps[c.app]--; a.apps[c.app] == 0 {
+		delete(a.apps, c.app)
 	}
 }
 

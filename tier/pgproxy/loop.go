@@ -97,7 +97,8 @@ type account struct {
 	user    pooldir.User
 	keys    *pgwire.Keys
 	clients int
-	pools   [2]*pool // of the primary, of readers
+	apps    map[string]int // clients by application
+	pools   [2]*pool       // of the primary, of readers
 }
 
 func newLoop(p *Proxy) (*loop, error) {

@@ -56,6 +56,7 @@ type Config struct {
 // Proxy is the pool's process.
 type Proxy struct {
 	cfg    Config
+	web    *web
 	nobody *pgwire.Keys // of no password: for users that do not exist
 	// helpers are goroutines that may block on behalf of loops; they end with life.
 	helpers sync.WaitGroup
@@ -85,6 +86,7 @@ func New(cfg Config) (*Proxy, error) {
 		cfg: cfg, loops: map[string]*loop{}, ports: map[int]net.Listener{}, verifiers: map[credentials]*pgwire.Keys{},
 		serverLogins: map[credentials]*pgwire.Keys{}, news: make(chan struct{}), nobody: pgwire.NewKeys(string(pgwire.NewKeys("").Salt)),
 	}
+	p.web = newWeb(p)
 	p.life, p.end = context.WithCancel(context.Background())
 	for _, l := range cfg.Listeners {
 		p.ports[l.Addr().(*net.TCPAddr).Port] = l
@@ -115,6 +117,10 @@ func (p *Proxy) Run(ctx context.Context, ready func()) error {
 		control = &http.Server{Handler: p.handler(), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 		served.Go(func() { control.Serve(cl) })
 	}
+	var web sync.WaitGroup
+	webLife, endWeb := context.WithCancel(context.WithoutCancel(ctx))
+	defer endWeb()
+	web.Go(func() { p.web.run(webLife) })
 	p.mu.Lock()
 	p.running = true
 	err := p.use(p.snapshot)
@@ -134,6 +140,11 @@ func (p *Proxy) Run(ctx context.Context, ready func()) error {
 	served.Wait()
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
 	defer cancel()
+	for _, l := range loops {
+		l.do(l.stopListening)
+	}
+	endWeb()
+	web.Wait() // its connections are clients of the loops
 	for _, l := range loops {
 		l.do(l.drain)
 	}
@@ -227,6 +238,7 @@ func (p *Proxy) use(s pooldir.Snapshot) error {
 		l.do(func() { l.apply(db, s.Version, keys) })
 	}
 	p.verifiers = known
+	p.web.use(s)
 	for id, l := range p.loops {
 		if !named[id] {
 			delete(p.loops, id)

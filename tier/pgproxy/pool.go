@@ -27,7 +27,7 @@ type pool struct {
 	idle    []*server // the last used on top: its caches are warm
 	all     map[*server]struct{}
 	dialing int
-	waiting queue // for a connection
+	waiting fair  // for a connection
 	held    queue // pinned ones, through a pause
 	retryAt time.Time
 	backoff time.Duration
@@ -218,13 +218,10 @@ func (l *loop) undialed(p *pool, addr string, err error) {
 	p.failing = err
 	p.backoff = min(max(2*p.backoff, retryFirst), retryLast)
 	p.retryAt = l.now.Add(p.backoff)
-	for c := p.waiting.first; c != nil; {
-		next := c.next
+	for c := range p.waiting.all {
 		if c.split {
 			l.toPrimary(c)
-			next = p.waiting.first
 		}
-		c = next
 	}
 	var e *pgwire.Error
 	if !errors.As(err, &e) || e.Code[:min(2, len(e.Code))] == "57" || e.Code == "53300" {
@@ -587,7 +584,7 @@ func (l *loop) timers() {
 	for p := range l.pools() {
 		limit, from := l.limit(p)
 		for c := p.waiting.expired(l.now, limit, from); c != nil; c = p.waiting.expired(l.now, limit, from) {
-			p.waiting.remove(c)
+			c.inQueue.remove(c)
 			l.refuse(c, l.waitedInVain(p, l.now.Sub(c.since)))
 		}
 		for c := p.held.expired(l.now, l.db.Hold, time.Time{}); c != nil; c = p.held.expired(l.now, l.db.Hold, time.Time{}) {

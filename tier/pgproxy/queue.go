@@ -8,6 +8,9 @@ import "time"
 type queue struct {
 	first, last *client
 	size        int
+
+	of   *fair // whose part it is; nil: it is one of its own
+	name string
 }
 
 // push puts c at the end.
@@ -19,7 +22,7 @@ func (q *queue) push(c *client) {
 		q.first = c
 	}
 	q.last = c
-	q.size++
+	q.grew(1)
 }
 
 // pushFront puts c before all others: it waited already.
@@ -31,7 +34,7 @@ func (q *queue) pushFront(c *client) {
 		q.last = c
 	}
 	q.first = c
-	q.size++
+	q.grew(1)
 }
 
 // remove takes c out, wherever it stands.
@@ -50,7 +53,16 @@ func (q *queue) remove(c *client) {
 		q.last = c.prev
 	}
 	c.inQueue, c.prev, c.next = nil, nil, nil
-	q.size--
+	q.grew(-1)
+}
+
+func (q *queue) grew(by int) {
+	q.size += by
+	if q.of != nil {
+		if q.of.size += by; q.size == 0 {
+			q.of.emptied(q)
+		}
+	}
 }
 
 // pop takes the first, nil when there is none.

@@ -278,14 +278,14 @@ func (l *loop) splitTimers() {
 		l.toPrimary(c)
 	}
 	for _, a := range l.accounts {
-		for c := a.pools[1].waiting.first; c != nil; {
-			next := c.next
+		if o := a.pools[1].waiting.oldest(); o == nil || l.now.Sub(o.since) < splitWait {
+			continue
+		}
+		for c := range a.pools[1].waiting.all {
 			if c.split && l.now.Sub(c.since) >= splitWait {
 				c.waited += l.now.Sub(c.since)
 				l.toPrimary(c)
-				next = a.pools[1].waiting.first
 			}
-			c = next
 		}
 	}
 }

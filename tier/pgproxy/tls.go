@@ -18,6 +18,7 @@ import (
 // client, led here by somebody else, does not (RFC 9325 §3.7, and what PostgreSQL asks for).
 const (
 	alpnPostgres = "postgresql"
+	alpnHTTP     = "http/1.1" // of the Data API
 )
 
 // A channel is a client's TLS. The handshake, which computes for a millisecond and waits for the client,
@@ -101,7 +102,7 @@ func (p *Proxy) secure() (*secure, error) {
 			DynamicRecordSizingDisabled: true,
 		}
 	}
-	p.tls = &secure{of: c, binding: pgwire.EndPoint(c.Leaf), asked: of(alpnPostgres), direct: of(alpnPostgres)}
+	p.tls = &secure{of: c, binding: pgwire.EndPoint(c.Leaf), asked: of(alpnPostgres), direct: of(alpnPostgres, alpnHTTP)}
 	return p.tls, nil
 }
 
@@ -137,6 +138,12 @@ func (l *loop) shake(c *client, s *secure, first []byte, direct bool) {
 		if err == nil && direct && protocol == "" {
 			err = errors.New("no protocol was named")
 		}
+		if err == nil && protocol == alpnHTTP {
+			conn.SetDeadline(time.Time{})
+			l.do(func() { l.cede(c) })
+			l.p.web.take(ch.conn)
+			return
+		}
 		conn.Close()
 		w.Conn = nowhere{}
 		l.do(func() { l.shaken(c, ch, err) })
@@ -171,6 +178,12 @@ func (l *loop) shaken(c *client, ch *channel, err error) {
 		return
 	}
 	l.open(c) // what came right behind the handshake
+}
+
+// cede gives up a client whose socket is the web's now.
+func (l *loop) cede(c *client) {
+	c.shaking = false
+	l.leave(c)
 }
 
 // readSealed reads what a client with TLS sent.

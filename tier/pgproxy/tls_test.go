@@ -302,3 +302,79 @@ func TestTLSOfOthers(t *testing.T) {
 	}
 	f.stop() // with the half one open: it must not wait for it
 }
+
+func TestLimits(t *testing.T) {
+	f := begin(t, func(db *pooldir.Database) { db.ServiceLimit, db.Users[0].Limit = 2, 5 })
+	as := func(app string) error {
+		_, err := f.try(f.dsn() + "&application_name=" + app)
+		return err
+	}
+	for _, app := range []string{"api", "job", "api"} {
+		if err := as(app); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := as("api"); !isCode(err, "53300") || !strings.Contains(err.Error(), `application "api"`) {
+		t.Error(err)
+	}
+	one := []string{"job", "web"}
+	for _, app := range one {
+		if err := as(app); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := as("else"); !isCode(err, "53300") || !strings.Contains(err.Error(), `user "test"`) {
+		t.Error(err)
+	}
+	if _, err := f.try(strings.Replace(f.dsn(), "secret", "wrong", 1)); !isCode(err, "28P01") {
+		t.Error("a wrong password is told more:", err)
+	}
+}
+
+// One service that floods the pool does not make the others wait behind all of its clients.
+func TestOneServiceDoesNotStarveTheOthers(t *testing.T) {
+	f := begin(t, func(db *pooldir.Database) { db.Pool = 1 })
+	open := func(app string) *pgx.Conn {
+		c, err := f.try(f.dsn() + "&application_name=" + app)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	holder := open("holder")
+	tx, err := holder.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var order []string
+	var all sync.WaitGroup
+	ask := func(app string) {
+		c := open(app)
+		all.Go(func() {
+			if _, err := c.Exec(t.Context(), "select 1"); err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, app)
+		})
+	}
+	waiting := func(n int) {
+		for f.state().Waiting < n { // each look asks the loop
+		}
+	}
+	for n := range 12 {
+		ask("flood")
+		waiting(n + 1)
+	}
+	ask("quiet")
+	waiting(13)
+	tx.Rollback(t.Context())
+	all.Wait()
+	for i, app := range order {
+		if app == "quiet" && i > 4 { // the goroutines tell in another order than they were answered in
+			t.Errorf("it was answered as number %d", i+1)
+		}
+	}
+}

@@ -46,9 +46,9 @@ func (l *loop) groups() []pooldir.Group {
 	byPool := map[*pool]*pooldir.Group{}
 	for p := range l.pools() {
 		g := &pooldir.Group{User: p.account.user.Name, Readers: p.reader, Servers: len(p.all), Waiting: p.waiting.size + p.held.size}
-		for _, q := range []*queue{&p.waiting, &p.held} {
-			if q.first != nil {
-				g.Oldest = max(g.Oldest, l.now.Sub(q.first.since))
+		for _, c := range []*client{p.waiting.oldest(), p.held.first} {
+			if c != nil {
+				g.Oldest = max(g.Oldest, l.now.Sub(c.since))
 			}
 		}
 		byPool[p] = g

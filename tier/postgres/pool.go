@@ -34,7 +34,11 @@ func (p *Postgres) Pool() []pooldir.Database {
 			ID: key, Name: role(r.ID), Port: r.Pool, Epoch: r.Epoch, Paused: p.paused[key], Suspended: r.Suspended,
 			Pool: cmp.Or(r.Spec.Proxy.Pool, poolSize), Wait: cmp.Or(r.Spec.Proxy.Wait, poolWait), Hold: cmp.Or(r.Spec.Proxy.Hold, poolHold),
 			Split: r.Spec.Proxy.Split, Cache: r.Spec.Proxy.Cache, MD5: r.Spec.Proxy.MD5,
-			Users: []pooldir.User{{Name: role(r.ID), Password: r.Password}},
+			Users:        []pooldir.User{{Name: role(r.ID), Password: r.Password, Limit: r.Spec.Proxy.UserLimit}},
+			ServiceLimit: r.Spec.Proxy.ServiceLimit,
+		}
+		if r.Spec.API {
+			d.API = &pooldir.API{Database: d.Name} // who may ask is the daemon's to say
 		}
 		// Before this daemon has had a look the record holds: the database runs on while a daemon is replaced,
 		// and its clients are not to be held for that.

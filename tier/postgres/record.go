@@ -23,10 +23,11 @@ type spec struct {
 	Suspend    time.Duration     `json:"suspend,omitempty"`
 	// Clone is where its data is copied from when it has none yet.
 	Clone tenfold.Environment `json:"clone,omitempty"`
+	API   bool                `json:"api,omitempty"`
 }
 
 func specOf(d tenfold.Database) spec {
-	s := spec{Major: d.Major, Extensions: d.Extensions, Settings: d.Settings, Readers: d.Readers, Sync: d.Sync, Backups: d.Backups, Proxy: d.Proxy, Capacity: d.Capacity, Suspend: d.Suspend, Clone: d.Clone}
+	s := spec{Major: d.Major, Extensions: d.Extensions, Settings: d.Settings, Readers: d.Readers, Sync: d.Sync, Backups: d.Backups, Proxy: d.Proxy, Capacity: d.Capacity, Suspend: d.Suspend, Clone: d.Clone, API: d.API}
 	if s.Sync == "" && s.Readers.Min >= 2 {
 		s.Sync = tenfold.SyncOn
 	}
