@@ -22,8 +22,10 @@ const suffix = ".json"
 type Ledger[R any] struct {
 	dir string
 
-	mu   sync.Mutex
-	recs map[string]R
+	// writing is held from the look at a record until its file is written; who only reads does not wait for the disk.
+	writing sync.Mutex
+	mu      sync.Mutex
+	recs    map[string]R // under mu
 }
 
 // Open reads the records in dir, which is made when it does not exist (mode 0700).
@@ -78,38 +80,76 @@ func (l *Ledger[R]) All() map[string]R {
 
 // Update changes a record, a zero one when there is none, and stores it before it returns.
 func (l *Ledger[R]) Update(key string, f func(*R)) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	return l.update(key, f)
 }
 
 func (l *Ledger[R]) update(key string, f func(*R)) error {
-	r := l.recs[key]
+	r, _ := l.Get(key)
 	f(&r)
+	if err := l.write(key, r); err != nil {
+		return err
+	}
+	l.set(key, r)
+	return nil
+}
+
+func (l *Ledger[R]) write(key string, r R) error {
 	if err := atomicfile.WriteJSON(l.file(key), r, 0o600); err != nil {
 		return fmt.Errorf("update record %s: %w", key, err)
 	}
-	l.recs[key] = r
 	return nil
+}
+
+func (l *Ledger[R]) set(key string, r R) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.recs[key] = r
 }
 
 // Change is Update of a record that exists; of one that was deleted meanwhile it does nothing.
 func (l *Ledger[R]) Change(key string, f func(*R)) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, ok := l.recs[key]; !ok {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if _, ok := l.Get(key); !ok {
 		return nil
 	}
 	return l.update(key, f)
 }
 
+// Soon is Change that returns before the record is on disk: for what is true whether or not a crash forgets it.
+// What cannot be written is written with the next change. Flush waits for it.
+func (l *Ledger[R]) Soon(key string, f func(*R)) {
+	l.writing.Lock()
+	r, ok := l.Get(key)
+	if !ok {
+		l.writing.Unlock()
+		return
+	}
+	f(&r)
+	l.set(key, r)
+	go func() { // ends with the write; the lock is its owner's to wait for
+		defer l.writing.Unlock()
+		_ = l.write(key, r)
+	}()
+}
+
+// Flush returns when nothing of Soon is on its way.
+func (l *Ledger[R]) Flush() {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+}
+
 // Delete forgets a record.
 func (l *Ledger[R]) Delete(key string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	if err := os.Remove(l.file(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete record %s: %w", key, err)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	delete(l.recs, key)
 	return nil
 }

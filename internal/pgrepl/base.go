@@ -32,9 +32,9 @@ type Options struct {
 // immediate checkpoint. A database with tablespaces of its own is refused: they lie outside the data
 // directory.
 func Backup(ctx context.Context, conn *pgconn.PgConn, o Options, w io.Writer) (Base, error) {
-	major, err := strconv.Atoi(strings.FieldsFunc(conn.ParameterStatus("server_version"), func(r rune) bool { return r < '0' || r > '9' })[0])
+	major, err := majorOf(conn)
 	if err != nil {
-		return Base{}, fmt.Errorf("base backup: server version %q: %w", conn.ParameterStatus("server_version"), err)
+		return Base{}, fmt.Errorf("base backup: %w", err)
 	}
 	quoted := "'" + strings.ReplaceAll(o.Label, "'", "''") + "'"
 	command := "BASE_BACKUP (LABEL " + quoted + ", CHECKPOINT 'fast', WAIT 0, MANIFEST 'yes'" + map[bool]string{true: ", WAL"}[o.WAL] + ")"

@@ -47,7 +47,7 @@ func Clone(ctx context.Context, conn *pgconn.PgConn, o Options, dir string, uid,
 	if err := Check(b.Manifest, u.sums); err != nil {
 		return b, err
 	}
-	return b, sync(dir)
+	return b, Sync(dir)
 }
 
 // Files are what Unpack wrote, by path below the data directory.
@@ -141,8 +141,8 @@ func Check(manifest []byte, files Files) error {
 	return nil
 }
 
-// sync has everything below dir on disk. One call for the file system is far cheaper than one a file.
-func sync(dir string) error {
+// Sync has everything below dir on disk. One call for the file system is far cheaper than one a file.
+func Sync(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return fmt.Errorf("sync backup: %w", err)

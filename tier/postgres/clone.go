@@ -39,13 +39,14 @@ func (p *Postgres) Clone(ctx context.Context, id tenfold.ID, name tenfold.Name) 
 			return tenfold.ID{}, tenfold.Errorf(tenfold.CodeConflict, "there is a %s already", made.ID.Short()).WithHint("choose another name")
 		}
 	}
-	if err := p.copyTo(ctx, r, made); err != nil {
+	copied, err := p.copyTo(ctx, r, made)
+	if err != nil {
 		return tenfold.ID{}, errors.Join(err, p.discard(context.WithoutCancel(ctx), made.ID))
 	}
 	if err := p.adopt(ctx, made, role(id)); err != nil {
 		return tenfold.ID{}, err
 	}
-	p.cfg.Emit(tenfold.Event{ID: made.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("cloned from %s, %d MB", id.Name, du(p.home(made.ID))>>20), Took: time.Since(begun)})
+	p.cfg.Emit(tenfold.Event{ID: made.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("cloned from %s, %s", id.Name, sizeOf(copied)), Took: time.Since(begun)})
 	return made.ID, nil
 }
 
@@ -86,55 +87,72 @@ func (p *Postgres) copied(ctx context.Context, key string, e engines.Engine, r r
 	if err := os.RemoveAll(fresh); err != nil {
 		return r, fmt.Errorf("make data directory: %w", err)
 	}
-	if err := p.copyData(ctx, from, fresh); err != nil {
+	copied, err := p.copyData(ctx, from, fresh)
+	if err != nil {
 		return r, err
 	}
 	if err := os.Rename(fresh, data); err != nil {
 		return r, fmt.Errorf("make data directory: %w", err)
 	}
-	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("copied from %s of %s, %d MB", of.Name, of.Env, du(data)>>20), Took: time.Since(begun)})
+	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("copied from %s of %s, %s", of.Name, of.Env, sizeOf(copied)), Took: time.Since(begun)})
 	return r, nil
 }
 
-// copyData makes a data directory of a running database's, with the WAL that it needs.
-func (p *Postgres) copyData(ctx context.Context, r record, data string) error {
-	if err := p.reload(ctx, r, r.Primary); err != nil { // it lets replication in
-		return err
-	}
-	c, err := replication(ctx, r)
+// duplicate makes a data directory of a running database's primary: shared by the file system where that can,
+// else copied. It is not on disk yet.
+func (p *Postgres) duplicate(ctx context.Context, r record, o pgrepl.Options, data string) (pgrepl.Copied, error) {
+	c, err := connect(ctx, r, "postgres")
 	if err != nil {
-		return tenfold.Errorf(tenfold.CodeUnavailable, "%s: its primary does not answer: %w", r.ID.Short(), err).WithHint("see its servers: tenfold db nodes")
+		return pgrepl.Copied{}, tenfold.Errorf(tenfold.CodeUnavailable, "%s: its primary does not answer: %w", r.ID.Short(), err).WithHint("see its servers: tenfold db nodes")
 	}
 	defer c.Close(context.WithoutCancel(ctx))
 	uid, gid := engines.RunAs()
-	if _, err := pgrepl.Clone(ctx, c, pgrepl.Options{Label: "tenfold clone", WAL: true}, data, uid, gid); err != nil {
-		return fmt.Errorf("clone %s: %w", r.ID.Short(), err)
+	return pgrepl.Copy(ctx, c.PgConn(), o, p.dataOf(r.ID, r.Primary), data, uid, gid)
+}
+
+// sizeOf says how much was copied, and how.
+func sizeOf(c pgrepl.Copied) string {
+	out := fmt.Sprintf("%d MB", c.Bytes>>20)
+	if c.Shared {
+		out += " shared with the original (copy on write)"
 	}
-	return nil
+	return out
+}
+
+// copyData makes a data directory of a running database's, with the WAL that it needs, on disk.
+func (p *Postgres) copyData(ctx context.Context, r record, data string) (pgrepl.Copied, error) {
+	copied, err := p.duplicate(ctx, r, pgrepl.Options{Label: "tenfold clone", WAL: true}, data)
+	if err == nil {
+		err = pgrepl.Sync(data)
+	}
+	if err != nil {
+		return copied, fmt.Errorf("clone %s: %w", r.ID.Short(), err)
+	}
+	return copied, nil
 }
 
 // copyTo makes the data directory of a clone and starts it.
-func (p *Postgres) copyTo(ctx context.Context, r, to record) error {
+func (p *Postgres) copyTo(ctx context.Context, r, to record) (copied pgrepl.Copied, err error) {
 	if err := p.discard(ctx, to.ID); err != nil { // of one that was killed
-		return err
+		return copied, err
 	}
 	if err := p.makeHome(to.ID, 1); err != nil {
-		return err
+		return copied, err
 	}
-	if err := p.copyData(ctx, r, p.dataOf(to.ID, 1)); err != nil {
-		return err
+	if copied, err = p.copyData(ctx, r, p.dataOf(to.ID, 1)); err != nil {
+		return copied, err
 	}
 	if _, err := p.configure(to, 1); err != nil {
-		return err
+		return copied, err
 	}
 	e, err := p.engine(ctx, to)
 	if err != nil {
-		return err
+		return copied, err
 	}
 	if _, err := p.cfg.Units.Start(ctx, p.unit(e, to, 1)); err != nil {
-		return err
+		return copied, err
 	}
-	return p.await(ctx, to.ID.String(), to, 1)
+	return copied, p.await(ctx, to.ID.String(), to, 1)
 }
 
 // adopt gives a server that was made beside another its own names, and the record that keeps it running.

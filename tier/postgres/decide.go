@@ -143,7 +143,7 @@ func (c cluster) heir(s spec, v view) (int, string) {
 	best, at := 0, pgrepl.LSN(0)
 	for _, n := range c.readers() {
 		x := v.Nodes[n.N]
-		if n.Stage == stageReady && x.Unit == keeper.Running && x.Answers && x.Recovery && x.Position > 0 && (best == 0 || x.Position > at) {
+		if n.sound() && x.Unit == keeper.Running && x.Answers && x.Recovery && x.Position > 0 && (best == 0 || x.Position > at) {
 			best, at = n.N, x.Position
 		}
 	}
@@ -175,7 +175,7 @@ func (c cluster) tend(s spec, goal bool, v view) step {
 		return step{Do: apply, Node: c.Primary}
 	}
 	if c.Switch != 0 {
-		if n, ok := c.node(c.Switch); !ok || n.Stage != stageReady || !v.Nodes[n.N].Streaming {
+		if n, ok := c.node(c.Switch); !ok || !n.sound() || !v.Nodes[n.N].Streaming {
 			return step{Do: cancel, Node: c.Switch, Why: fmt.Sprintf("reader %d does not follow", c.Switch)}
 		}
 		return step{Do: demote, Node: c.Primary}
@@ -225,7 +225,7 @@ func (c cluster) guard(s spec, v view) step {
 	}
 	for _, n := range c.readers() {
 		// Strict names a reader before it follows: with none, commits wait from the first moment on.
-		ready := n.Stage == stageReady && v.Nodes[n.N].Streaming || s.Sync == tenfold.SyncStrict
+		ready := n.sound() && v.Nodes[n.N].Streaming || s.Sync == tenfold.SyncStrict
 		if ready && !n.Leaving && !slices.Contains(c.Sync, n.N) {
 			return step{Do: include, Node: n.N}
 		}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -40,6 +42,7 @@ func (p *Postgres) Run(ctx context.Context, ready func()) error {
 	}
 	err := p.pursuit.Run(ctx, ready)
 	wg.Wait()
+	p.records.Flush()
 	p.mu.Lock()
 	links := p.links
 	p.links = map[place]*link{}
@@ -296,7 +299,10 @@ func (p *Postgres) await(ctx context.Context, key string, r record, n int) error
 	begun := time.Now()
 	x, _ := r.node(n)
 	for {
-		err := ping(ctx, r, x)
+		err := errNotUp
+		if up(p.dataOf(r.ID, n), x.Port) {
+			err = p.ask(ctx, r, n, func(ctx context.Context, c *pgx.Conn) error { return c.Ping(ctx) })
+		}
 		if err == nil {
 			return nil
 		}
@@ -320,15 +326,18 @@ func (p *Postgres) await(ctx context.Context, key string, r record, n int) error
 	}
 }
 
-func ping(ctx context.Context, r record, n node) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	c, err := dial(ctx, n.Port, r.Super, "postgres")
+var errNotUp = errors.New("it starts")
+
+// up says by a server's own lock file that it takes connections at a port. To ask by connecting costs it a
+// process each time, of which there is none to spare while a client waits for it to wake.
+func up(data string, port int) bool {
+	b, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
 	if err != nil {
-		return err
+		return false
 	}
-	defer c.Close(context.WithoutCancel(ctx))
-	return c.Ping(ctx)
+	// Process, folder, start, port, socket, address, memory, state: the lines since version 10.
+	f := strings.Split(string(b), "\n")
+	return len(f) > 7 && f[3] == strconv.Itoa(port) && slices.Contains([]string{"ready", "standby"}, strings.TrimSpace(f[7]))
 }
 
 // recovering says whether a node is a reader still.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -89,6 +90,9 @@ func (p *Postgres) followOnce(ctx context.Context, key string, r record, x node)
 		return 0, err
 	}
 	u := all[x.N]
+	if x.Loose != "" && (x.Loose != thisBoot() || u.Phase == keeper.Running && u.Started.Before(time.Now().Add(-looseFor))) {
+		return answerPace, p.fasten(key, r, x)
+	}
 	if u.Phase != keeper.Running {
 		if u.Phase == keeper.Stopping {
 			return fencePace, nil
@@ -161,6 +165,36 @@ func (p *Postgres) greet(key string, r record, n int, started time.Time) {
 		p.pursuit.Wake()
 	}
 }
+
+// looseFor is how long a reader serves before its data is brought to disk: the first seconds are its own.
+const looseFor = 2 * time.Second
+
+// fasten has a copied reader's data on disk; after a loss of power there is nothing to rely on.
+func (p *Postgres) fasten(key string, r record, x node) error {
+	if x.Loose == thisBoot() {
+		if err := pgrepl.Sync(p.dataOf(r.ID, x.N)); err != nil {
+			return err
+		}
+	}
+	defer p.pursuit.Wake() // it may be relied on
+	return p.records.Change(key, func(c *record) {
+		c.edit(x.N, func(n *node) {
+			if n.Loose != thisBoot() {
+				n.Stage = stageNew
+			}
+			n.Loose = ""
+		})
+	})
+}
+
+// thisBoot is this boot of the machine.
+var thisBoot = sync.OnceValue(func() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(b))
+})
 
 // lost says that a reader has not been sent anything for long and has come no further, while the primary
 // is well.
@@ -239,13 +273,8 @@ func (p *Postgres) clone(ctx context.Context, key string, r record, n int) error
 	if err := errors.Join(os.RemoveAll(fresh), os.RemoveAll(old)); err != nil {
 		return fmt.Errorf("clone: %w", err)
 	}
-	c, err := replication(ctx, r)
+	copied, err := p.duplicate(ctx, r, pgrepl.Options{Label: "tenfold " + standby(n)}, fresh)
 	if err != nil {
-		return fmt.Errorf("clone: %w", err)
-	}
-	defer c.Close(context.WithoutCancel(ctx))
-	uid, gid := engines.RunAs()
-	if _, err := pgrepl.Clone(ctx, c, pgrepl.Options{Label: "tenfold " + standby(n)}, fresh, uid, gid); err != nil {
 		return err
 	}
 	if err := p.cfg.Units.Remove(ctx, unitOf(key, n)); err != nil {
@@ -258,10 +287,10 @@ func (p *Postgres) clone(ctx context.Context, key string, r record, n int) error
 	if err := errors.Join(os.Rename(fresh, data), os.RemoveAll(old)); err != nil {
 		return fmt.Errorf("clone: %w", err)
 	}
-	if err := p.prepared(key, r, n); err != nil {
+	if err := p.prepared(key, r, n, thisBoot()); err != nil {
 		return err
 	}
-	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("reader %d cloned, %d MB", n, du(data)>>20), Took: time.Since(begun)})
+	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("reader %d cloned, %s", n, sizeOf(copied)), Took: time.Since(begun)})
 	return nil
 }
 
@@ -280,11 +309,12 @@ func (p *Postgres) welcome(ctx context.Context, r record) error {
 
 // prepared notes that a node's data can follow. If there was another primary meanwhile, it may hold what
 // that one does not.
-func (p *Postgres) prepared(key string, r record, n int) error {
+func (p *Postgres) prepared(key string, r record, n int, loose string) error {
 	p.gate.Lock()
 	defer p.gate.Unlock()
 	return p.records.Change(key, func(x *record) {
 		x.edit(n, func(m *node) {
+			m.Loose = loose
 			if m.Stage = stageReady; x.Epoch != r.Epoch {
 				m.Stage = stageRejoin
 			}
@@ -343,7 +373,7 @@ func (p *Postgres) rejoin(ctx context.Context, key string, r record, n int) erro
 		p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityWarning, Text: fmt.Sprintf("node %d could not be rewound and is cloned anew: %s", n, strings.Join(lines, "; "))})
 		return p.clone(ctx, key, r, n)
 	}
-	if err := p.prepared(key, r, n); err != nil {
+	if err := p.prepared(key, r, n, ""); err != nil {
 		return err
 	}
 	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("the old primary, node %d, is rewound to follow", n), Took: time.Since(begun)})

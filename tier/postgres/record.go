@@ -105,7 +105,13 @@ type node struct {
 	Stage stage `json:"stage,omitempty"`
 	// Leaving is a reader that there is one too many of.
 	Leaving bool `json:"leaving,omitempty"`
+	// Loose is the boot of the machine in which its data was copied, as long as that may not be on disk: it
+	// serves, but nobody relies on it, and after a loss of power it is copied again.
+	Loose string `json:"loose,omitempty"`
 }
+
+// sound says that a node's data can be relied on.
+func (n node) sound() bool { return n.Stage == stageReady && n.Loose == "" }
 
 // whole gives old records, which knew one server, the cluster that this was.
 func (r record) whole() record {

@@ -90,6 +90,16 @@ func TestReaderAndWakeOfAGigabyte(t *testing.T) {
 		insert into t select g, repeat(md5(g::text), 60) from generate_series(1, 480000) g; create index on t (n)`); err != nil {
 		t.Fatal(err)
 	}
+	// A gigabyte at rest: what was just written is not on disk yet, and a copy begins with a checkpoint.
+	r, _ := f.get(id.String())
+	c, err := connect(t.Context(), r, "postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	if _, err := c.Exec(t.Context(), "checkpoint"); err != nil {
+		t.Fatal(err)
+	}
 	t.Logf("%d MB", du(f.dataOf(id, 1))>>20)
 	at := time.Now()
 	db.Readers.Min = 1

@@ -18,9 +18,9 @@ func (p *Postgres) Report(r pooldir.Report) {
 	p.mu.Unlock()
 	for key, s := range r.Databases {
 		if rec, ok := p.records.Get(key); ok && rec.Suspended && (s.Wake || s.Waiting > 0) {
-			if p.records.Change(key, func(x *record) { x.Suspended = false }) == nil {
-				p.wake()
-			}
+			// The client waits, and the disk may be slow: after a crash that forgets it the database sleeps on.
+			p.records.Soon(key, func(x *record) { x.Suspended = false })
+			p.wake()
 		}
 	}
 }

@@ -27,7 +27,7 @@ func (p *Postgres) Switchover(ctx context.Context, id tenfold.ID, to int) error 
 	}
 	best := 0
 	for _, n := range r.staying() {
-		if behind, ok := lag[n.N]; ok && n.Stage == stageReady && (to == 0 || to == n.N) && (best == 0 || behind < lag[best]) {
+		if behind, ok := lag[n.N]; ok && n.sound() && (to == 0 || to == n.N) && (best == 0 || behind < lag[best]) {
 			best = n.N
 		}
 	}
