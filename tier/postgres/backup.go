@@ -88,7 +88,7 @@ func (p *Postgres) backup(ctx context.Context, r record, d depot.Depot) (base, e
 	if err != nil {
 		return base{}, err
 	}
-	if s.System == "" {
+	if s.System == "" || s.Lineage != r.Lineage {
 		return base{}, tenfold.Errorf(tenfold.CodeUnavailable, "%s: its archive of WAL has not begun", r.ID.Short()).WithHint("try again in a moment; if it lasts: tenfold events")
 	}
 	c, err := replication(ctx, r)
@@ -168,6 +168,27 @@ func (p *Postgres) Backups(ctx context.Context, id tenfold.ID) ([]dbinfo.Backup,
 	if !ok {
 		return nil, tenfold.Errorf(tenfold.CodeNotFound, "no %s of %s", id.Short(), id.App).WithHint("list what there is: tenfold status")
 	}
+	out := []dbinfo.Backup{}
+	for i, l := range r.Lineages { // of another major, until the upgrade
+		of := r
+		of.Lineage = l
+		until := r.Lineage
+		if i+1 < len(r.Lineages) {
+			until = r.Lineages[i+1]
+		}
+		d, err := p.depot(ctx, of)
+		if err != nil {
+			return nil, err
+		}
+		all, _, err := bases(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range all {
+			at, _ := time.Parse(lineageForm, until)
+			out = append(out, dbinfo.Backup{Name: b.Name, Begun: b.Begun, Ended: b.Ended, Bytes: b.Bytes, Until: at, Encrypted: d.Key != "", Proven: b.Proven, Fault: "PostgreSQL " + b.Version + ", before an upgrade"})
+		}
+	}
 	d, err := p.depot(ctx, r)
 	if err != nil {
 		return nil, err
@@ -176,7 +197,6 @@ func (p *Postgres) Backups(ctx context.Context, id tenfold.ID) ([]dbinfo.Backup,
 	if err != nil {
 		return nil, err
 	}
-	out := []dbinfo.Backup{}
 	for i, b := range all {
 		var next *base
 		if i+1 < len(all) {
@@ -239,7 +259,7 @@ func (p *Postgres) copyOnce(ctx context.Context, r record) (time.Duration, error
 		return 0, err
 	}
 	s, err := p.readArchive(r.ID)
-	if err != nil || s.System == "" {
+	if err != nil || s.System == "" || s.Lineage != r.Lineage {
 		return watchPace, err
 	}
 	all, _, err := bases(ctx, d)
@@ -260,7 +280,7 @@ func (p *Postgres) copyOnce(ctx context.Context, r record) (time.Duration, error
 		p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("backup %s, %d MB", b.Name, b.Bytes>>20), Took: b.Ended.Sub(b.Begun)})
 		return answerPace, nil
 	}
-	if err := p.expire(ctx, r, d, all, now); err != nil {
+	if err := errors.Join(p.expire(ctx, r, d, all, now), p.expireLineages(ctx, r, now)); err != nil {
 		return 0, err
 	}
 	next := min(due.Sub(now), time.Hour)
@@ -278,6 +298,45 @@ func (p *Postgres) copyOnce(ctx context.Context, r record) (time.Duration, error
 		}
 	}
 	return next, nil
+}
+
+// lineageForm is how a lineage is named: by when it began.
+const lineageForm = "20060102T150405Z"
+
+// expireLineages removes the backups from before an upgrade that is longer ago than backups are kept.
+func (p *Postgres) expireLineages(ctx context.Context, r record, now time.Time) error {
+	if len(r.Lineages) == 0 {
+		return nil
+	}
+	until := r.Lineage
+	if len(r.Lineages) > 1 {
+		until = r.Lineages[1]
+	}
+	if at, err := time.Parse(lineageForm, until); err != nil || now.Sub(at) < r.Spec.Backups.Keep {
+		return err
+	}
+	of := r
+	of.Lineage = r.Lineages[0]
+	d, err := p.depot(ctx, of)
+	if err != nil {
+		return err
+	}
+	for _, below := range []string{"base/", "wal/"} {
+		names, err := d.Place.List(ctx, below)
+		if err != nil {
+			return err
+		}
+		for _, n := range names {
+			if err := d.Place.Delete(ctx, n); err != nil {
+				return err
+			}
+		}
+	}
+	return p.records.Change(r.ID.String(), func(x *record) {
+		if len(x.Lineages) > 0 && x.Lineages[0] == of.Lineage {
+			x.Lineages = slices.Clone(x.Lineages[1:])
+		}
+	})
 }
 
 func latest(a, b time.Time) time.Time {

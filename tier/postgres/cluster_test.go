@@ -129,8 +129,13 @@ func (f *fixture) dump(t *testing.T) {
 	}
 }
 
-// settled waits until the cluster has so many followers and, with sync, is armed.
+// settled waits until the cluster has so many followers that can be relied on and, with sync, is armed.
 func (f *fixture) settled(t *testing.T, readers int) record {
+	t.Helper()
+	return f.reached(t, readers, true)
+}
+
+func (f *fixture) reached(t *testing.T, readers int, sound bool) record {
 	t.Helper()
 	for begun := time.Now(); ; <-time.After(10 * time.Millisecond) {
 		r, _ := f.get(id.String())
@@ -139,7 +144,7 @@ func (f *fixture) settled(t *testing.T, readers int) record {
 		f.Postgres.mu.Unlock()
 		follow := 0
 		for _, n := range r.staying() {
-			if v.Nodes[n.N].Streaming {
+			if v.Nodes[n.N].Streaming && (n.sound() || !sound) {
 				follow++
 			}
 		}

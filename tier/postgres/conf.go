@@ -63,6 +63,12 @@ func settings(r record, n int) string {
 	} {
 		set(kv[0], kv[1])
 	}
+	if r.Logical {
+		set("wal_level", "logical")
+	}
+	if r.Upgrade.alive() { // what follows is slower than a reader, and cannot be copied again
+		set("max_slot_wal_keep_size", strconv.FormatInt(r.Upgrade.Bound, 10)+"MB")
+	}
 	if most := r.Spec.Capacity.Max; most > 0 {
 		most, _ = clamped(most)
 		connections, err := strconv.Atoi(r.Spec.Settings["max_connections"])
@@ -222,9 +228,9 @@ func wrong(ctx context.Context, c *pgx.Conn) error {
 	return tenfold.Errorf(tenfold.CodeInvalid, "setting %s: %s (%q)", name, fault, value).WithHint("correct settings.%s of the database in tenfold.yaml", name)
 }
 
-// rehearse has the server program read a node's files without starting: one that is restarted with what
+// proveSettings has the server program read a node's files without starting: one that is restarted with what
 // it cannot take would not come back.
-func (p *Postgres) rehearse(ctx context.Context, e engines.Engine, r record, n int) error {
+func (p *Postgres) proveSettings(ctx context.Context, e engines.Engine, r record, n int) error {
 	uid, gid := engines.RunAs()
 	exit, lines, err := keeper.RunToEnd(ctx, p.cfg.Units, keeper.Unit{
 		ID: "rehearse/" + r.ID.String(), Argv: []string{e.Server, "-D", p.dataOf(r.ID, n), "-C", "port"}, Env: environment(e), Dir: "/",

@@ -39,6 +39,10 @@ func (p *Postgres) Database(ctx context.Context, id tenfold.ID) (dbinfo.Database
 	for _, k := range slices.Sorted(maps.Keys(r.Alarms)) {
 		out.Alarms = append(out.Alarms, r.Alarms[k])
 	}
+	if r.Upgrade != nil {
+		told := r.Upgrade.Told
+		out.Upgrade = &told
+	}
 	for _, n := range r.Nodes {
 		s := v.Nodes[n.N]
 		x := dbinfo.Node{N: n.N, Role: "reader", Addr: address(n.Port), PID: units[n.N].PID, Lag: -1, State: stateOf(r, n, s)}

@@ -56,6 +56,7 @@ type Postgres struct {
 	archive ledger.Pursuit // of WAL, for each database with backups
 	copies  ledger.Pursuit // base backups, retention and drills of these
 	samples ledger.Pursuit // what sessions wait for, of databases that run
+	moves   ledger.Pursuit // upgrades to another major
 
 	// gate is held while a reader is started and while the record makes one the primary: what is started
 	// as a reader is one.
@@ -80,6 +81,7 @@ type Postgres struct {
 	scalings  map[string]scaling
 	crowds    map[string]crowd
 	samplers  map[string]*sampler
+	restarts  map[string][]restartAsked
 	engines   map[int]found // by major
 	began     time.Time     // never changes
 	// What the pool said, and when; change is closed when Pool says something new.
@@ -103,13 +105,14 @@ func New(cfg Config) (*Postgres, error) {
 		cfg: cfg, records: recs, healthy: map[string]time.Time{}, backoff: map[string]time.Duration{}, said: map[string]string{},
 		last: map[string]pgrepl.LSN{}, seen: map[string]view{}, paused: map[string]bool{}, links: map[place]*link{},
 		greeted: map[place]time.Time{}, positions: map[place]string{}, slotted: map[place]string{}, archived: map[string]archived{}, locks: map[string]*sync.Mutex{},
-		engines: map[int]found{}, loads: map[string]load{}, scalings: map[string]scaling{}, crowds: map[string]crowd{}, samplers: map[string]*sampler{}, began: time.Now(), change: make(chan struct{}),
+		engines: map[int]found{}, loads: map[string]load{}, scalings: map[string]scaling{}, crowds: map[string]crowd{}, samplers: map[string]*sampler{}, restarts: map[string][]restartAsked{}, began: time.Now(), change: make(chan struct{}),
 	}
 	p.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: p.pursue, Pace: 2 * time.Second}
 	p.archive = ledger.Pursuit{Keys: p.backedUp, Work: p.keepArchive, Pace: 2 * time.Second}
 	p.copies = ledger.Pursuit{Keys: p.backedUp, Work: p.keepCopies, Pace: 2 * time.Second}
 	p.readers = ledger.Pursuit{Keys: p.readerKeys, Work: p.follow, Pace: 2 * time.Second}
 	p.samples = ledger.Pursuit{Keys: p.sampled, Work: p.sample, Pace: samplePace}
+	p.moves = ledger.Pursuit{Keys: p.upgrading, Work: p.pursueUpgrade, Pace: 2 * time.Second}
 	return p, nil
 }
 

@@ -29,6 +29,8 @@ type fixture struct {
 	texts []string
 	// resolve answers for secrets, when it is set before open.
 	resolve func(tenfold.Binding) (string, error)
+	// pooled says that there is a pool, which the test plays.
+	pooled bool
 }
 
 func begin(t *testing.T) *fixture {
@@ -47,7 +49,7 @@ func begin(t *testing.T) *fixture {
 // open makes a tier over the same folder and keeper, as a daemon that comes back does.
 func (f *fixture) open(t *testing.T) (stop func()) {
 	t.Helper()
-	p, err := New(Config{Dir: filepath.Join(f.house.Dir, "pg"), Units: f.house, Resolve: func(_ context.Context, b tenfold.Binding) (string, error) { return f.resolve(b) }, Emit: func(e tenfold.Event) {
+	p, err := New(Config{Dir: filepath.Join(f.house.Dir, "pg"), Units: f.house, Pooled: f.pooled, Resolve: func(_ context.Context, b tenfold.Binding) (string, error) { return f.resolve(b) }, Emit: func(e tenfold.Event) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.texts = append(f.texts, e.Text)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,6 +42,12 @@ func (p *Postgres) begin(ctx context.Context, key string, r record, why string) 
 	}
 	if err := p.cfg.Units.Remove(ctx, unitOf(key, n)); err != nil {
 		return err
+	}
+	if r.Logical != r.Upgrade.alive() {
+		r.Logical = r.Upgrade.alive()
+		if err := p.records.Change(key, func(x *record) { x.Logical = r.Logical }); err != nil {
+			return err
+		}
 	}
 	if !r.Counts && library(e, "pg_stat_statements") {
 		r.Counts = true
@@ -95,6 +102,9 @@ func (p *Postgres) settle(ctx context.Context, key string, r record, version str
 	if r.Serving != r.Goal || r.Version != version { // to wake from sleep is no time to write what is known
 		if err := p.records.Change(key, func(x *record) {
 			x.Version = version
+			if x.Was != 0 && strings.HasPrefix(version, strconv.Itoa(x.Spec.Major)+".") {
+				x.Was = 0 // the manifest has come after
+			}
 			if x.Goal == r.Goal {
 				x.Serving = r.Goal
 			}
@@ -132,7 +142,7 @@ func (p *Postgres) apply(ctx context.Context, key string, r record) error {
 		return fmt.Errorf("check settings: %w", err)
 	}
 	if restart {
-		if err := p.rehearse(ctx, e, r, r.Primary); err != nil {
+		if err := p.proveSettings(ctx, e, r, r.Primary); err != nil {
 			return err
 		}
 		return p.cfg.Units.Remove(ctx, unitOf(key, r.Primary)) // and begun again in the next round

@@ -37,7 +37,7 @@ const (
 func (p *Postgres) Run(ctx context.Context, ready func()) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.watch(ctx) })
-	for _, s := range []*ledger.Pursuit{&p.readers, &p.archive, &p.copies, &p.samples} {
+	for _, s := range []*ledger.Pursuit{&p.readers, &p.archive, &p.copies, &p.samples, &p.moves} {
 		wg.Go(func() { s.Run(ctx, func() {}) })
 	}
 	err := p.pursuit.Run(ctx, ready)
@@ -81,6 +81,7 @@ func (p *Postgres) wake() {
 	p.pursuit.Wake()
 	p.readers.Wake()
 	p.archive.Wake()
+	p.moves.Wake()
 }
 
 // pursue brings one database nearer to its goal.
@@ -109,6 +110,13 @@ func (p *Postgres) pursue(ctx context.Context, key string) time.Duration {
 		}
 		st := r.next(r.Spec, r.Serving != r.Goal && r.Failed != r.Goal, v)
 		if st.Do == wait {
+			if qs := p.asked(key); len(qs) > 0 && v.Nodes[r.Primary].Answers {
+				held, err := p.restartNow(ctx, key, r, qs[0].why)
+				for _, q := range qs {
+					q.done <- restarted{held, err}
+				}
+				continue
+			}
 			if p.idle(key, r, time.Now()) && p.suspend(key, r) == nil {
 				continue
 			}

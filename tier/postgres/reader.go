@@ -216,11 +216,7 @@ func (p *Postgres) add(key string, r record) error {
 	}
 	if err := p.records.Change(key, func(x *record) {
 		x.cluster = x.whole().cluster
-		most := 0
-		for _, n := range x.Nodes {
-			most = max(most, n.N)
-		}
-		x.Nodes = append(slices.Clone(x.Nodes), node{N: most + 1, Port: port, Stage: stageNew})
+		x.Nodes = append(slices.Clone(x.Nodes), node{N: x.free(), Port: port, Stage: stageNew})
 	}); err != nil {
 		return err
 	}

@@ -65,6 +65,16 @@ type record struct {
 	Suspended bool `json:"suspended,omitempty"`
 	// Of is the database that this one was restored from: no manifest names it, and it stops with that.
 	Of string `json:"of,omitempty"`
+	// Upgrade is the last to another major, until it is finished.
+	Upgrade *upgrade `json:"upgrade,omitempty"`
+	// Was is the major that the manifest may still name after an upgrade, or after going back.
+	Was int `json:"was,omitempty"`
+	// Logical says that its servers are started with what logical replication needs.
+	Logical bool `json:"logical,omitempty"`
+	// Lineage is the part of the depot that its backups lie in since it was upgraded, Lineages are those before:
+	// the WAL of another server is another's, and has the same names.
+	Lineage  string   `json:"lineage,omitempty"`
+	Lineages []string `json:"lineages,omitempty"`
 	// Alarms are those that are on, by what each is about. Never changed: replaced.
 	Alarms map[string]string `json:"alarms,omitempty"`
 

@@ -36,11 +36,7 @@ func (p *Postgres) Restore(ctx context.Context, id tenfold.ID, to time.Time) (te
 	if !ok {
 		return tenfold.ID{}, tenfold.Errorf(tenfold.CodeNotFound, "no %s of %s", id.Short(), id.App).WithHint("list what there is: tenfold status")
 	}
-	d, err := p.depot(ctx, r)
-	if err != nil {
-		return tenfold.ID{}, err
-	}
-	b, err := p.choose(ctx, r, d, to)
+	r, d, b, err := p.chooseLineage(ctx, r, to)
 	if err != nil {
 		return tenfold.ID{}, err
 	}
@@ -48,6 +44,7 @@ func (p *Postgres) Restore(ctx context.Context, id tenfold.ID, to time.Time) (te
 	if err != nil {
 		return tenfold.ID{}, err
 	}
+	made.Was = made.Spec.Major // it has the major of its backup
 	if err := p.rebuild(ctx, d, b, r, made, to); err != nil {
 		return tenfold.ID{}, errors.Join(err, p.discard(context.WithoutCancel(ctx), made.ID))
 	}
@@ -56,6 +53,33 @@ func (p *Postgres) Restore(ctx context.Context, id tenfold.ID, to time.Time) (te
 	}
 	p.cfg.Emit(tenfold.Event{ID: made.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("restored from backup %s of %s", b.Name, id.Name), Took: time.Since(begun)})
 	return made.ID, nil
+}
+
+// chooseLineage is choose among the backups since the last upgrade to another major, then among those before each.
+// The record that it returns is the one that these are of.
+func (p *Postgres) chooseLineage(ctx context.Context, r record, to time.Time) (record, depot.Depot, base, error) {
+	var first error
+	for i := len(r.Lineages); i >= 0; i-- {
+		of := r
+		if i < len(r.Lineages) {
+			of.Lineage = r.Lineages[i]
+		}
+		d, err := p.depot(ctx, of)
+		if err != nil {
+			return of, d, base{}, err
+		}
+		b, err := p.choose(ctx, of, d, to)
+		if err == nil {
+			return of, d, b, nil
+		}
+		if first == nil {
+			first = err
+		}
+		if to.IsZero() || tenfold.CodeOf(err) != tenfold.CodeNotFound {
+			break
+		}
+	}
+	return r, depot.Depot{}, base{}, first
 }
 
 // choose is the newest backup that ended before a time.
@@ -85,7 +109,7 @@ func (p *Postgres) choose(ctx context.Context, r record, d depot.Depot, to time.
 
 // beside is the record of a database to be made from r: a name that is free, a port of its own.
 func (p *Postgres) beside(r record, suffix string) (record, error) {
-	out := record{Spec: r.Spec, Super: r.Super, Password: r.Password, Version: r.Version, Of: r.ID.String(), Begun: time.Now()}
+	out := record{Spec: r.Spec, Super: r.Super, Password: r.Password, Version: r.Version, Was: r.Was, Of: r.ID.String(), Begun: time.Now()}
 	out.Spec.Readers, out.Spec.Sync, out.Spec.Backups = tenfold.Bounds{}, "", nil
 	for i := 1; ; i++ {
 		out.ID = r.ID
@@ -185,6 +209,9 @@ func (p *Postgres) bringWAL(ctx context.Context, d depot.Depot, b base, from rec
 		if err := d.Get(ctx, "wal/"+name, func(r io.Reader) error { return p.bring(r, filepath.Join(data, "pg_wal", name), 0) }); err != nil {
 			return err
 		}
+	}
+	if now, ok := p.get(from.ID.String()); ok && now.Lineage != from.Lineage {
+		return nil // what is archived now is another server's
 	}
 	s, err := p.readArchive(from.ID)
 	if err != nil {

@@ -45,21 +45,20 @@ func (p *Postgres) dataOf(id tenfold.ID, n int) string { return filepath.Join(p.
 // one that is asked for.
 func (p *Postgres) engine(ctx context.Context, r record) (engines.Engine, error) {
 	major := r.Spec.Major
-	b, err := os.ReadFile(filepath.Join(p.dataOf(r.ID, r.Primary), "PG_VERSION"))
-	if err == nil {
-		have, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-		if major != 0 && have != major {
-			return engines.Engine{}, tenfold.Errorf(tenfold.CodeConflict, "its data is of PostgreSQL %d, %d is asked for", have, major).
-				WithHint("write engine: postgres-%d, or move the data: tenfold db dump, a new database, tenfold db restore", have)
-		}
-		major = have
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	have, err := dataMajor(p.dataOf(r.ID, r.Primary))
+	if err != nil {
 		return engines.Engine{}, err
 	}
+	if have != 0 {
+		if major != 0 && have != major && major != r.Was {
+			return engines.Engine{}, otherMajor(r.ID, have, major)
+		}
+		major = have
+	}
 	p.mu.Lock()
-	known, have := p.engines[major]
+	known, asked := p.engines[major]
 	p.mu.Unlock()
-	if have && major != 0 && known.made.Equal(made(known.Server)) {
+	if asked && major != 0 && known.made.Equal(made(known.Server)) {
 		return known.Engine, nil // to ask it for its version takes longer than a database takes to wake
 	}
 	e, err := engines.Postgres(ctx, major, p.cfg.Engines)
@@ -69,9 +68,35 @@ func (p *Postgres) engine(ctx context.Context, r record) (engines.Engine, error)
 		p.mu.Unlock()
 	}
 	if err != nil {
-		return e, tenfold.Errorf(tenfold.CodeMissing, "%w", err).WithHint("install it: tenfold doctor --fix (or apt-get install postgresql)")
+		return e, missingEngine(major, err)
 	}
 	return e, nil
+}
+
+// dataMajor is the major of a data directory; 0: there is none.
+func dataMajor(data string) (int, error) {
+	b, err := os.ReadFile(filepath.Join(data, "PG_VERSION"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read data directory: %w", err)
+	}
+	have, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0, fmt.Errorf("read data directory: its PG_VERSION is %q", b)
+	}
+	return have, nil
+}
+
+// otherMajor says what to do when the manifest asks for another major than the data has: a server of the wrong
+// one is never started.
+func otherMajor(id tenfold.ID, have, want int) error {
+	e := tenfold.Errorf(tenfold.CodeConflict, "its data is of PostgreSQL %d, %d is asked for", have, want)
+	if want < have {
+		return e.WithHint("write engine: postgres-%d: data of a newer major is not read by an older one", have)
+	}
+	return e.WithHint("move the data first: tenfold db upgrade --name %s --to %d --rehearse, then without --rehearse; until then write engine: postgres-%d", id.Name, want, have)
 }
 
 // found is an engine, as long as its program is the one that was asked.

@@ -104,7 +104,7 @@ func TestReaderAndWakeOfAGigabyte(t *testing.T) {
 	at := time.Now()
 	db.Readers.Min = 1
 	f.start(t, db)
-	f.settled(t, 1)
+	f.reached(t, 1, false)
 	t.Logf("a reader after %s", time.Since(at))
 	db.Readers = tenfold.Bounds{}
 	db.Suspend = time.Millisecond

@@ -28,7 +28,7 @@ func (p *Postgres) Report(r pooldir.Report) {
 // idle says that a database may be suspended: it may go down to nothing, and nobody has asked anything
 // of it for long.
 func (p *Postgres) idle(key string, r record, now time.Time) bool {
-	if c := r.Spec.Capacity; c.Max == 0 || c.Min > 0 || r.Spec.Suspend == 0 || r.Suspended || r.Switch != 0 {
+	if c := r.Spec.Capacity; c.Max == 0 || c.Min > 0 || r.Spec.Suspend == 0 || r.Suspended || r.Switch != 0 || r.Upgrade != nil && r.Upgrade.Stage != upgradeClosed && r.Upgrade.Stage != upgradeEnded {
 		return false
 	}
 	p.mu.Lock()

@@ -17,19 +17,17 @@ const quietLimit = 500 * time.Millisecond
 // follows.
 func (p *Postgres) Switchover(ctx context.Context, id tenfold.ID, to int) error {
 	key := id.String()
-	r, err := p.served(id)
-	if err != nil {
+	if _, err := p.served(id); err != nil {
 		return err
 	}
-	lag, err := p.lag(ctx, r)
-	if err != nil {
-		return tenfold.Errorf(tenfold.CodeUnavailable, "%s: its primary does not answer: %w", id.Short(), err).WithHint("a failover needs no asking: tenfold db nodes")
-	}
 	best := 0
-	for _, n := range r.staying() {
-		if behind, ok := lag[n.N]; ok && n.sound() && (to == 0 || to == n.N) && (best == 0 || behind < lag[best]) {
-			best = n.N
-		}
+	if err := until(ctx, startLimit, func(ctx context.Context) (bool, error) {
+		var loose bool
+		var err error
+		best, loose, err = p.successor(ctx, id, to)
+		return best != 0 || !loose, err // one that was just copied is soon on disk
+	}); err != nil {
+		return err
 	}
 	if best == 0 {
 		return tenfold.Errorf(tenfold.CodeConflict, "%s has no reader that follows and could take over", id.Short()).WithHint("write readers: 1 in its manifest, or see how they are: tenfold db nodes")
@@ -39,6 +37,27 @@ func (p *Postgres) Switchover(ctx context.Context, id tenfold.ID, to int) error 
 	}
 	p.wake()
 	return p.awaitSwitch(ctx, key, best)
+}
+
+// successor is the reader that is least behind, or the one that is asked for; 0: there is none. loose says that
+// one follows whose data is not on disk yet.
+func (p *Postgres) successor(ctx context.Context, id tenfold.ID, to int) (best int, loose bool, err error) {
+	r, _ := p.get(id.String())
+	lag, err := p.lag(ctx, r)
+	if err != nil {
+		return 0, false, tenfold.Errorf(tenfold.CodeUnavailable, "%s: its primary does not answer: %w", id.Short(), err).WithHint("a failover needs no asking: tenfold db nodes")
+	}
+	for _, n := range r.staying() {
+		behind, ok := lag[n.N]
+		if !ok || to != 0 && to != n.N {
+			continue
+		}
+		loose = loose || n.Loose != ""
+		if n.sound() && (best == 0 || behind < lag[best]) {
+			best = n.N
+		}
+	}
+	return best, loose, nil
 }
 
 func (p *Postgres) awaitSwitch(ctx context.Context, key string, to int) error {
