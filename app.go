@@ -16,6 +16,7 @@ type App struct {
 
 	Frontends map[Name]Frontend `json:"frontends,omitempty"`
 	Services  map[Name]Workload `json:"services,omitempty"`
+	Functions map[Name]Function `json:"functions,omitempty"`
 	Jobs      map[Name]Job      `json:"jobs,omitempty"`
 	Databases map[Name]Database `json:"databases,omitempty"`
 	Caches    map[Name]Cache    `json:"caches,omitempty"`
@@ -180,6 +181,38 @@ type Timeout struct {
 type Logs struct {
 	Keep time.Duration `json:"keep"`
 	Max  int64         `json:"max"` // bytes
+}
+
+// Function is code that is called with an event and answers: a function of AWS Lambda.
+type Function struct {
+	Source Source `json:"source"`
+	Build  Build  `json:"build"`
+	// Handler is what a runtime of a language calls ("index.handler"). Command is the program of the runtime
+	// "provided": it speaks the Runtime API by itself. One of them is set.
+	Handler string  `json:"handler,omitempty"`
+	Command Command `json:"command,omitzero"`
+
+	Env      map[string]string `json:"env,omitempty"`
+	Bindings []Binding         `json:"bindings,omitempty"`
+	Uses     []ID              `json:"uses,omitempty"` // must serve before it is called
+	Routes   []Route           `json:"routes,omitempty"`
+	// Event is the form of the events of its routes: "http" (API Gateway's payload 2.0), or "alb".
+	Event    string   `json:"event,omitempty"`
+	Schedule Schedule `json:"schedule,omitzero"`
+	// To is told what came of an asynchronous event, Dead of one that was given up on; nil: nobody.
+	To   *ID `json:"to,omitempty"`
+	Dead *ID `json:"dead,omitempty"`
+	// Retries and Age are of asynchronous events: how often again, and until what age.
+	Retries int           `json:"retries"`
+	Age     time.Duration `json:"age"`
+	Timeout time.Duration `json:"timeout"`
+	Size    Size          `json:"size"`
+	// Scale: Min environments are kept warm, there are never more than Max. Concurrency is how many calls
+	// may be in one process at once.
+	Scale       Bounds `json:"scale"`
+	Concurrency int    `json:"concurrency"`
+	Logs        Logs   `json:"logs"`
+	Line        int    `json:"line,omitempty"`
 }
 
 // Job is a command of a service, run by schedule or by hand.

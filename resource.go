@@ -69,13 +69,14 @@ func (id ID) String() string {
 // Short is what people read: "service api".
 func (id ID) Short() string { return string(id.Kind) + " " + string(id.Name) }
 
-// ParseID reads what String wrote.
+// ParseID reads what String wrote. An environment may have a slash in its name ("preview/fix-cart").
 func ParseID(s string) (ID, error) {
 	p := strings.Split(s, "/")
-	if len(p) != 4 || slices.Contains(p, "") {
+	n := len(p)
+	if n < 4 || n > 5 || slices.Contains(p, "") {
 		return ID{}, fmt.Errorf("parse resource id %q: want app/environment/kind/name", s)
 	}
-	return ID{App: AppName(p[0]), Env: Environment(p[1]), Kind: Kind(p[2]), Name: Name(p[3])}, nil
+	return ID{App: AppName(p[0]), Env: Environment(strings.Join(p[1:n-2], "/")), Kind: Kind(p[n-2]), Name: Name(p[n-1])}, nil
 }
 
 // Compare orders IDs by app, environment, kind, name.

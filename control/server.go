@@ -47,6 +47,7 @@ func Handler(api API, local bool) http.Handler {
 	mux.HandleFunc("POST "+env+"/explain", s.explain)
 	s.gitRoutes(mux)
 	s.dbRoutes(mux)
+	s.functionRoutes(mux)
 	mux.HandleFunc("GET "+env+"/releases/{name}", s.releases)
 	mux.HandleFunc("PUT "+env+"/releases/{name}", s.switchRelease)
 	mux.HandleFunc("GET "+env+"/logs", s.logs)

@@ -19,6 +19,7 @@ import (
 // HTTP. Errors are *tenfold.Error.
 type API interface {
 	Databases
+	Functions
 	House(ctx context.Context) (House, error)
 	// Upload takes a project's files (a tar stream of source.Pack) when the daemon cannot read them
 	// where they are, and returns the folder to deploy from. Origin names where they came from: the

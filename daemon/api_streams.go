@@ -54,6 +54,9 @@ func (h *house) logFiles(ctx context.Context, q control.LogQuery) (map[string]st
 	for n := range app.Services {
 		add(n, append(h.compute.LogPaths(app.ID(tenfold.KindService, n)), h.compute.LogPaths(app.ID(tenfold.KindBuild, n))...))
 	}
+	for n := range app.Functions {
+		add(n, append(h.function.LogPaths(app.ID(tenfold.KindFunction, n)), h.compute.LogPaths(app.ID(tenfold.KindBuild, n))...))
+	}
 	for n := range app.Jobs {
 		add(n, h.compute.LogPaths(app.ID(tenfold.KindJob, n)))
 	}
@@ -380,6 +383,7 @@ func (h *house) Metrics(ctx context.Context, w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "# TYPE http_cache_entries gauge\nhttp_cache_entries %d\n# TYPE http_cache_size_bytes gauge\nhttp_cache_size_bytes{tier=\"memory\"} %d\nhttp_cache_size_bytes{tier=\"disk\"} %d\n", r.Cache.Entries, r.Cache.Memory, r.Cache.Disk)
 	h.pools.metrics(ctx, &b)
+	functionMetrics(h.function.Use(), &b)
 	tasks, err := h.compute.Tasks(ctx)
 	if err != nil {
 		return err

@@ -280,6 +280,10 @@ func eachSource(app *tenfold.App, f func(*tenfold.Source)) {
 		f(&v.Source)
 		app.Services[n] = v
 	}
+	for n, v := range app.Functions {
+		f(&v.Source)
+		app.Functions[n] = v
+	}
 }
 
 // digest reads the sources, each context once.
@@ -372,6 +376,9 @@ func (h *house) settleSecrets(ctx context.Context, p *project, owner tenfold.App
 	}
 	for _, s := range p.app.Services {
 		pin(s.Bindings)
+	}
+	for _, f := range p.app.Functions {
+		pin(f.Bindings)
 	}
 	for _, r := range p.app.Rules {
 		for _, b := range r.Auth.Secrets() {

@@ -66,6 +66,7 @@ func Modes(version string) map[Mode]func(ctx context.Context, data string) error
 		ModeKeeper: RunKeeper,
 		ModeDoor:   RunDoor,
 		ModePool:   RunPool,
+		ModeInvoke: RunInvoke,
 		ModeDaemon: func(ctx context.Context, data string) error { return Run(ctx, data, version) },
 	}
 }

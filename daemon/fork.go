@@ -46,6 +46,10 @@ func (h *house) distrust(app *tenfold.App) {
 		s.Bindings = keep(s.Bindings)
 		app.Services[n] = s
 	}
+	for n, f := range app.Functions {
+		f.Bindings = keep(f.Bindings)
+		app.Functions[n] = f
+	}
 	for n, d := range app.Databases {
 		d.Clone = "" // a fork's code sees nobody's rows
 		app.Databases[n] = d

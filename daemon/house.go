@@ -22,6 +22,7 @@ import (
 	"tenfold/tier/compute"
 	"tenfold/tier/edge"
 	"tenfold/tier/frontend"
+	"tenfold/tier/function"
 	"tenfold/tier/postgres"
 )
 
@@ -45,6 +46,8 @@ type house struct {
 	compute  *compute.Compute
 	frontend *frontend.Frontend
 	edge     *edge.Edge
+	function *function.Tier
+	invokers *invokers
 	pools    *pools
 	tiers    []tenfold.Tier // in floor order
 	owners   sync.Map       // tenfold.ID -> tenfold.Tier
@@ -125,6 +128,8 @@ func (h *house) resolve(ctx context.Context, b tenfold.Binding) (string, error) 
 		return h.identityField(ctx, b.From, b.Field)
 	case tenfold.KindCache:
 		return h.cache.Field(ctx, b.From, b.Field)
+	case tenfold.KindFunction:
+		return h.function.Field(b.From, b.Field)
 	case tenfold.KindService:
 		return h.edge.ServiceURL(ctx, b.From)
 	}

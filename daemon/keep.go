@@ -19,6 +19,7 @@ const (
 	ModeDaemon Mode = "daemon"
 	ModeDoor   Mode = "door"
 	ModePool   Mode = "pool"
+	ModeInvoke Mode = "invoke"
 )
 
 // Command is the command line that starts a mode for a data directory.

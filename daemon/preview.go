@@ -362,12 +362,12 @@ func (h *house) remove(ctx context.Context, p preview, why string) error {
 	}
 	for _, tier := range []interface {
 		Forget(context.Context, tenfold.AppName, tenfold.Environment) error
-	}{h.compute, h.frontend} {
+	}{h.compute, h.function, h.frontend} {
 		if err := tier.Forget(ctx, p.App, p.Env); err != nil {
 			return fmt.Errorf("remove preview %s: %w", p.Env, err)
 		}
 	}
-	if err := h.compute.PruneBuilds(h.frontend.BuildKeys()); err != nil {
+	if err := h.compute.PruneBuilds(h.builds()); err != nil {
 		return fmt.Errorf("remove preview %s: %w", p.Env, err)
 	}
 	for _, dir := range []string{

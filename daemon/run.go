@@ -27,6 +27,7 @@ import (
 	"tenfold/tier/compute"
 	"tenfold/tier/edge"
 	"tenfold/tier/frontend"
+	"tenfold/tier/function"
 	"tenfold/tier/postgres"
 )
 
@@ -73,7 +74,7 @@ func Run(ctx context.Context, data, version string) error {
 	if err := startDoor(ctx, k, l, binary, version, names); err != nil {
 		return err
 	}
-	h, err := newHouse(ctx, l, settings, version, k, bound)
+	h, err := newHouse(ctx, l, settings, binary, version, k, bound)
 	if err != nil {
 		return err
 	}
@@ -154,7 +155,7 @@ func (o oldDoors) Run(ctx context.Context, ready func()) error {
 }
 
 // newHouse opens the store and makes the tiers; it starts nothing.
-func newHouse(ctx context.Context, l Layout, settings Settings, version string, k *keeper.Client, bound string) (*house, error) {
+func newHouse(ctx context.Context, l Layout, settings Settings, binary, version string, k *keeper.Client, bound string) (*house, error) {
 	h := &house{
 		version: version, started: time.Now(), layout: l, settings: settings, log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		keeper: k, listen: bound, wakeup: make(chan struct{}, 1), jobsWake: make(chan struct{}, 1), apps: map[appKey]tenfold.App{},
@@ -177,6 +178,9 @@ func newHouse(ctx context.Context, l Layout, settings Settings, version string, 
 		return nil, errors.Join(err, h.store.Close())
 	}
 	h.hub = newHub(h.store, h.log, h.wake)
+	if h.invokers, err = newInvokers(ctx, h, binary, version); err != nil {
+		return nil, errors.Join(err, h.store.Close())
+	}
 	if err := h.makeTiers(l, k); err != nil {
 		return nil, errors.Join(err, h.store.Close())
 	}
@@ -206,11 +210,17 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}
 	if h.compute, err = compute.New(compute.Config{
 		Dir: l.Tier("compute"), Units: k, Builder: builder, Traffic: h.edge, Resolve: h.resolve, Emit: emit, URL: h.url,
-		KeepBuilds: h.frontend.BuildKeys, FrontendBuild: frontend.BuildKey, Released: h.frontend.Released,
+		KeepBuilds: h.builds, FrontendBuild: frontend.BuildKey, Released: h.frontend.Released,
 	}); err != nil {
 		return err
 	}
-	h.tiers = []tenfold.Tier{h.postgres, h.cache, h.edge, h.compute, h.frontend}
+	if h.function, err = function.New(function.Config{
+		Dir: l.Tier("function"), Builder: builder, BuildKey: compute.FunctionBuild, Invokers: h.invokers, Address: h.invokers.addr, Traffic: h.edge,
+		Resolve: h.resolve, Emit: emit, URL: h.url, Account: account, Keys: h.functionKeys,
+	}); err != nil {
+		return err
+	}
+	h.tiers = []tenfold.Tier{h.postgres, h.cache, h.edge, h.compute, h.function, h.frontend}
 	return nil
 }
 

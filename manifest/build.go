@@ -44,13 +44,14 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 	b.databases() // first: what their users are given depends on them
 	b.frontends()
 	b.services()
+	b.functions()
 	b.jobs()
 	b.caches()
 	b.secrets()
 	b.rules()
 	b.cycles()
-	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Databases)+len(b.app.Caches) == 0 && !r.failed() {
-		r.at(top.node, "write at least \"services: [api]\" or \"frontends: [web]\"", "the app has no frontend, service, database or cache")
+	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Functions)+len(b.app.Databases)+len(b.app.Caches) == 0 && !r.failed() {
+		r.at(top.node, "write at least \"services: [api]\" or \"frontends: [web]\"", "the app has no frontend, service, function, database or cache")
 	}
 	return b.app
 }
@@ -74,6 +75,7 @@ var sections = []struct {
 }{
 	{"frontends", tenfold.KindFrontend},
 	{"services", tenfold.KindService},
+	{"functions", tenfold.KindFunction},
 	{"jobs", tenfold.KindJob},
 	{"databases", tenfold.KindDatabase},
 	{"caches", tenfold.KindCache},
@@ -86,7 +88,7 @@ func (b *builder) declare() {
 		b.each(s.name, func(n tenfold.Name, t *tree) {
 			if k, taken := b.kinds[string(n)]; taken {
 				b.reporter.at(t.place(), "call it "+string(n)+"-"+map[tenfold.Kind]string{tenfold.KindDatabase: "db", tenfold.KindCache: "cache", tenfold.KindJob: "job"}[s.kind]+
-					map[bool]string{true: string(s.kind)}[s.kind == tenfold.KindService || s.kind == tenfold.KindFrontend],
+					map[bool]string{true: string(s.kind)}[s.kind == tenfold.KindService || s.kind == tenfold.KindFrontend || s.kind == tenfold.KindFunction],
 					"%s: a %s is called %q already (line %d); names are unique across kinds", t.path, k, n, b.at[string(n)].Line)
 				return
 			}

@@ -105,6 +105,7 @@ func thingKeys() []key {
 		{name: "contact", form: fText, off: true, deflt: "none", doc: "E-mail address that the authority of certificates is given. An address https://… or a secret is for alarms, which do not run yet."},
 		{name: "frontends", form: fNamed, doc: "Sites that are built into files.", keys: frontendKeys()},
 		{name: "services", form: fNamed, doc: "Processes that answer requests on $PORT.", keys: serviceKeys()},
+		{name: "functions", form: fNamed, doc: "Code that is called with an event, as AWS Lambda has it.", keys: functionKeys()},
 		{name: "jobs", form: fNamed, doc: "Commands of a service, by schedule or by hand.", keys: jobKeys()},
 		{name: "databases", form: fNamed, doc: "PostgreSQL databases.", keys: databaseKeys()},
 		{name: "caches", form: fNamed, doc: "Valkey or Redis instances.", keys: cacheKeys()},
@@ -131,7 +132,7 @@ func thingKeys() []key {
 			}},
 		}},
 	},
-		later("alarms", "alarms"), later("functions", "functions"), later("tables", "tables"),
+		later("alarms", "alarms"), later("tables", "tables"),
 		later("time series", "series"), later("queues", "queues"), later("event buses", "events"), later("buckets", "buckets"))
 }
 

@@ -56,13 +56,19 @@ func (b *builder) uses(t *tree, env map[string]string, of tenfold.Kind, self ten
 		}
 		id := b.app.ID(kind, tenfold.Name(name))
 		add(u, name, "choose another variable: uses: {"+name+": "+upper(name)+"_URL}", b.variables(u, id, count[kind]))
-		if kind != tenfold.KindSecret {
+		if kind != tenfold.KindSecret && kind != tenfold.KindFunction { // one that is called is there when it is called
 			needs = append(needs, id)
 		}
 	}
 	for _, name := range sortedKeys(f.fields) {
 		if d, ok := b.app.Databases[tenfold.Name(name)]; ok && b.kinds[name] == tenfold.KindDatabase && !f.fields[name].off && name != string(self) {
-			add(f.fields[name], name, "call that one otherwise: the SDKs of AWS read this name", b.signed(d, b.app.ID(tenfold.KindDatabase, tenfold.Name(name)), self, from))
+			add(f.fields[name], name, awsName, b.signed(d, b.app.ID(tenfold.KindDatabase, tenfold.Name(name)), self, from))
+		}
+	}
+	for _, name := range f.order {
+		if b.kinds[name] == tenfold.KindFunction && !f.fields[name].off && name != string(self) && from["AWS_ENDPOINT_URL_LAMBDA"] == "" && of != tenfold.KindFrontend {
+			id := b.app.ID(tenfold.KindFunction, tenfold.Name(name))
+			add(f.fields[name], name, awsName, append([]tenfold.Binding{{Var: "AWS_ENDPOINT_URL_LAMBDA", From: id, Field: tenfold.FieldURL}}, b.keys(self, from)...))
 		}
 	}
 	// The order of names in the file means nothing, so it does not reach a fingerprint.
@@ -86,9 +92,21 @@ func (b *builder) signed(d tenfold.Database, id tenfold.ID, self tenfold.Name, f
 	if b.app.Databases[tenfold.Name(from["AWS_ENDPOINT_URL_RDS_DATA"])].API { // it answers for the others too
 		return out
 	}
-	return append(out,
-		tenfold.Binding{Var: "AWS_ENDPOINT_URL_RDS_DATA", From: id, Field: tenfold.FieldAPI}, tenfold.Binding{Var: "AWS_REGION", From: own, Field: tenfold.FieldRegion},
-		tenfold.Binding{Var: "AWS_ACCESS_KEY_ID", From: own, Field: tenfold.FieldKeyID}, tenfold.Binding{Var: "AWS_SECRET_ACCESS_KEY", From: own, Field: tenfold.FieldKeySecret})
+	return append(append(out, tenfold.Binding{Var: "AWS_ENDPOINT_URL_RDS_DATA", From: id, Field: tenfold.FieldAPI}), b.keys(self, from)...)
+}
+
+// awsName is what to do about a variable that an SDK of AWS reads.
+const awsName = "call that one otherwise: the SDKs of AWS read this name"
+
+// keys are the variables by which SDKs of AWS sign, unless another use gives them.
+func (b *builder) keys(self tenfold.Name, from map[string]string) []tenfold.Binding {
+	if from["AWS_ACCESS_KEY_ID"] != "" {
+		return nil
+	}
+	own := b.app.ID(tenfold.KindIdentity, self)
+	return []tenfold.Binding{
+		{Var: "AWS_REGION", From: own, Field: tenfold.FieldRegion}, {Var: "AWS_ACCESS_KEY_ID", From: own, Field: tenfold.FieldKeyID}, {Var: "AWS_SECRET_ACCESS_KEY", From: own, Field: tenfold.FieldKeySecret},
+	}
 }
 
 // mayUse refuses what has no meaning: itself, jobs, frontends, running things from a build.
@@ -101,7 +119,7 @@ func (b *builder) mayUse(f, u *tree, of tenfold.Kind, self tenfold.Name, kind te
 		hint := "call a service through its routes, from the browser"
 		b.reporter.at(u.key, hint, "%s: a frontend is files: its build may use secrets, not a %s", f.path, kind)
 	case kind == tenfold.KindFrontend || kind == tenfold.KindJob:
-		b.reporter.at(u.key, "remove it; databases, caches, services and secrets can be used", "%s: a %s cannot be used", f.path, kind)
+		b.reporter.at(u.key, "remove it; databases, caches, services, functions and secrets can be used", "%s: a %s cannot be used", f.path, kind)
 	default:
 		return true
 	}
@@ -139,8 +157,11 @@ func (b *builder) unknownUse(f, u *tree, name string) {
 func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Binding {
 	bind := func(v string, f tenfold.Field) tenfold.Binding { return tenfold.Binding{Var: v, From: id, Field: f} }
 	field := tenfold.FieldURL
-	if id.Kind == tenfold.KindSecret {
+	switch id.Kind {
+	case tenfold.KindSecret:
 		field = tenfold.FieldValue
+	case tenfold.KindFunction:
+		field = tenfold.FieldName
 	}
 	if !isNull(u.node) {
 		v := u.node.Value
@@ -158,6 +179,8 @@ func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Bindi
 	switch {
 	case id.Kind == tenfold.KindSecret:
 		return []tenfold.Binding{bind(string(id.Name), field)}
+	case id.Kind == tenfold.KindFunction:
+		return []tenfold.Binding{bind(upper(string(id.Name))+"_FUNCTION", tenfold.FieldName)}
 	case reserved[own] != "":
 		b.reporter.at(u.key, "choose another variable: uses: {"+string(id.Name)+": "+upper(string(id.Name))+"_SERVICE_URL}", "%s: %s %s", u.path, own, reserved[own])
 		return nil

@@ -119,7 +119,7 @@ func (c *cli) root() *cobra.Command {
 	root.AddCommand(
 		c.initCommand(), c.upCommand(), c.downCommand(), c.deployCommand(), c.statusCommand(), c.psCommand(),
 		c.logsCommand(), c.execCommand(), c.runCommand(), c.scaleCommand(), c.releasesCommand(), c.rollbackCommand(),
-		c.edgeCommand(), c.gitCommand(), c.previewCommand(), c.trustCommand(), c.secretsCommand(), c.dbCommand(), c.cacheCommand(), c.openCommand(), c.doctorCommand(), c.importCommand(),
+		c.edgeCommand(), c.gitCommand(), c.previewCommand(), c.trustCommand(), c.secretsCommand(), c.dbCommand(), c.cacheCommand(), c.fnCommand(), c.openCommand(), c.doctorCommand(), c.importCommand(),
 		c.eventsCommand(), c.auditCommand(), c.metricsCommand(), c.keptCommand(), c.versionCommand(), c.upgradeCommand(), c.houseCommand(),
 	)
 	return root

@@ -78,6 +78,18 @@ func Resolve(fsys fs.FS, app *tenfold.App) ([]Origin, error) {
 		app.Services[name] = s
 		out = append(out, Origin{name, describe(found.framework, s.Command.String(), strings.TrimSpace(s.Build.Language+" "+s.Build.Version)), s.Source.Path})
 	}
+	for _, name := range slices.Sorted(maps.Keys(app.Functions)) {
+		f := app.Functions[name]
+		if err := p.function(name, &f); err != nil {
+			return nil, err
+		}
+		app.Functions[name] = f
+		what := f.Handler
+		if what == "" {
+			what = f.Command.String()
+		}
+		out = append(out, Origin{name, describe(what, strings.TrimSpace(f.Build.Language+" "+f.Build.Version)), f.Source.Path})
+	}
 	return out, nil
 }
 

@@ -1,94 +1,28 @@
 package compute
 
 import (
-	"fmt"
 	"time"
-	_ "time/tzdata" // time zones must not depend on the machine
-
-	"github.com/adhocore/gronx"
 
 	"tenfold"
+	"tenfold/internal/schedule"
 )
 
 // following is the first time after t at which a schedule asks for a run; zero when there is none.
-// began is when the schedule was applied: what a rate counts from.
-//
-// Cron times are wall-clock times of the schedule's zone. In the hour that summer time skips a run
-// comes at the first moment after it; in the hour that comes twice it runs once.
 func following(s tenfold.Schedule, began, t time.Time) (time.Time, error) {
-	switch {
-	case s.Rate > 0:
-		n := t.Sub(began)/s.Rate + 1
-		if t.Before(began) {
-			n = 1
-		}
-		return began.Add(n * s.Rate), nil
-	case !s.At.IsZero():
-		if s.At.After(t) {
-			return s.At, nil
-		}
-		return time.Time{}, nil
-	case s.Cron == "":
-		return time.Time{}, nil
-	}
-	zone := time.UTC
-	if s.Timezone != "" {
-		z, err := time.LoadLocation(s.Timezone)
-		if err != nil {
-			return time.Time{}, fmt.Errorf("read schedule: %w", err)
-		}
-		zone = z
-	}
-	// The search runs over wall-clock times as if they were UTC, where no hour is missing or double,
-	// and the answer is read back in the zone.
-	local := t.In(zone)
-	wall := time.Date(local.Year(), local.Month(), local.Day(), local.Hour(), local.Minute(), local.Second(), 0, time.UTC)
-	for range 4 {
-		next, err := gronx.NextTickAfter(s.Cron, wall, false)
-		if err != nil {
-			return time.Time{}, fmt.Errorf("read schedule %q: %w", s.Cron, err)
-		}
-		real := time.Date(next.Year(), next.Month(), next.Day(), next.Hour(), next.Minute(), next.Second(), 0, zone)
-		if real.Hour() != next.Hour() || real.Minute() != next.Minute() {
-			// No such moment: the clocks skip it. Date gave one on either side of the change.
-			before, after := real.ZoneBounds()
-			if real = before; real.IsZero() || time.Date(next.Year(), next.Month(), next.Day(), real.Hour(), real.Minute(), 0, 0, time.UTC).Before(next) || before.Day() != next.Day() {
-				real = after
-			}
-		}
-		for _, shift := range []time.Duration{time.Hour, 30 * time.Minute} {
-			if first := real.Add(-shift); first.Hour() == real.Hour() && first.Minute() == real.Minute() {
-				real = first // of the two moments of that name
-			}
-		}
-		if real.After(t) {
-			return real, nil
-		}
-		wall = next
-	}
-	return time.Time{}, nil
+	return of(s).Next(began, t)
+}
+
+func of(s tenfold.Schedule) schedule.Schedule {
+	return schedule.Schedule{Cron: s.Cron, Rate: s.Rate, At: s.At, Timezone: s.Timezone}
 }
 
 // due says which run a schedule asks for at now, given the last time that was answered. Of several
 // missed times one run is made, for the latest; with missed "skip" none, unless it is less than a
 // minute late.
 func due(s jobSpec, began, last, now time.Time) (tick time.Time, run bool, err error) {
-	for range 100_000 {
-		next, err := following(s.Schedule, began, last)
-		if err != nil {
-			return tick, false, err
-		}
-		if next.IsZero() || next.After(now) {
-			break
-		}
-		tick, last = next, next
-		if s.Schedule.Rate > 0 { // straight to the latest
-			tick = began.Add(now.Sub(began) / s.Schedule.Rate * s.Schedule.Rate)
-			break
-		}
-	}
-	if tick.IsZero() {
-		return tick, false, nil
+	tick, err = of(s.Schedule).Due(began, last, now)
+	if err != nil || tick.IsZero() {
+		return tick, false, err
 	}
 	return tick, s.Missed != "skip" || now.Sub(tick) < time.Minute, nil
 }

@@ -95,6 +95,14 @@ func (c *Compute) Desired(app tenfold.App, scale tenfold.Scale) ([]tenfold.Resou
 		}
 		out = append(out, r)
 	}
+	for _, name := range slices.Sorted(maps.Keys(app.Functions)) {
+		b := functionBuild(app, name)
+		r, err := resource(app.ID(tenfold.KindBuild, name), b, b.Key, nil)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
 	for _, name := range slices.Sorted(maps.Keys(app.Frontends)) {
 		w := app.Frontends[name].Server
 		if w == nil {
@@ -157,6 +165,17 @@ func (s serviceSpec) resource(id tenfold.ID, needs []tenfold.ID, scale tenfold.S
 	return resource(id, s, hashed, slices.Compact(needs))
 }
 
+// functionBuild is what the build of a function wants.
+func functionBuild(app tenfold.App, name tenfold.Name) buildSpec {
+	f := app.Functions[name]
+	b := buildSpec{Source: f.Source, Build: f.Build, Env: f.Env, Line: f.Line}
+	b.Key = build.Key(b.request(app.ID(tenfold.KindBuild, name)))
+	return b
+}
+
+// FunctionBuild is the key of a function's build, which this tier makes.
+func FunctionBuild(app tenfold.App, name tenfold.Name) string { return functionBuild(app, name).Key }
+
 // called says that another of the app's services is given this one's address. One that nobody calls
 // and no route leads to is a worker: it need not listen.
 func called(app tenfold.App, name tenfold.Name) bool {
@@ -165,6 +184,11 @@ func called(app tenfold.App, name tenfold.Name) bool {
 	}
 	for _, w := range app.Services {
 		if calls(w.Bindings) {
+			return true
+		}
+	}
+	for _, f := range app.Functions {
+		if calls(f.Bindings) {
 			return true
 		}
 	}
@@ -188,6 +212,9 @@ func resource(id tenfold.ID, spec, hashed any, needs []tenfold.ID) (tenfold.Reso
 func allBuilds(app tenfold.App) []tenfold.ID {
 	var out []tenfold.ID
 	for n := range app.Services {
+		out = append(out, app.ID(tenfold.KindBuild, n))
+	}
+	for n := range app.Functions {
 		out = append(out, app.ID(tenfold.KindBuild, n))
 	}
 	for n := range app.Frontends {

@@ -195,6 +195,17 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 			s.Routes = append(s.Routes, directory.Route{Pattern: string(r), Service: string(name)})
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(app.Functions)) {
+		v := app.Functions[name]
+		if len(v.Routes) == 0 {
+			continue
+		}
+		s.Services[string(name)] = limits{Request: v.Timeout + functionSlack}
+		needs = append(needs, app.ID(tenfold.KindFunction, name))
+		for _, r := range v.Routes {
+			s.Routes = append(s.Routes, directory.Route{Pattern: string(r), Service: string(name)})
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(app.Frontends)) {
 		v := app.Frontends[name]
 		s.Frontends[string(name)] = v.Fallback
@@ -216,8 +227,9 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 	if l := app.Log; l != (tenfold.AccessLog{}) {
 		s.Log = &directory.Logging{Off: l.Off, Keep: l.Keep, Sample: cmp.Or(l.Sample, 1), Personal: l.Personal}
 	}
-	for _, route := range slices.Sorted(maps.Keys(app.Rules)) {
-		v := app.Rules[route]
+	rules := namingFunctions(app)
+	for _, route := range slices.Sorted(maps.Keys(rules)) {
+		v := rules[route]
 		r := directory.Rule{
 			Pattern: string(route), Headers: v.Headers, Rewrite: v.Rewrite, Request: v.Request, CORS: v.CORS,
 			Timeout: v.Timeout, Hedge: v.Hedge, Line: v.Line,
@@ -451,13 +463,14 @@ func (e *Edge) snapshot(ctx context.Context) directory.Snapshot {
 		}
 		s.Memory, s.Disk = max(s.Memory, r.Live.Memory), max(s.Disk, r.Live.Disk)
 		for name, limit := range r.Live.Services {
-			bounds[tenfold.ID{App: r.ID.App, Env: r.ID.Env, Kind: tenfold.KindService, Name: tenfold.Name(name)}] = limit
+			bounds[tenfold.ID{App: r.ID.App, Env: r.ID.Env, Name: tenfold.Name(name)}] = limit
 		}
 	}
 	for _, key := range e.endpoints.Keys() {
 		p, _ := e.endpoints.Get(key)
 		x := get(p.ID)
-		x.Services = append(x.Services, directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: bounds[p.ID].Request, Idle: bounds[p.ID].Idle, Sticky: bounds[p.ID].Sticky})
+		b := bounds[tenfold.ID{App: p.ID.App, Env: p.ID.Env, Name: p.ID.Name}]
+		x.Services = append(x.Services, directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: b.Request, Idle: b.Idle, Sticky: b.Sticky})
 	}
 	s.Trust = slices.Sorted(maps.Keys(trust))
 	e.contact, e.credentials = contactOf(e.contact, contacts), credentials

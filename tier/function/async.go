@@ -18,6 +18,8 @@ const (
 	// busyMost after it was throttled.
 	retryFirst, retryNext = time.Minute, 2 * time.Minute
 	busyFirst, busyMost   = time.Second, 5 * time.Minute
+	// orphaned is how long events of a function that is not there are kept.
+	orphaned = 14 * 24 * time.Hour
 	// asyncAtOnce bounds the asynchronous events of one function that are under way.
 	asyncAtOnce = 100
 )
@@ -83,8 +85,11 @@ func (v *Invoker) work(ctx context.Context) {
 			v.mu.Lock()
 			f := v.functions[fn]
 			v.mu.Unlock()
-			if f == nil {
-				continue // it is not there now; it may come back
+			if f == nil { // it may come back
+				if now.Sub(e.At) > orphaned {
+					v.forget(e)
+				}
+				continue
 			}
 			going[id] = true
 			busy[fn]++

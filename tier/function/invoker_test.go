@@ -121,7 +121,7 @@ func TestAFunctionWorks(t *testing.T) {
 	if err := json.Unmarshal([]byte(said), &who); err != nil {
 		t.Fatal(err)
 	}
-	if who["arn"] != "arn:aws:lambda:eu-west-1:123456789012:function:echo" || who["name"] != "echo" || who["memory"] != 512.0 || who["env"] != "hello" || who["id"] != out.RequestID || out.Init == 0 {
+	if who["arn"] != "arn:aws:lambda:us-east-1:123456789012:function:echo" || who["name"] != "echo" || who["memory"] != 512.0 || who["env"] != "hello" || who["id"] != out.RequestID || out.Init == 0 {
 		t.Errorf("the function sees %v, %+v", who, out)
 	}
 	pid := who["pid"]
@@ -223,7 +223,7 @@ func TestManyAtOnceAndTheLimit(t *testing.T) {
 }
 
 func (b *bench) client(access, secret string) *lambda.Client {
-	return lambda.New(lambda.Options{Region: "eu-west-1", BaseEndpoint: aws.String("http://" + b.addr), Credentials: credentials.NewStaticCredentialsProvider(access, secret, ""), RetryMaxAttempts: 1})
+	return lambda.New(lambda.Options{Region: "us-east-1", BaseEndpoint: aws.String("http://" + b.addr), Credentials: credentials.NewStaticCredentialsProvider(access, secret, ""), RetryMaxAttempts: 1})
 }
 
 func TestTheSDKInvokes(t *testing.T) {
@@ -233,7 +233,7 @@ func TestTheSDKInvokes(t *testing.T) {
 	b.goal("flow", "flow", nil)
 	c := b.client("TFAPI", "s3cret")
 	ctx := t.Context()
-	for _, name := range []string{"echo", "echo:$LATEST", "arn:aws:lambda:eu-west-1:123456789012:function:echo", "123456789012:function:echo"} {
+	for _, name := range []string{"echo", "echo:$LATEST", "arn:aws:lambda:us-east-1:123456789012:function:echo", "123456789012:function:echo"} {
 		out, err := c.Invoke(ctx, &lambda.InvokeInput{FunctionName: &name, Payload: []byte(`{"do":"print","text":"in the log"}`), LogType: types.LogTypeTail})
 		if err != nil {
 			t.Fatal(name, err)

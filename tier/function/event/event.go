@@ -148,7 +148,7 @@ func Request(r *http.Request, body []byte, s Source) ([]byte, error) {
 }
 
 // Region is what everything here is said to be in.
-const Region = "eu-west-1"
+const Region = "us-east-1"
 
 func hostname(host string) string {
 	if i := strings.LastIndexByte(host, ':'); i > 0 && !strings.HasSuffix(host, "]") {

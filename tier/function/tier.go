@@ -1,0 +1,526 @@
+package function
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tenfold"
+	"tenfold/internal/build"
+	"tenfold/internal/directory"
+	"tenfold/internal/ledger"
+	"tenfold/internal/schedule"
+)
+
+// Traffic is what this tier needs of the front door.
+type Traffic interface {
+	// Publish tells where a function's requests go, and why nowhere.
+	Publish(ctx context.Context, function tenfold.ID, endpoints []directory.Endpoint, down string) error
+	// Withdraw forgets a function that was removed.
+	Withdraw(ctx context.Context, function tenfold.ID) error
+}
+
+// Invokers is the process that serves functions.
+type Invokers interface {
+	Put(context.Context, Snapshot) (Report, error)
+	Report(context.Context) (Report, error)
+	Invoke(context.Context, Call) (Answered, error)
+}
+
+// Config is what a Tier stands on. All fields but BaseEnv are required.
+type Config struct {
+	Dir     string
+	Builder *build.Builder
+	// BuildKey is the key of a function's build.
+	BuildKey func(tenfold.App, tenfold.Name) string
+	Invokers Invokers
+	// Address is where the process of Invokers listens: host:port of loopback.
+	Address string
+	Traffic Traffic
+	Resolve tenfold.Resolve
+	Emit    tenfold.Emit
+	// URL is what processes are told as APP_URL.
+	URL func(tenfold.AppName, tenfold.Environment) string
+	// Account is the 12 digits by which AWS' protocols name an environment.
+	Account func(tenfold.AppName, tenfold.Environment) string
+	// Keys are those who may call functions.
+	Keys func(context.Context) ([]Key, error)
+	// BaseEnv is what every process gets. Empty: PATH, HOME, LANG, TMPDIR of this process.
+	BaseEnv []string
+}
+
+// Tier is the deciding half: it keeps goals and says what is to be served.
+type Tier struct {
+	cfg     Config
+	records *ledger.Ledger[record]
+	wake    chan struct{}
+
+	mu     sync.Mutex
+	report Report
+	served map[string]string // by ID: the version that the invoke process has
+}
+
+var _ tenfold.Tier = (*Tier)(nil)
+
+// spec is what a function resource wants.
+type spec struct {
+	Build       string            `json:"build"` // key
+	Language    string            `json:"language,omitempty"`
+	Handler     string            `json:"handler,omitempty"`
+	Command     tenfold.Command   `json:"command,omitzero"`
+	Env         map[string]string `json:"env,omitempty"`
+	Bindings    []tenfold.Binding `json:"bindings,omitempty"`
+	Routes      []tenfold.Route   `json:"routes,omitempty"`
+	Event       string            `json:"event,omitempty"`
+	Schedule    tenfold.Schedule  `json:"schedule,omitzero"`
+	To          *tenfold.ID       `json:"to,omitempty"`
+	Dead        *tenfold.ID       `json:"dead,omitempty"`
+	Retries     int               `json:"retries"`
+	Age         time.Duration     `json:"age"`
+	Timeout     time.Duration     `json:"timeout"`
+	Size        tenfold.Size      `json:"size"`
+	Scale       tenfold.Bounds    `json:"scale"`
+	Concurrency int               `json:"concurrency"`
+	Logs        tenfold.Logs      `json:"logs"`
+	Line        int               `json:"line,omitempty"`
+}
+
+// version hashes what a running environment would notice.
+func (s spec) version() (string, error) {
+	return tenfold.FingerprintOf(spec{Build: s.Build, Language: s.Language, Handler: s.Handler, Command: s.Command, Env: s.Env, Bindings: s.Bindings, Size: s.Size, Concurrency: s.Concurrency}, nil)
+}
+
+type record struct {
+	ID      tenfold.ID   `json:"id"`
+	Spec    spec         `json:"spec"`
+	Needs   []tenfold.ID `json:"needs,omitempty"`
+	Goal    string       `json:"goal"`
+	Stopped bool         `json:"stopped,omitempty"`
+	Failed  string       `json:"failed,omitempty"`
+	Reason  string       `json:"reason,omitempty"`
+	Hint    string       `json:"hint,omitempty"`
+	// Began is when the schedule was applied, Last its last time that was answered.
+	Began time.Time `json:"began,omitzero"`
+	Last  time.Time `json:"last,omitzero"`
+}
+
+// New reads the records; it starts nothing.
+func New(cfg Config) (*Tier, error) {
+	if cfg.Dir == "" || cfg.Builder == nil || cfg.BuildKey == nil || cfg.Invokers == nil || cfg.Traffic == nil || cfg.Resolve == nil || cfg.Emit == nil || cfg.URL == nil || cfg.Account == nil || cfg.Keys == nil {
+		return nil, errors.New("new functions: all of Config but BaseEnv is required")
+	}
+	if len(cfg.BaseEnv) == 0 {
+		for _, name := range []string{"PATH", "HOME", "LANG", "TMPDIR"} {
+			if v := os.Getenv(name); v != "" {
+				cfg.BaseEnv = append(cfg.BaseEnv, name+"="+v)
+			}
+		}
+	}
+	recs, err := ledger.Open[record](filepath.Join(cfg.Dir, "goals"))
+	if err != nil {
+		return nil, err
+	}
+	return &Tier{cfg: cfg, records: recs, wake: make(chan struct{}, 1), served: map[string]string{}}, nil
+}
+
+// Name implements tenfold.Service.
+func (t *Tier) Name() string { return "function" }
+
+// Desired implements tenfold.Tier.
+func (t *Tier) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, error) {
+	var out []tenfold.Resource
+	for _, name := range slices.Sorted(maps.Keys(app.Functions)) {
+		f := app.Functions[name]
+		s := spec{
+			Build: t.cfg.BuildKey(app, name), Language: f.Build.Language, Handler: f.Handler, Command: f.Command, Env: f.Env, Bindings: f.Bindings, Routes: f.Routes, Event: f.Event,
+			Schedule: f.Schedule, To: f.To, Dead: f.Dead, Retries: f.Retries, Age: f.Age, Timeout: f.Timeout, Size: f.Size, Scale: f.Scale, Concurrency: f.Concurrency, Logs: f.Logs, Line: f.Line,
+		}
+		needs := append(slices.Clone(f.Uses), app.ID(tenfold.KindBuild, name))
+		slices.SortFunc(needs, tenfold.ID.Compare)
+		hashed := s
+		hashed.Line = 0
+		fp, err := tenfold.FingerprintOf(hashed, needs)
+		if err != nil {
+			return nil, fmt.Errorf("plan function %s: %w", name, err)
+		}
+		out = append(out, tenfold.Resource{ID: app.ID(tenfold.KindFunction, name), Spec: s, Fingerprint: fp, Needs: needs})
+	}
+	return out, nil
+}
+
+// Apply implements tenfold.Tier.
+func (t *Tier) Apply(_ context.Context, s tenfold.Step) error {
+	defer t.prod()
+	key := s.Want.ID.String()
+	switch s.Verb {
+	case tenfold.VerbStop:
+		return t.records.Change(key, func(r *record) { r.Stopped = true })
+	case tenfold.VerbRemove:
+		return t.records.Delete(key)
+	}
+	want, ok := s.Want.Spec.(spec)
+	if !ok {
+		return fmt.Errorf("apply to %s: its spec is a %T", s.Want.ID.Short(), s.Want.Spec)
+	}
+	now := time.Now()
+	return t.records.Update(key, func(r *record) {
+		if r.Spec.Schedule != want.Schedule || r.Stopped || r.Began.IsZero() {
+			r.Began, r.Last = now, now // a new schedule has missed nothing
+		}
+		r.ID, r.Spec, r.Needs, r.Goal, r.Stopped, r.Failed, r.Reason, r.Hint = s.Want.ID, want, s.Want.Needs, s.Want.Fingerprint, false, "", "", ""
+	})
+}
+
+// Observe implements tenfold.Tier.
+func (t *Tier) Observe(context.Context) ([]tenfold.Resource, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []tenfold.Resource
+	for key, r := range t.records.All() {
+		o := tenfold.Resource{ID: r.ID, Goal: r.Goal, Needs: r.Needs, Failed: r.Failed, Reason: r.Reason, Hint: r.Hint, State: tenfold.StatePending}
+		switch {
+		case r.Stopped:
+			if t.served[key] == "" {
+				o.State = tenfold.StateStopped
+			}
+		case r.Failed != "" && r.Failed == r.Goal:
+			o.State = tenfold.StateFailed
+		case t.served[key] == r.Goal:
+			o.State, o.Serving = tenfold.StateReady, r.Goal
+			o.Note = note(t.report.Functions[key], r.Spec.Scale)
+		}
+		out = append(out, o)
+	}
+	slices.SortFunc(out, func(a, b tenfold.Resource) int { return a.ID.Compare(b.ID) })
+	return out, nil
+}
+
+// note is one line on how a function is.
+func note(u Use, scale tenfold.Bounds) string {
+	var parts []string
+	if u.Busy > 0 {
+		parts = append(parts, fmt.Sprintf("%d at work", u.Busy))
+	}
+	parts = append(parts, fmt.Sprintf("%d warm of %d-%d", u.Warm, scale.Min, scale.Max))
+	if u.Invocations > 0 {
+		parts = append(parts, fmt.Sprintf("%d calls, p95 %s", u.Invocations, round(u.P95)))
+	}
+	if u.Errors > 0 {
+		parts = append(parts, fmt.Sprintf("%d failed", u.Errors))
+	}
+	if u.Throttles > 0 {
+		parts = append(parts, fmt.Sprintf("%d throttled", u.Throttles))
+	}
+	if u.Queued > 0 {
+		parts = append(parts, fmt.Sprintf("%d events wait", u.Queued))
+	}
+	if u.Dropped > 0 {
+		parts = append(parts, fmt.Sprintf("%d given up on", u.Dropped))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func round(d time.Duration) time.Duration {
+	if d > 10*time.Millisecond {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(10 * time.Microsecond)
+}
+
+func (t *Tier) prod() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run hands the invoke process what is to be served, and keeps schedules, until ctx ends.
+func (t *Tier) Run(ctx context.Context, ready func()) error {
+	ready()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if err := t.serve(ctx); err != nil && ctx.Err() == nil {
+			t.mu.Lock()
+			clear(t.served) // it has to be told again
+			t.mu.Unlock()
+		}
+		t.schedules(ctx, time.Now())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// serve puts the snapshot together and hands it down.
+func (t *Tier) serve(ctx context.Context) error {
+	var s Snapshot
+	served := map[string]string{}
+	gone := map[string]bool{}
+	t.mu.Lock()
+	for key := range t.served {
+		gone[key] = true
+	}
+	t.mu.Unlock()
+	for key, r := range t.records.All() {
+		if r.Stopped || r.Goal == "" || r.Failed == r.Goal {
+			continue
+		}
+		g, err := t.goal(ctx, r)
+		if err != nil {
+			t.fail(key, r, err)
+			continue
+		}
+		s.Functions = append(s.Functions, g)
+		served[key] = r.Goal
+		delete(gone, key)
+	}
+	slices.SortFunc(s.Functions, func(a, b Goal) int { return a.ID.Compare(b.ID) })
+	var err error
+	if s.Keys, err = t.cfg.Keys(ctx); err != nil {
+		return err
+	}
+	rep, err := t.cfg.Invokers.Put(ctx, s)
+	if err != nil {
+		return err
+	}
+	for _, g := range s.Functions {
+		if len(g.Routes) > 0 {
+			if err := t.cfg.Traffic.Publish(ctx, g.ID, []directory.Endpoint{{ID: g.ID.String(), Addr: t.cfg.Address}}, ""); err != nil {
+				return err
+			}
+		}
+	}
+	for key := range gone {
+		id, err := tenfold.ParseID(key)
+		if err != nil {
+			continue
+		}
+		if err := t.cfg.Traffic.Withdraw(ctx, id); err != nil {
+			return err
+		}
+	}
+	t.mu.Lock()
+	t.served, t.report = served, rep
+	t.mu.Unlock()
+	return nil
+}
+
+// fail notes that a goal cannot be served.
+func (t *Tier) fail(key string, r record, err error) {
+	if ctxOver(err) {
+		return
+	}
+	var e *tenfold.Error
+	hint := ""
+	if errors.As(err, &e) {
+		if e.Code == tenfold.CodeUnavailable {
+			return // it comes
+		}
+		hint = e.Hint
+	}
+	t.records.Change(key, func(x *record) {
+		if x.Goal == r.Goal {
+			x.Failed, x.Reason, x.Hint = r.Goal, err.Error(), hint
+		}
+	})
+	t.cfg.Emit(tenfold.Event{At: time.Now(), ID: r.ID, Severity: tenfold.SeverityWarning, Text: "function not served: " + err.Error(), Hint: hint})
+}
+
+func ctxOver(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// goal is a record as it is to be served, with its secrets.
+func (t *Tier) goal(ctx context.Context, r record) (Goal, error) {
+	b, err := t.cfg.Builder.Find(r.Spec.Build)
+	if err != nil {
+		return Goal{}, tenfold.Errorf(tenfold.CodeNotFound, "its build is gone: %w", err).WithHint("build it again: tenfold deploy")
+	}
+	version, err := r.Spec.version()
+	if err != nil {
+		return Goal{}, err
+	}
+	argv := r.Spec.Command.Argv()
+	if r.Spec.Command.IsZero() {
+		if argv, err = bootstrap(filepath.Join(t.cfg.Dir, "runtimes"), r.Spec.Language); err != nil {
+			return Goal{}, err
+		}
+	}
+	env, err := t.environment(ctx, r, b)
+	if err != nil {
+		return Goal{}, err
+	}
+	g := Goal{
+		ID: r.ID, Version: version, Argv: argv, Dir: b.Dir, Env: env, Handler: r.Spec.Handler, Timeout: r.Spec.Timeout, Size: r.Spec.Size, Min: r.Spec.Scale.Min, Max: r.Spec.Scale.Max,
+		Concurrency: r.Spec.Concurrency, Retries: r.Spec.Retries, Age: r.Spec.Age, To: r.Spec.To, Dead: r.Spec.Dead, Form: form(r.Spec.Event), Account: t.cfg.Account(r.ID.App, r.ID.Env), LogDir: t.logDir(r.ID), Logs: r.Spec.Logs,
+	}
+	for _, route := range r.Spec.Routes {
+		g.Routes = append(g.Routes, string(route))
+	}
+	g.Extensions = extensions(b.Dir)
+	return g, nil
+}
+
+// form is a manifest's word for the form of events, as package event has it.
+func form(word string) string {
+	if word == "alb" {
+		return "alb"
+	}
+	return "v2"
+}
+
+// extensions are the programs in a package's folder of that name.
+func extensions(dir string) (out []string) {
+	entries, err := os.ReadDir(filepath.Join(dir, "extensions"))
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			out = append(out, filepath.Join(dir, "extensions", e.Name()))
+		}
+	}
+	return out
+}
+
+// environment is what a function's processes get beside the variables of the Runtime API.
+func (t *Tier) environment(ctx context.Context, r record, b build.Result) ([]string, error) {
+	env := slices.Clone(t.cfg.BaseEnv)
+	for _, k := range slices.Sorted(maps.Keys(r.Spec.Env)) {
+		env = append(env, k+"="+r.Spec.Env[k])
+	}
+	for _, bind := range r.Spec.Bindings {
+		v, err := t.cfg.Resolve(ctx, bind)
+		if err != nil {
+			return nil, fmt.Errorf("look up %s: %w", bind.Var, err)
+		}
+		env = append(env, bind.Var+"="+v)
+	}
+	env = append(env, "APP_ENV="+string(r.ID.Env), "APP_URL="+t.cfg.URL(r.ID.App, r.ID.Env))
+	if len(b.Bin) > 0 {
+		path := ""
+		for _, e := range env {
+			if v, ok := strings.CutPrefix(e, "PATH="); ok {
+				path = v
+			}
+		}
+		env = append(env, "PATH="+strings.Join(append(slices.Clone(b.Bin), path), string(filepath.ListSeparator)))
+	}
+	return build.Dedupe(env), nil
+}
+
+func (t *Tier) logDir(id tenfold.ID) string {
+	return filepath.Join(t.cfg.Dir, "logs", filepath.FromSlash(strings.ReplaceAll(id.String(), "~", "_")))
+}
+
+// LogPaths lists the log files of a function.
+func (t *Tier) LogPaths(id tenfold.ID) []string {
+	files, _ := filepath.Glob(filepath.Join(t.logDir(id), "*.log"))
+	return files
+}
+
+// Builds names the builds that functions need.
+func (t *Tier) Builds() map[string]bool {
+	out := map[string]bool{}
+	for _, r := range t.records.All() {
+		out[r.Spec.Build] = true
+	}
+	return out
+}
+
+// Use says how functions are used, as it was reported last.
+func (t *Tier) Use() map[tenfold.ID]Use {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := map[tenfold.ID]Use{}
+	for key, u := range t.report.Functions {
+		if id, err := tenfold.ParseID(key); err == nil {
+			out[id] = u
+		}
+	}
+	return out
+}
+
+// Invoke calls a function by hand.
+func (t *Tier) Invoke(ctx context.Context, c Call) (Answered, error) {
+	r, ok := t.records.Get(c.Function.String())
+	if !ok || r.Stopped {
+		return Answered{}, tenfold.Errorf(tenfold.CodeNotFound, "no function %s runs in %s/%s", c.Function.Name, c.Function.App, c.Function.Env).WithHint("list them: tenfold fn list --app %s", c.Function.App)
+	}
+	return t.cfg.Invokers.Invoke(ctx, c)
+}
+
+// Field gives one fact of a function, for those who use it.
+func (t *Tier) Field(id tenfold.ID, f tenfold.Field) (string, error) {
+	switch f {
+	case tenfold.FieldName:
+		return string(id.Name), nil
+	case tenfold.FieldURL:
+		return "http://" + t.cfg.Address, nil
+	}
+	return "", fmt.Errorf("a function has no %s", f)
+}
+
+// schedules calls functions whose time has come. An event is answered for before it is sent: a crash between
+// loses one rather than making it twice.
+func (t *Tier) schedules(ctx context.Context, now time.Time) {
+	for key, r := range t.records.All() {
+		t.mu.Lock()
+		serves := t.served[key] == r.Goal
+		t.mu.Unlock()
+		if r.Stopped || !serves || r.Spec.Schedule.IsZero() {
+			continue
+		}
+		s := schedule.Schedule{Cron: r.Spec.Schedule.Cron, Rate: r.Spec.Schedule.Rate, At: r.Spec.Schedule.At, Timezone: r.Spec.Schedule.Timezone}
+		tick, err := s.Due(r.Began, r.Last, now)
+		if err != nil || tick.IsZero() {
+			continue
+		}
+		if t.records.Change(key, func(x *record) { x.Last = tick }) != nil {
+			continue
+		}
+		if _, err := t.cfg.Invokers.Invoke(ctx, Call{Function: r.ID, Payload: scheduled(t.cfg.Account(r.ID.App, r.ID.Env), r.ID, tick), Async: true}); err != nil && ctx.Err() == nil {
+			t.cfg.Emit(tenfold.Event{At: now, ID: r.ID, Severity: tenfold.SeverityWarning, Text: "its scheduled event was not delivered: " + err.Error()})
+		}
+	}
+}
+
+// scheduled is the event of a schedule, as EventBridge sends it.
+func scheduled(account string, id tenfold.ID, at time.Time) []byte {
+	return fmt.Appendf(nil, `{"version":"0","id":%q,"detail-type":"Scheduled Event","source":"aws.events","account":%q,"time":%q,"region":%q,"resources":["arn:aws:events:%s:%s:rule/%s"],"detail":{}}`,
+		newID(), account, at.UTC().Format(time.RFC3339), region, region, account, id.Name)
+}
+
+// Check says what is amiss with an address for the invoke process.
+func Check(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil || !net.ParseIP(host).IsLoopback() {
+		return fmt.Errorf("functions are served on loopback, not on %q", addr)
+	}
+	return nil
+}
+
+// Forget removes what is left of an environment that is gone: goals and logs.
+func (t *Tier) Forget(_ context.Context, app tenfold.AppName, env tenfold.Environment) error {
+	for key, r := range t.records.All() {
+		if r.ID.App == app && r.ID.Env == env {
+			if err := t.records.Delete(key); err != nil {
+				return err
+			}
+		}
+	}
+	t.prod()
+	return os.RemoveAll(filepath.Join(t.cfg.Dir, "logs", filepath.FromSlash(string(app)+"/"+string(env))))
+}
