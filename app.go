@@ -114,12 +114,24 @@ type Frontend struct {
 	// Images is how pictures are made to fit; nil: the app's own, by the defaults.
 	Images *Images       `json:"images,omitempty"`
 	Keep   time.Duration `json:"keep"`
+	// Pin is which calls reach the deployment that made the page; nil: none.
+	Pin *Pin `json:"pin,omitempty"`
 	// Server answers what has no file, from the same build: server-side rendering. It is a service by
 	// the frontend's name, without routes, sources and a build of its own; nil: files are all there is.
 	Server *Workload `json:"server,omitempty"`
 	// E2E runs against the new release before users get it.
 	E2E  Command `json:"e2e,omitzero"`
 	Line int     `json:"line,omitempty"` // in the manifest; for hints
+}
+
+// Pin has calls of a frontend's pages answered by the deployment that made them.
+type Pin struct {
+	Routes []Route `json:"routes"`
+	// Services are those that answer along them, sorted.
+	Services []Name `json:"services"`
+	// ID names a version of each service that is called along them, joined by "-"; set when the App was
+	// deployed.
+	ID string `json:"id,omitempty"`
 }
 
 // Images says which pictures the front door makes to fit who looks at them.
@@ -144,8 +156,17 @@ type Workload struct {
 	Health Health  `json:"health"`
 	Size   Size    `json:"size"`
 	Scale  Bounds  `json:"scale"`
-	// Deadline bounds a Deployment.
+	// Deadline bounds a Deployment, without the time that it is tried out in.
 	Deadline time.Duration `json:"deadline"`
+	// Strategy is StrategyRolling, StrategyBlueGreen or StrategyCanary; "" is StrategyRolling. Share is the
+	// part of the requests that a canary gets, (0, 1). Bake is how long a canary is tried out, at most, and of
+	// the others how long the old tasks stay warm while the new ones are watched.
+	Strategy string        `json:"strategy,omitempty"`
+	Share    float64       `json:"share,omitempty"`
+	Bake     time.Duration `json:"bake,omitempty"`
+	// Pinned is how long tasks of an earlier version may stay for the pages that were made with it; 0: no
+	// frontend pins its calls to this service.
+	Pinned time.Duration `json:"pinned,omitempty"`
 	// Drain is how long what is in flight may go on when a task stops.
 	Drain   time.Duration `json:"drain"`
 	Timeout Timeout       `json:"timeout"`
@@ -154,6 +175,14 @@ type Workload struct {
 	Logs   Logs          `json:"logs"`
 	Line   int           `json:"line,omitempty"`
 }
+
+// How a service's tasks are replaced. Rolling: new tasks take the places of old ones, one after the other.
+// Blue-green: all at once, when all are healthy. Canary: a few get a share of the requests first.
+const (
+	StrategyRolling   = "rolling"
+	StrategyBlueGreen = "blue-green"
+	StrategyCanary    = "canary"
+)
 
 // Health says when a task is well. Route "" means: TCP accepts and GET / answers below 500.
 type Health struct {

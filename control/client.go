@@ -242,6 +242,12 @@ func (c *Client) Rollback(ctx context.Context, e Env, to tenfold.Revision) (Depl
 	return call[Deployed](ctx, c, "POST", e.path()+"/rollback", struct{ To tenfold.Revision }{to})
 }
 
+// Decide implements API.
+func (c *Client) Decide(ctx context.Context, e Env, promote bool, actor string) (string, error) {
+	d, err := call[decided](ctx, c, "POST", e.path()+"/decide", decision{promote, actor})
+	return d.Text, err
+}
+
 // Down implements API.
 func (c *Client) Down(ctx context.Context, e Env) error {
 	return do(ctx, c, "POST", e.path()+"/down", nil)

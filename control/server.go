@@ -40,6 +40,7 @@ func Handler(api API, local bool) http.Handler {
 	mux.HandleFunc("GET "+env+"/revisions", s.revisions)
 	mux.HandleFunc("GET "+env+"/revisions/{revision}/outcome", s.wait)
 	mux.HandleFunc("POST "+env+"/rollback", s.rollback)
+	mux.HandleFunc("POST "+env+"/decide", s.decide)
 	mux.HandleFunc("POST "+env+"/down", s.down)
 	mux.HandleFunc("DELETE "+env+"/data/{kind}/{name}", s.removeData)
 	mux.HandleFunc("PUT "+env+"/scale/{name}", s.scale)
@@ -147,6 +148,24 @@ func (s server) rollback(w http.ResponseWriter, r *http.Request) {
 	if read(w, r, &req) {
 		reply(w)(s.api.Rollback(r.Context(), envOf(r), req.To))
 	}
+}
+
+func (s server) decide(w http.ResponseWriter, r *http.Request) {
+	var req decision
+	if read(w, r, &req) {
+		text, err := s.api.Decide(r.Context(), envOf(r), req.Promote, req.Actor)
+		reply(w)(decided{text}, err)
+	}
+}
+
+// decision and decided are what Decide asks and answers.
+type decision struct {
+	Promote bool   `json:"promote"`
+	Actor   string `json:"actor,omitempty"`
+}
+
+type decided struct {
+	Text string `json:"text"`
 }
 
 func (s server) scale(w http.ResponseWriter, r *http.Request) {

@@ -33,6 +33,9 @@ type API interface {
 	Revisions(ctx context.Context, env Env) ([]Revision, error)
 	// Rollback makes an earlier revision (0: the last good one before what serves) the goal, as a new revision.
 	Rollback(ctx context.Context, env Env, to tenfold.Revision) (Deployed, error)
+	// Decide ends the time in which new versions are tried out or watched: with promote they stay, else the
+	// deployment is given up and the one before serves. It returns what was done, in words.
+	Decide(ctx context.Context, env Env, promote bool, actor string) (string, error)
 	// Down stops everything of an environment. Data is kept.
 	Down(ctx context.Context, env Env) error
 	// RemoveData destroys a kept database or cache for good. It refuses what the manifest still names.
@@ -232,6 +235,8 @@ type Resource struct {
 	Now      string        `json:"now,omitempty"`
 	Reason   string        `json:"reason,omitempty"`
 	Endpoint string        `json:"endpoint,omitempty"`
+	// Trial says, of a service, that a new version is tried out: canary, or watched after the switch.
+	Trial string `json:"trial,omitempty"`
 }
 
 // Task is a running copy of a service.

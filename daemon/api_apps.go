@@ -121,7 +121,7 @@ func (h *house) Status(ctx context.Context, env control.Env) (control.Status, er
 		if o.ID.Kind == tenfold.KindDatabase {
 			o.Note += h.pools.note(o.ID)
 		}
-		st.Resources = append(st.Resources, control.Resource{Kind: o.ID.Kind, Name: o.ID.Name, State: o.State, Now: o.Note, Reason: o.Reason, Endpoint: o.Endpoint})
+		st.Resources = append(st.Resources, control.Resource{Kind: o.ID.Kind, Name: o.ID.Name, State: o.State, Now: o.Note, Reason: o.Reason, Endpoint: o.Endpoint, Trial: h.trialOf(o.ID)})
 	}
 	slices.SortFunc(st.Resources, func(a, b control.Resource) int { return kindOrder(a.Kind) - kindOrder(b.Kind) })
 	if st.Tasks, err = h.tasks(ctx, env); err != nil {

@@ -73,6 +73,9 @@ func (h *house) deploy(ctx context.Context, r control.DeployRequest, fork bool, 
 	if err := readPages(&p.app, r.Dir, h.layout.Tier("edge"), r.Plan); err != nil {
 		return control.Deployed{}, err
 	}
+	if err := h.pin(&p.app); err != nil {
+		return control.Deployed{}, err
+	}
 	env := control.Env{App: p.app.Name, Env: p.app.Env}
 	d := control.Deployed{Env: env, Inferred: p.inferred, Warnings: p.warnings, URLs: h.urls(p.app)}
 	if d.After, err = h.store.LastEvent(ctx); err != nil {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"tenfold"
+	"tenfold/control"
 	"tenfold/internal/store"
 	"tenfold/plan"
 )
@@ -178,7 +180,17 @@ func (h *house) settle(ctx context.Context, e store.Environment, out plan.Outcom
 	}
 	switch {
 	case len(out.Failed) > 0 && rev.State == "pending":
-		return h.giveUp(ctx, e, out.Failed)
+		return h.giveUp(ctx, e, out.Failed, e.Serving)
+	case rev.State == "serving" && slices.ContainsFunc(out.Failed, wentBack):
+		// Its own watch took it back: with it goes the rest of what was deployed.
+		before, err := h.before(ctx, control.Env{App: tenfold.AppName(e.App), Env: tenfold.Environment(e.Env)})
+		if tenfold.CodeOf(err) == tenfold.CodeNotFound {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return h.giveUp(ctx, e, out.Failed, int64(before))
 	case out.Done && rev.State != "serving":
 		if err := h.store.Serve(ctx, e.App, e.Env, e.Goal); err != nil {
 			return err
@@ -191,7 +203,13 @@ func (h *house) settle(ctx context.Context, e store.Environment, out plan.Outcom
 	return nil
 }
 
-func (h *house) giveUp(ctx context.Context, e store.Environment, failed []tenfold.Resource) error {
+// wentBack says that a service gave a version up that served, and has the one before again.
+func wentBack(o tenfold.Resource) bool {
+	return o.ID.Kind == tenfold.KindService && o.Serving != "" && o.Serving != o.Goal
+}
+
+// giveUp records that the goal failed; back is the revision that is the goal again, 0 for none.
+func (h *house) giveUp(ctx context.Context, e store.Environment, failed []tenfold.Resource, back int64) error {
 	var reasons []string
 	hint := ""
 	for _, f := range failed {
@@ -204,12 +222,15 @@ func (h *house) giveUp(ctx context.Context, e store.Environment, failed []tenfol
 	if err != nil {
 		return err
 	}
-	if err := h.store.GiveUp(ctx, e.App, e.Env, e.Goal, e.Serving, string(reason), time.Now()); err != nil {
+	if err := h.store.GiveUp(ctx, e.App, e.Env, e.Goal, back, string(reason), time.Now()); err != nil {
 		return err
 	}
 	after := "nothing was switched; no earlier deployment to serve. data is kept."
-	if e.Serving > 0 {
-		after = fmt.Sprintf("deployment %d serves on. data is kept.", e.Serving)
+	switch {
+	case back == e.Serving && back > 0:
+		after = fmt.Sprintf("deployment %d serves on. data is kept.", back)
+	case back > 0:
+		after = fmt.Sprintf("deployment %d serves again. data is kept.", back)
 	}
 	first, detail, _ := strings.Cut(strings.Join(reasons, "\n"), "\n")
 	h.hub.emit(tenfold.Event{

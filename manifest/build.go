@@ -45,6 +45,7 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 	b.frontends()
 	b.services()
 	b.functions()
+	b.pins()
 	b.jobs()
 	b.caches()
 	b.secrets()
@@ -299,8 +300,7 @@ func (b *builder) workload(n tenfold.Name, t *tree) tenfold.Workload {
 	}
 	w.Timeout = tenfold.Timeout{Request: b.duration(timeout, "request", time.Minute), Idle: b.duration(timeout, "idle", 10*time.Minute)}
 	w.Logs = tenfold.Logs{Keep: b.duration(logs, "keep", 30*24*time.Hour), Max: b.size(logs, "max", 1<<30)}
-	b.strategy(deploy)
-	w.Deadline = b.duration(deploy, "deadline", 10*time.Minute)
+	b.strategy(deploy, &w)
 	if t != nil {
 		w.Line = t.line()
 		w.Bindings, w.Uses = b.uses(t, w.Env, tenfold.KindService, n)
@@ -316,6 +316,9 @@ func (b *builder) server(n tenfold.Name, t *tree, build map[string]string) *tenf
 		return nil
 	}
 	w := b.workload(n, s)
+	if f, ok := value(s.get("deploy"), "strategy"); ok && w.Strategy != "" {
+		b.reporter.at(f.node, "remove it; a service can be deployed so", "%s: a frontend's server is switched with its files, never by %s", f.path, w.Strategy)
+	}
 	for k, v := range build {
 		if _, own := w.Env[k]; own || slices.ContainsFunc(w.Bindings, func(x tenfold.Binding) bool { return x.Var == k }) {
 			continue
@@ -326,20 +329,6 @@ func (b *builder) server(n tenfold.Name, t *tree, build map[string]string) *tenf
 		w.Env[k] = v
 	}
 	return &w
-}
-
-// strategy accepts rolling, and tells the others of the language from words that do not exist.
-func (b *builder) strategy(deploy *tree) {
-	f, ok := value(deploy, "strategy")
-	if !ok {
-		return
-	}
-	switch f.node.Value {
-	case "canary", "blue-green":
-		b.reporter.at(f.node, "remove it or write deploy: rolling", "%s: this Tenfold does not run %s deployments yet", f.path, f.node.Value)
-	default:
-		readWord(b.reporter, f.node, f.path, []string{"rolling"})
-	}
 }
 
 func (b *builder) health(t *tree) tenfold.Health {

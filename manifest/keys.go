@@ -151,7 +151,8 @@ func frontendKeys() []key {
 		}},
 		{name: "e2e", form: fCommand, off: true, deflt: "none", doc: "Runs against the new release, whose address is APP_URL, before anybody else gets it; failing stops the deploy."},
 		{name: "server", form: fMap, main: "command", off: true, deflt: "detected", doc: "Server-side rendering: what answers paths without a file, from the same build; false: files are all there is.", keys: serverKeys()},
-	}, later("pinning of calls to a deployment", "pin"))
+		{name: "pin", form: fRoutes, off: true, deflt: "none", doc: "Paths whose calls reach the deployment that made the page, as long as it is kept: [/api/*]. docs/deploys.md."},
+	})
 }
 
 // serverKeys are those of a service that make sense where sources, build and routes are the frontend's.
@@ -204,10 +205,12 @@ func serviceKeys() []key {
 			{name: "min", form: fCount, deflt: "1", doc: "Fewest tasks, and how many run at first."},
 			{name: "max", form: fCount, deflt: "min", doc: "Most tasks."},
 		}, later("autoscaling", "concurrency", "rps", "cpu", "latency", "backlog", "predict", "schedule"))},
-		{name: "deploy", form: fMap, main: "strategy", deflt: "rolling", doc: "How tasks are replaced.", keys: keys([]key{
-			{name: "strategy", form: fWord, words: []string{"rolling"}, deflt: "rolling", doc: "New tasks first, then the old ones drain."},
-			{name: "deadline", form: fDuration, deflt: "10m", doc: "When a deployment is given up and rolled back."},
-		}, later("canary deployments", "share", "bake"))},
+		{name: "deploy", form: fMap, main: "strategy", deflt: "rolling", doc: "How tasks are replaced. docs/deploys.md.", keys: []key{
+			{name: "strategy", form: fWord, words: strategies, deflt: "rolling", doc: "rolling: new tasks take the places of old ones, one after the other; blue-green: all at once; canary: a few get a share of the requests first, and are judged by it."},
+			{name: "share", form: fShare, deflt: "5%", doc: "Which part of the requests a canary gets, up to 50%."},
+			{name: "bake", form: fDuration, deflt: "5m; rolling: 30s", doc: "How long a canary is tried out at most; of the others, how long the old tasks stay warm while the new ones are watched."},
+			{name: "deadline", form: fDuration, deflt: "10m", doc: "When a deployment is given up and rolled back; the time of a canary does not count."},
+		}},
 		{name: "timeout", form: fMap, main: "request", deflt: "60s", doc: "What the front door waits for.", keys: []key{
 			{name: "request", form: fDuration, deflt: "60s", doc: "An answer."},
 			{name: "idle", form: fDuration, deflt: "10m", doc: "Silence of a WebSocket or of server-sent events."},

@@ -155,8 +155,6 @@ func laterHint(path string, c key) string {
 		hint += " or use a table of a database"
 	case "concurrency", "rps", "latency", "backlog", "predict":
 		hint += " or write a number: scale: 2"
-	case "share", "bake":
-		hint += " or use deploy: rolling"
 	case "server":
 		hint += " or run it as a service with routes: [/*]"
 	default:

@@ -428,15 +428,18 @@ func (c *cli) downCommand() *cobra.Command {
 }
 
 func (c *cli) deployCommand() *cobra.Command {
-	var dry bool
+	var dry, promote, abort bool
 	var file string
 	cmd := &cobra.Command{
 		Use:   "deploy [DIR]",
-		Short: "Deploy a folder to the running house; Ctrl-C leaves the deploy going on. With --plan, only say the steps",
+		Short: "Deploy a folder to the running house; Ctrl-C leaves the deploy going on. With --plan, only say the steps; with --promote or --abort, end one that is tried out",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api := c.client()
 			defer api.Close()
+			if promote || abort {
+				return c.decide(cmd.Context(), api, args, promote, abort)
+			}
 			r := control.DeployRequest{Dir: dirOf(args), File: file, Env: tenfold.Environment(c.env), App: tenfold.AppName(c.app), Plan: dry, Actor: actor()}
 			env, err := c.deploy(cmd.Context(), api, r, time.Now())
 			if cmd.Context().Err() != nil && env.App != "" {
@@ -447,6 +450,31 @@ func (c *cli) deployCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&dry, "plan", false, "change nothing; print the steps that a deploy would take")
+	cmd.Flags().BoolVar(&promote, "promote", false, "deploy nothing: let the canary on its way take over now, or old tasks that are warm go")
+	cmd.Flags().BoolVar(&abort, "abort", false, "deploy nothing: give up the deploy on its way, or go back while old tasks are warm")
 	cmd.Flags().StringVarP(&file, "file", "f", "", "manifest, instead of tenfold.yaml")
 	return cmd
+}
+
+// decide ends a deploy that is tried out or watched.
+func (c *cli) decide(ctx context.Context, api *control.Client, args []string, promote, abort bool) error {
+	switch {
+	case promote && abort:
+		return usage("--promote and --abort at once: which?")
+	case len(args) > 0:
+		return usage("--promote and --abort take no folder: name the app with --app")
+	}
+	env, err := c.target(ctx, api)
+	if err != nil {
+		return err
+	}
+	text, err := api.Decide(ctx, env, promote, actor())
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return c.encode(map[string]string{"text": text})
+	}
+	fmt.Fprintln(c.err, text)
+	return nil
 }

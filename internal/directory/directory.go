@@ -6,6 +6,13 @@ package directory
 
 import "time"
 
+// PinScript is the script by which pages say, on every host of a site that pins calls, which deployment
+// made them.
+const PinScript = "/_tenfold/pin.js"
+
+// PinOf is the part of a deployment's id that names a version of a service.
+func PinOf(release string) string { return release[:min(8, len(release))] }
+
 // HooksPath begins the paths that lead to the console's socket on every host: deliveries of Git hosts.
 const HooksPath = "/_tenfold/hooks/"
 
@@ -146,6 +153,8 @@ type Frontend struct {
 	// Server is the service that answers what has no file: those of its endpoints whose Build is the
 	// release's Server, so that nobody gets the files of one release and the pages of another.
 	Server string `json:"server,omitempty"`
+	// Pin are the routes along which calls reach the deployment that made the page.
+	Pin []string `json:"pin,omitempty"`
 }
 
 // Candidate is a site as it will be, on an address of its own: with a release of one of its frontends
@@ -186,6 +195,24 @@ type Endpoint struct {
 	Addr     string `json:"addr"` // host:port
 	Draining bool   `json:"draining,omitempty"`
 	Build    string `json:"build,omitempty"` // of a frontend's server: what it runs
+	// Release is the version that it runs: requests are spread over releases by the sums of their Weights,
+	// and within one by load. 0 is the usual weight, 1.
+	Release string  `json:"release,omitempty"`
+	Weight  float64 `json:"weight,omitempty"`
+	// Leased says that it gets requests only while a Lease of it lasts, unless nobody else is there.
+	Leased bool `json:"leased,omitempty"`
+	// Apart says that it gets only requests that are pinned to its Release.
+	Apart bool `json:"apart,omitempty"`
+}
+
+// LeaseFor is how long a lease lasts that is not renewed.
+const LeaseFor = 10 * time.Second
+
+// Lease lets tasks of a service have requests for LeaseFor, and until Errors more of each failed: whoever
+// tries a version out looks at what came of it before there can be many more.
+type Lease struct {
+	Tasks  []string `json:"tasks"`
+	Errors int      `json:"errors"`
 }
 
 // Report is what the door says of itself, every second and at once when asked.
@@ -273,6 +300,26 @@ type Count struct {
 	InFlight int64  `json:"inFlight"`
 	Requests uint64 `json:"requests"`
 	Errors   uint64 `json:"errors"` // no answer, or 5xx
+	// Class counts answers by status class, index 0 those that never came; Buckets the latencies of the
+	// others up to the first byte, by Bounds, one more than these: the last is everything above.
+	Class   [6]uint64 `json:"class"`
+	Buckets []uint64  `json:"buckets,omitempty"`
+	// Lapsed says that it has a lease no more.
+	Lapsed bool `json:"lapsed,omitempty"`
+}
+
+// Add adds what another way to the same task counted.
+func (c *Count) Add(o Count) {
+	c.InFlight, c.Requests, c.Errors, c.Lapsed = c.InFlight+o.InFlight, c.Requests+o.Requests, c.Errors+o.Errors, c.Lapsed || o.Lapsed
+	for i, n := range o.Class {
+		c.Class[i] += n
+	}
+	if c.Buckets == nil {
+		c.Buckets = make([]uint64, len(Bounds)+1)
+	}
+	for i, n := range o.Buckets {
+		c.Buckets[i] += n
+	}
 }
 
 // RouteCount is one route's traffic, with latency in a histogram whose bounds are Bounds.

@@ -53,6 +53,9 @@ type Meta struct {
 	Server string `json:"server,omitempty"`
 	// Rules are what the site's own rule files say, by file; they enter the ID too.
 	Rules map[string]siterules.Set `json:"rules,omitempty"`
+	// Script is the address of a script that every page of the release begins with; it is in their content,
+	// and so in the ID.
+	Script string `json:"script,omitempty"`
 }
 
 // Release is an immutable frontend build.
@@ -140,7 +143,7 @@ func idOf(files map[string]File, meta Meta) string {
 // store puts every file's content among the blobs and lists it in r.
 func (s Site) store(ctx context.Context, roots []Root, r *Release) error {
 	return walk(ctx, roots, func(path, name string) error {
-		f, err := s.blob(path, name)
+		f, err := s.blob(path, name, r.Meta.Script)
 		if err == nil {
 			f.Coded, err = s.code(f)
 		}
@@ -227,8 +230,8 @@ func (s Site) blobPath(digest string) string {
 
 // blob stores one file's content and describes it. The copy is made beside and renamed, so a blob's
 // name never stands on half its content.
-func (s Site) blob(path, name string) (File, error) {
-	in, err := os.Open(path)
+func (s Site) blob(path, name, script string) (File, error) {
+	in, err := open(path, script)
 	if err != nil {
 		return File{}, err
 	}

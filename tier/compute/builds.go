@@ -15,6 +15,9 @@ import (
 // keptBuilds is how many builds nobody uses are kept for fast rollbacks and restarts.
 const keptBuilds = 10
 
+// keptProven is how many versions of a service that served well keep their builds beside.
+const keptProven = 5
+
 // buildGoal is a build spec as it was applied.
 type buildGoal struct {
 	Spec        buildSpec    `json:"spec"`
@@ -217,12 +220,30 @@ func (c *Compute) PruneBuilds(keep map[string]bool) error {
 			it.mu.Unlock()
 		case *service:
 			rec := it.snapshot()
-			for _, v := range []*version{rec.Goal, rec.Serving, rec.Before} {
-				if v != nil {
-					all[v.Spec.Build] = true
-				}
+			for _, key := range rec.builds() {
+				all[key] = true
 			}
 		}
 	}
 	return c.cfg.Builder.Prune(all, keptBuilds)
+}
+
+// builds are what tasks run from, or may soon: those of the last versions that served well, too, so that
+// going back to one builds nothing.
+func (r record) builds() (keys []string) {
+	for _, v := range []*version{r.Goal, r.Serving, r.Before} {
+		if v != nil {
+			keys = append(keys, v.Spec.Build)
+		}
+	}
+	if r.Watch != nil {
+		keys = append(keys, r.Watch.Old.Spec.Build)
+	}
+	for _, k := range r.Kept {
+		keys = append(keys, k.Version.Spec.Build)
+	}
+	for _, v := range r.Proven[max(0, len(r.Proven)-keptProven):] {
+		keys = append(keys, v.Build)
+	}
+	return keys
 }

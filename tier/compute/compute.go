@@ -26,6 +26,7 @@ import (
 	"tenfold/internal/build"
 	"tenfold/internal/directory"
 	"tenfold/internal/keeper"
+	"tenfold/tier/compute/judge"
 )
 
 // Traffic is what this tier needs of the front door. It keeps out how requests find their way.
@@ -37,6 +38,8 @@ type Traffic interface {
 	Withdraw(ctx context.Context, service tenfold.ID) error
 	// InFlight counts the requests that a task is answering now.
 	InFlight(ctx context.Context, task string) (int, error)
+	// Counts renews the lease of tasks, if it names any, and says what every task answered so far.
+	Counts(ctx context.Context, l directory.Lease) (map[string]directory.Count, error)
 }
 
 // Config is what a Compute stands on. All fields but KeepBuilds, URL and BaseEnv are required.
@@ -157,7 +160,7 @@ func (c *Compute) item(id tenfold.ID) (item, error) {
 	case tenfold.KindBuild:
 		it = &buildItem{pursuit: p, rec: buildRecord{ID: id}}
 	case tenfold.KindService:
-		it = &service{pursuit: p, rec: record{ID: id}, probes: map[int]*health{}, busy: map[int]bool{}, tries: map[int]*try{}}
+		it = &service{pursuit: p, rec: record{ID: id}, probes: map[int]*health{}, busy: map[int]bool{}, tries: map[int]*try{}, counts: map[int]judge.Count{}}
 	case tenfold.KindJob:
 		it = &job{pursuit: p, rec: jobRecord{ID: id}}
 	default:

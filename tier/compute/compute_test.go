@@ -65,6 +65,10 @@ func (d *door) Withdraw(ctx context.Context, id tenfold.ID) error {
 
 func (d *door) InFlight(context.Context, string) (int, error) { return int(d.inFlight.Load()), nil }
 
+func (d *door) Counts(context.Context, directory.Lease) (map[string]directory.Count, error) {
+	return nil, nil
+}
+
 func (d *door) get(id tenfold.ID) (live []string, draining int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -150,7 +154,7 @@ func (b *box) app(change func(*tenfold.Workload)) tenfold.App {
 		Source:  tenfold.Source{Root: b.root, Context: ".", Path: "api", Digest: digest},
 		Command: tenfold.Command{Args: []string{self}}, Env: map[string]string{"KEEPERTEST_MODE": "server", "VERSION": "one"},
 		Bindings: []tenfold.Binding{{Var: "KEY", From: tenfold.ID{App: "shop", Env: "production", Kind: tenfold.KindSecret, Name: "KEY"}, Field: tenfold.FieldValue, Version: 1}},
-		Routes:   []tenfold.Route{"/*"}, Scale: tenfold.Bounds{Min: 2, Max: 2}, Deadline: time.Minute, Drain: 5 * time.Second,
+		Routes:   []tenfold.Route{"/*"}, Scale: tenfold.Bounds{Min: 2, Max: 2}, Deadline: time.Minute, Drain: 5 * time.Second, Bake: 50 * time.Millisecond,
 		Health: tenfold.Health{Every: time.Second, Timeout: time.Second, Grace: 10 * time.Second},
 	}
 	change(&w)

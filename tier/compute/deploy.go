@@ -200,25 +200,36 @@ func (s *service) status(ctx context.Context, id string) (keeper.Status, bool) {
 // fail records that the deployment on its way was given up.
 func (s *service) fail(ctx context.Context, reason, hint string) {
 	var d *deployment
+	var watched *watch
 	if err := s.change(func(r record) record {
-		d = r.Deploy
+		d, watched = r.Deploy, r.Watch
 		return r.fail(reason, hint, time.Now())
 	}); err != nil {
 		s.emit(tenfold.SeverityWarning, 0, err.Error())
 		return
 	}
-	if d == nil {
+	if d == nil && watched == nil {
 		return
+	}
+	s.trial = nil
+	if d == nil {
+		d = &deployment{Began: watched.Began}
 	}
 	first, _, _ := strings.Cut(reason, "\n")
 	s.emit(tenfold.SeverityError, time.Since(d.Began), first)
-	_ = s.c.cfg.Units.Remove(ctx, s.migrateID(*d))
+	if d.Number > 0 {
+		_ = s.c.cfg.Units.Remove(ctx, s.migrateID(*d))
+	}
 	s.prod()
 }
 
 // giveUp finds out why a deployment failed, while its tasks still run, and records it.
 func (s *service) giveUp(ctx context.Context, e effect) {
 	r := s.snapshot()
+	if e.Cause == causeWorse {
+		s.worse(ctx, r)
+		return
+	}
 	if r.Deploy == nil {
 		return
 	}

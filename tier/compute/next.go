@@ -6,6 +6,7 @@ import (
 
 	"tenfold"
 	"tenfold/internal/keeper"
+	"tenfold/tier/compute/judge"
 )
 
 // version is a service spec as it was applied.
@@ -22,6 +23,11 @@ type deployment struct {
 	To       version              `json:"to"`
 	Began    time.Time            `json:"began"`
 	Migrated bool                 `json:"migrated,omitempty"`
+	// Tried is when its first tasks got requests beside the old ones. Passed says, of a canary, what ended
+	// that: one of passedGood and so on; Tested how long it took.
+	Tried  time.Time     `json:"tried,omitzero"`
+	Passed string        `json:"passed,omitempty"`
+	Tested time.Duration `json:"tested,omitempty"`
 }
 
 // The phases of a task. A task that was started by hand of the record exists only while it is in it.
@@ -44,6 +50,8 @@ type task struct {
 	// Down says that the process ended and is to be started again at Again.
 	Down  bool      `json:"down,omitempty"`
 	Again time.Time `json:"again,omitzero"`
+	// Apart says that it gets no requests but those that are pinned to its version: it stays warm.
+	Apart bool `json:"apart,omitempty"`
 }
 
 // record is the durable state of a service: where a daemon that died goes on.
@@ -52,8 +60,14 @@ type record struct {
 	Goal    *version   `json:"goal,omitempty"` // nil: nothing should run
 	Serving *version   `json:"serving,omitempty"`
 	// Before is, of a frontend's server, the version that users have until the frontend is switched.
-	Before      *version             `json:"before,omitempty"`
-	Deploy      *deployment          `json:"deploy,omitempty"`
+	Before *version    `json:"before,omitempty"`
+	Deploy *deployment `json:"deploy,omitempty"`
+	// Watch is the time after a switch in which the old tasks stay warm.
+	Watch *watch `json:"watch,omitempty"`
+	// Kept are earlier versions with tasks for the pages that were made with them, oldest first.
+	Kept []kept `json:"kept,omitempty"`
+	// Proven are versions that served well, newest last: they are not tried out again.
+	Proven      []proven             `json:"proven,omitempty"`
 	Tasks       []task               `json:"tasks,omitempty"`
 	LastTask    int                  `json:"lastTask"` // numbers are never used again
 	Deployments tenfold.DeploymentID `json:"deployments"`
@@ -82,6 +96,9 @@ type seen struct {
 	Clash    map[int]bool     // ended because its port was taken
 	Released string           // of a frontend's server: the build whose release users have
 	InFlight map[int]int      // of draining tasks whose draining the door knows; absent: unknown
+	Verdict  judge.Decision   // of the new version against the old
+	Thin     bool             // too little traffic for a verdict
+	Calls    map[int]uint64   // requests to tasks so far, when they were asked for
 }
 
 // verb says what an effect does to a task.
@@ -96,6 +113,9 @@ const (
 	sayDown   verb = "down"    // tell that N ended by itself
 	sayMigr   verb = "migrated"
 	saySwitch verb = "switched"
+	sayTrial  verb = "tried"  // new tasks get requests beside the old
+	sayPassed verb = "passed" // a canary did: Cause
+	sayProven verb = "proven" // a watch is over: Cause
 )
 
 type effect struct {
@@ -115,9 +135,10 @@ const (
 // now. It is pure, and everything it asks for is asked for again until the world shows it done, so a
 // daemon killed between deciding and doing loses nothing.
 //
-// The order of a deployment: migrate once; start all new tasks beside the old; when all are healthy
-// switch in one step; drain the old until nothing is in flight; stop them. Until the switch the old
-// tasks serve untouched, so a version that never becomes healthy harms nobody.
+// The order of a deployment: migrate once; start new tasks beside the old; give them requests when they are
+// healthy, as the strategy says (strategy.go); keep the old warm until the new have proved themselves; drain
+// the old until nothing is in flight; stop them. Until new tasks are healthy the old serve untouched, so a
+// version that never becomes healthy harms nobody.
 func next(r record, w seen, now time.Time) (record, []effect) {
 	r.Tasks = slices.Clone(r.Tasks)
 	p := planner{r: r, w: w, now: now}
@@ -127,6 +148,8 @@ func next(r record, w seen, now time.Time) (record, []effect) {
 		p.deploy()
 	}
 	p.handOver()
+	p.watch()
+	p.keepPinned()
 	if p.r.Serving != nil {
 		p.keepCount()
 	}
@@ -162,7 +185,7 @@ func (p *planner) retire(t *task) {
 func (p *planner) goal() {
 	r := &p.r
 	if r.Goal == nil {
-		r.Deploy, r.Serving, r.Before = nil, nil, nil
+		r.Deploy, r.Serving, r.Before, r.Watch, r.Kept = nil, nil, nil, nil, nil
 		for i := range r.Tasks {
 			p.retire(&r.Tasks[i])
 		}
@@ -181,17 +204,30 @@ func (p *planner) goal() {
 		r.Serving = r.Goal // bounds and the like: no deployment
 		return
 	}
+	if r.Deploy == nil && r.Watch != nil && r.Watch.Old.Version == r.Goal.Version {
+		p.back() // its tasks are warm still
+		r.Serving, r.Failed, r.Reason, r.Hint = r.Goal, "", "", ""
+		p.do(saySwitch, 0, "")
+		return
+	}
 	if r.Deploy == nil && r.Failed != r.Goal.Fingerprint {
 		r.Deployments++
 		r.Deploy = &deployment{Number: r.Deployments, To: *r.Goal, Began: p.now}
+		p.endWatch()
+		p.recall(r.Goal.Version)
 	}
 }
 
 // dropNew ends the deployment on its way with the tasks it started.
 func (p *planner) dropNew() {
 	for i := range p.r.Tasks {
-		if t := &p.r.Tasks[i]; t.Version == p.r.Deploy.To.Version && t.Phase == starting {
-			p.phase(t, stopping)
+		t := &p.r.Tasks[i]
+		users := p.r.Before != nil && p.r.Before.Version == t.Version
+		switch {
+		case t.Version == p.r.Deploy.To.Version && (t.Phase == starting || t.Phase == serving && !users && p.isNew(*t)):
+			p.retire(t)
+		case p.r.Serving != nil && t.Version == p.r.Serving.Version:
+			t.Apart = false // it had made room for a new one
 		}
 	}
 	p.r.Deploy = nil
@@ -288,7 +324,7 @@ func (p *planner) crashed(t *task) {
 // deploy moves the deployment on its way.
 func (p *planner) deploy() {
 	d := p.r.Deploy
-	if p.now.Sub(d.Began) > d.To.Spec.Deadline && d.To.Spec.Deadline > 0 {
+	if limit := d.To.Spec.Deadline; limit > 0 && p.now.Sub(d.Began)-d.Tested > limit && !p.trying() {
 		p.do(doFail, p.worst(), "deadline")
 		return
 	}
@@ -311,7 +347,11 @@ func (p *planner) deploy() {
 	healthy, waiting := 0, 0
 	for _, t := range p.r.Tasks {
 		if p.isNew(t) && t.Phase == serving && !t.Down {
-			healthy++ // users have them still: back to the version before
+			healthy++ // tried out, or users have them still: back to the version before
+		}
+		if p.isNew(t) && t.Down && !d.Tried.IsZero() {
+			p.do(doFail, t.N, "exit")
+			return
 		}
 		if !p.isNew(t) || t.Phase != starting {
 			continue
@@ -333,14 +373,16 @@ func (p *planner) deploy() {
 		}
 		waiting++
 	}
-	want := d.To.Spec.count()
+	if p.r.Serving != nil && p.w.Verdict == judge.Worse && !d.Tried.IsZero() {
+		p.do(doFail, 0, causeWorse)
+		return
+	}
+	want := p.wanted()
 	for n := healthy + waiting; n < want && waiting < maxStarting; n++ {
 		p.add(d.To.Version)
 		waiting++
 	}
-	if healthy >= want {
-		p.switchOver()
-	}
+	p.takeOver(healthy, want)
 }
 
 // worst is the new task that a missed deadline is explained by.
@@ -361,13 +403,17 @@ func (p *planner) add(version string) {
 
 // switchOver gives users the new version: one new record, published whole.
 func (p *planner) switchOver() {
-	d := p.r.Deploy
+	d, old, method := p.r.Deploy, p.r.Serving, p.method()
 	p.r.Before = p.outgoing(d.To)
 	for i := range p.r.Tasks {
 		t := &p.r.Tasks[i]
 		switch {
 		case p.r.Before != nil && t.Version == p.r.Before.Version:
 			// until handOver
+		case old != nil && t.Version == old.Version && t.Phase == serving && !t.Down && (method != atOnce || old.Spec.Pinned > 0):
+			t.Apart = true
+		case t.Version != d.To.Version && t.Apart && p.keeps(t.Version):
+			// for the pages that were made with it
 		case t.Version != d.To.Version:
 			p.retire(t)
 		case t.Phase == starting && t.Healthy:
@@ -376,6 +422,15 @@ func (p *planner) switchOver() {
 	}
 	to := d.To
 	p.r.Serving, p.r.Deploy, p.r.Failed, p.r.Reason, p.r.Hint = &to, nil, "", "", ""
+	switch {
+	case method != atOnce:
+		p.r.Watch = &watch{Old: *old, Began: p.now}
+	case old != nil && old.Spec.Pinned > 0:
+		p.keep(*old)
+	}
+	if method == atOnce {
+		p.prove()
+	}
 	p.do(saySwitch, 0, "")
 }
 
@@ -431,14 +486,17 @@ func (p *planner) keepCount() {
 	}
 }
 
-// fail gives the deployment on its way up; the old version serves on.
+// fail gives the deployment on its way up, or the one that is watched; the old version serves on.
 func (r record) fail(reason, hint string, now time.Time) record {
-	if r.Deploy == nil {
-		return r
-	}
 	p := planner{r: r, now: now}
 	p.r.Tasks = slices.Clone(r.Tasks)
-	p.r.Failed, p.r.Reason, p.r.Hint = r.Deploy.To.Fingerprint, reason, hint
-	p.dropNew()
+	switch {
+	case r.Deploy != nil:
+		p.r.Failed, p.r.Reason, p.r.Hint = r.Deploy.To.Fingerprint, reason, hint
+		p.dropNew()
+	case r.Watch != nil && r.Serving != nil:
+		p.r.Failed, p.r.Reason, p.r.Hint = r.Serving.Fingerprint, reason, hint
+		p.back()
+	}
 	return p.r
 }

@@ -9,6 +9,7 @@ import (
 
 	"tenfold"
 	"tenfold/internal/keeper"
+	"tenfold/tier/compute/judge"
 )
 
 // world plays the keeper, the tasks and the door for next.
@@ -23,6 +24,7 @@ type world struct {
 	crashes bool
 	// released is, of a frontend's server, the build whose release users have.
 	released string
+	strategy string
 	log      []string
 }
 
@@ -38,12 +40,13 @@ func (w *world) goal(v string, count int, migrate bool) {
 	if migrate {
 		s.Migrate = tenfold.Command{Shell: "migrate"}
 	}
+	s.Routed, s.Strategy, s.Bake = true, w.strategy, 3*time.Second
 	w.rec.Goal = &version{Spec: s, Version: v, Fingerprint: fmt.Sprint(v, count)}
 	w.rec.Failed = ""
 }
 
 func (w *world) see() seen {
-	s := seen{Released: w.released, Units: maps.Clone(w.units), Healthy: map[int]bool{}, InFlight: map[int]int{}, Wrong: map[int]bool{}, Migrate: w.migrate}
+	s := seen{Verdict: w.verdict(), Calls: map[int]uint64{}, Released: w.released, Units: maps.Clone(w.units), Healthy: map[int]bool{}, InFlight: map[int]int{}, Wrong: map[int]bool{}, Migrate: w.migrate}
 	for n, at := range w.up {
 		s.Healthy[n] = w.units[n].Phase == keeper.Running && !w.now.Before(at)
 	}
@@ -56,6 +59,28 @@ func (w *world) see() seen {
 		}
 	}
 	return s
+}
+
+// verdict says of a version that is worse that it is, when it has had requests for a while.
+func (w *world) verdict() judge.Decision {
+	r := w.rec
+	switch {
+	case r.Deploy != nil && !r.Deploy.Tried.IsZero() && w.bad[r.Deploy.To.Version] == "worse" && w.now.Sub(r.Deploy.Tried) > time.Second:
+		return judge.Worse
+	case r.Deploy == nil && r.Watch != nil && w.bad[r.Serving.Version] == "worse" && w.now.Sub(r.Watch.Began) > time.Second:
+		return judge.Worse
+	}
+	return judge.Undecided
+}
+
+// taking counts tasks of a version that get requests.
+func (w *world) taking(version string) (n int) {
+	for _, t := range w.rec.Tasks {
+		if t.Phase == serving && !t.Down && !t.Apart && t.Version == version {
+			n++
+		}
+	}
+	return n
 }
 
 // step is one look; a daemon that dies loses what it was about to do with probability one in ten.
@@ -130,7 +155,7 @@ func (w *world) settle(t *testing.T, steps int) {
 	t.Helper()
 	quiet := 0
 	for range steps {
-		if len(w.step()) == 0 && w.rec.Deploy == nil {
+		if len(w.step()) == 0 && w.rec.Deploy == nil && w.rec.Watch == nil {
 			quiet++
 		} else {
 			quiet = 0
@@ -143,7 +168,7 @@ func (w *world) settle(t *testing.T, steps int) {
 }
 
 func TestDeploymentsConvergeInRandomWorlds(t *testing.T) {
-	kinds := []string{"", "", "exit", "sick", "migrate", "port"}
+	kinds := []string{"", "", "exit", "sick", "migrate", "port", "worse"}
 	for seed := range uint64(300) {
 		w := newWorld(seed)
 		good := ""
@@ -154,7 +179,11 @@ func TestDeploymentsConvergeInRandomWorlds(t *testing.T) {
 			if kind == "migrate" && !migrate {
 				kind = ""
 			}
+			if kind == "worse" && good == "" {
+				kind = "" // nothing to compare it with
+			}
 			w.bad[v] = kind
+			w.strategy = []string{"", tenfold.StrategyBlueGreen, tenfold.StrategyCanary}[w.rnd.IntN(3)]
 			w.goal(v, count, migrate)
 			w.crashes = true
 			for range w.rnd.IntN(60) {
@@ -168,11 +197,11 @@ func TestDeploymentsConvergeInRandomWorlds(t *testing.T) {
 				if kind != "" {
 					t.Fatalf("seed %d: %s is %q and serves", seed, v, kind)
 				}
-				if got := w.serving(v); got != count || len(w.rec.Tasks) != count {
+				if got := w.taking(v); got != count || len(w.rec.Tasks) != count {
 					t.Fatalf("seed %d: %d tasks of %s serve, want %d: %+v", seed, got, v, count, w.rec.Tasks)
 				}
 			} else if good != "" {
-				if w.rec.Serving == nil || w.rec.Serving.Version != good || w.serving(good) != w.rec.Serving.Spec.count() {
+				if w.rec.Serving == nil || w.rec.Serving.Version != good || w.taking(good) != w.rec.Serving.Spec.count() {
 					t.Fatalf("seed %d: %s failed and %s does not serve on: %+v", seed, v, good, w.rec)
 				}
 			}
@@ -192,12 +221,16 @@ func TestNoCapacityIsLostBeforeTheSwitch(t *testing.T) {
 		w := newWorld(seed)
 		w.goal("v1", 3, false)
 		w.settle(t, 1000)
-		w.bad["v2"] = []string{"", "exit", "sick"}[seed%3]
+		w.bad["v2"] = []string{"", "exit", "sick", "worse"}[seed%4]
+		w.strategy = []string{"", tenfold.StrategyBlueGreen, tenfold.StrategyCanary}[seed%3]
 		w.goal("v2", 3, true)
 		for range 400 {
 			w.step()
 			if old, now := w.serving("v1"), w.serving("v2"); old != 3 && now != 3 {
 				t.Fatalf("seed %d: %d old and %d new tasks serve", seed, old, now)
+			}
+			if old, now := w.taking("v1"), w.taking("v2"); old+now < 3 {
+				t.Fatalf("seed %d: %d old and %d new tasks take requests", seed, old, now)
 			}
 			startingNow := 0
 			for _, x := range w.rec.Tasks {

@@ -14,6 +14,7 @@ import (
 	"tenfold/internal/directory"
 	"tenfold/internal/keeper"
 	"tenfold/internal/tasklog"
+	"tenfold/tier/compute/judge"
 )
 
 const (
@@ -31,6 +32,7 @@ type service struct {
 	probes map[int]*health
 	busy   map[int]bool // being stopped
 	acked  string       // the serving version as the door goes by it
+	shown  string       // how the comparison of a new version stands
 
 	// The rest belongs to run's goroutine.
 	tries     map[int]*try // starts that did not come about
@@ -40,8 +42,13 @@ type service struct {
 	looked    time.Time
 	wrong     map[int]bool
 	warned    time.Time
-	told      time.Time // of a crash loop
-	clean     bool      // no migration of an earlier deployment is left
+	told      time.Time           // of a crash loop
+	clean     bool                // no migration of an earlier deployment is left
+	counts    map[int]judge.Count // of tasks, when they were last asked for
+	counted   time.Time
+	usual     []usual
+	trial     *trial // nil: nothing is compared
+	verdict   judge.Verdict
 }
 
 type try struct {
@@ -106,7 +113,7 @@ func (s *service) observe() (tenfold.Resource, bool) {
 	o := tenfold.Resource{ID: s.id, State: tenfold.StatePending, Failed: r.Failed, Reason: r.Reason, Hint: r.Hint}
 	up := 0
 	for _, t := range r.Tasks {
-		if t.Phase == serving && !t.Down {
+		if t.Phase == serving && !t.Down && !t.Apart {
 			up++
 		}
 	}
@@ -119,6 +126,11 @@ func (s *service) observe() (tenfold.Resource, bool) {
 	}
 	o.Goal, o.Needs = r.Goal.Fingerprint, r.Goal.Needs
 	o.Note = plural(up, "task")
+	s.mu.Lock()
+	if s.shown != "" {
+		o.Note += ", " + s.shown
+	}
+	s.mu.Unlock()
 	if r.Serving == nil {
 		if r.Failed == o.Goal {
 			o.State = tenfold.StateFailed
@@ -126,13 +138,17 @@ func (s *service) observe() (tenfold.Resource, bool) {
 		return o, true
 	}
 	o.Serving = r.Serving.Fingerprint
+	pending := ""
 	switch {
 	case up == 0 && r.Serving.Spec.count() > 0:
-		o.Reason = "no task is healthy"
+		pending = "no task is healthy"
 	case !s.switchedTo(r.Serving.Version):
-		o.Reason = "the front door has not switched yet"
+		pending = "the front door has not switched yet"
 	default:
 		o.State = tenfold.StateReady
+	}
+	if o.Failed != o.Goal && pending != "" {
+		o.Reason = pending // why a goal was given up says more
 	}
 	return o, true
 }
@@ -187,6 +203,7 @@ func (s *service) look(ctx context.Context) (quiet bool, err error) {
 		return false, err
 	}
 	var effects []effect
+	s.count(ctx, rec, &w, now)
 	if err := s.change(func(r record) record {
 		r, effects = next(r, w, now)
 		return r
@@ -285,6 +302,12 @@ func (s *service) carryOut(ctx context.Context, e effect) {
 		s.migrated(ctx)
 	case saySwitch:
 		s.switched()
+	case sayTrial:
+		s.sayTrial(e.N)
+	case sayPassed:
+		s.sayPassed(e.Cause)
+	case sayProven:
+		s.sayProven()
 	}
 }
 
@@ -296,6 +319,14 @@ func versionOf(r record, t task) (version, bool) {
 	for _, v := range []*version{r.Serving, r.Before, r.Goal} {
 		if v != nil && v.Version == t.Version {
 			return *v, true
+		}
+	}
+	if r.Watch != nil && r.Watch.Old.Version == t.Version {
+		return r.Watch.Old, true
+	}
+	for _, k := range r.Kept {
+		if k.Version.Version == t.Version {
+			return k.Version, true
 		}
 	}
 	return version{}, false

@@ -45,15 +45,21 @@ type serviceSpec struct {
 	Scale    tenfold.Bounds    `json:"scale"`
 	Deadline time.Duration     `json:"deadline"`
 	Drain    time.Duration     `json:"drain"`
+	Strategy string            `json:"strategy,omitempty"`
+	Share    float64           `json:"share,omitempty"`
+	Bake     time.Duration     `json:"bake,omitempty"`
+	// Pinned is how long tasks may stay for pages that were made with them; 0: none do.
+	Pinned time.Duration `json:"pinned,omitempty"`
 	// Paired says that this is the server of a frontend: users have it when the frontend's release is
 	// switched, and until then the tasks of the version before serve on.
 	Paired bool `json:"paired,omitempty"`
 	Line   int  `json:"line,omitempty"`
 }
 
-// version hashes what a running task would notice. Bounds, deadline and drain are not in it: changing
-// them starts no deployment.
+// version hashes what a running task would notice. Bounds, deadline, drain and how it is deployed are not in
+// it: changing them starts no deployment.
 func (s serviceSpec) version() (string, error) {
+	s.Strategy, s.Share, s.Bake, s.Pinned = "", 0, 0, 0
 	s.Scale, s.Deadline, s.Drain, s.Line, s.Logs, s.Routed = tenfold.Bounds{}, 0, 0, 0, tenfold.Logs{}, false
 	return tenfold.FingerprintOf(s, nil)
 }
@@ -151,6 +157,7 @@ func specOf(w tenfold.Workload, build string) serviceSpec {
 	return serviceSpec{
 		Build: build, Command: w.Command, Migrate: w.Migrate, Env: w.Env, Bindings: w.Bindings, Health: w.Health,
 		Size: w.Size, Logs: w.Logs, Scale: w.Scale, Deadline: w.Deadline, Drain: w.Drain, Line: w.Line,
+		Strategy: w.Strategy, Share: w.Share, Bake: w.Bake, Pinned: w.Pinned,
 	}
 }
 

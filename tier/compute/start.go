@@ -13,11 +13,15 @@ import (
 	"tenfold/internal/build"
 	"tenfold/internal/freeport"
 	"tenfold/internal/keeper"
+	"tenfold/tier/compute/judge"
 )
 
 // start starts a task, unless it failed to only just now. A start that fails for good, or again and
 // again, fails the deployment that it belongs to.
 func (s *service) start(ctx context.Context, n int) {
+	if _, known := s.counts[n]; !known {
+		s.counts[n] = judge.Count{} // all that it answers is compared
+	}
 	t := s.tries[n]
 	if t != nil && time.Now().Before(t.after) {
 		return

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"tenfold"
 	"tenfold/internal/directory"
 	"tenfold/internal/keeper"
 )
@@ -67,6 +68,38 @@ func (s *service) publish(ctx context.Context, r record, w seen) {
 	s.prod() // who drains may be asked now
 }
 
+// place says which requests a task gets, and how many of them.
+func (s *service) place(r record, t task, v version, e *directory.Endpoint) {
+	if v.Spec.Paired {
+		return // files and tasks are switched together, by build
+	}
+	e.Release = strings.TrimSuffix(t.Version, againMark)
+	if t.Apart {
+		e.Apart = v.Spec.Pinned > 0
+		e.Draining = e.Draining || !e.Apart
+		return
+	}
+	d := r.Deploy
+	if d == nil || d.Tried.IsZero() || r.Serving == nil || t.Phase != serving {
+		return
+	}
+	e.Leased = t.Version == d.To.Version && t.Version != r.Serving.Version
+	if d.To.Spec.Strategy != tenfold.StrategyCanary {
+		return
+	}
+	alike := 0
+	for _, o := range r.Tasks {
+		if o.Version == t.Version && o.Phase == serving && !o.Down && !o.Apart {
+			alike++
+		}
+	}
+	share := 1 - d.To.Spec.share()
+	if e.Leased {
+		share = d.To.Spec.share()
+	}
+	e.Weight = share / float64(max(1, alike))
+}
+
 // endpoints are the tasks that answer. A task that misses its probes gets no traffic, unless all do:
 // then slow answers are better than none.
 func (s *service) endpoints(r record, w seen) (out []directory.Endpoint, down string) {
@@ -79,16 +112,18 @@ func (s *service) endpoints(r record, w seen) (out []directory.Endpoint, down st
 			continue
 		}
 		e := directory.Endpoint{ID: taskID(s.id, t.N), Addr: "127.0.0.1:" + strconv.Itoa(t.Port), Draining: t.Phase == draining}
-		if v, ok := versionOf(r, t); ok && v.Spec.Paired {
+		v, ok := versionOf(r, t)
+		if ok && v.Spec.Paired {
 			e.Build = v.Spec.Build
 		}
+		s.place(r, t, v, &e)
 		if h := s.probes[t.N]; h != nil && h.bad >= sickAfter && t.Phase == serving {
 			sick = append(sick, e)
 			continue
 		}
 		out = append(out, e)
 	}
-	if !slices.ContainsFunc(out, func(e directory.Endpoint) bool { return !e.Draining }) {
+	if !slices.ContainsFunc(out, func(e directory.Endpoint) bool { return !e.Draining && !e.Apart }) {
 		out = append(out, sick...)
 	}
 	switch {

@@ -16,7 +16,7 @@ type Task struct {
 	Service  tenfold.ID
 	PID      int
 	Port     int
-	State    string // "starting", "serving", "draining", "stopping", "down"
+	State    string // "starting", "serving", "draining", "stopping", "down", "warm"
 	Started  time.Time
 	Restarts int
 	Version  string
@@ -42,8 +42,11 @@ func (c *Compute) Tasks(ctx context.Context) ([]Task, error) {
 		}
 		for _, t := range s.snapshot().Tasks {
 			v := Task{ID: tenfold.TaskID(taskID(s.id, t.N)), Service: s.id, Port: t.Port, State: t.Phase, Restarts: t.Restarts, Version: t.Version}
-			if t.Down {
+			switch {
+			case t.Down:
 				v.State = "down"
+			case t.Apart && t.Phase == serving:
+				v.State = "warm"
 			}
 			if u, ok := byID[s.unitID(t.N)]; ok && u.Phase != keeper.Exited {
 				v.PID, v.Started = u.PID, u.Started
@@ -55,6 +58,9 @@ func (c *Compute) Tasks(ctx context.Context) ([]Task, error) {
 	slices.SortFunc(out, func(a, b Task) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	return out, nil
 }
+
+// againMark ends the name of a version whose tasks are replaced by new ones of the same.
+const againMark = "-before"
 
 // Restart replaces all tasks of a service by new ones of the same version, as a deployment does: the
 // old serve until the new are healthy.
@@ -74,7 +80,7 @@ func (c *Compute) Restart(_ context.Context, id tenfold.ID) error {
 		// The serving version under another name, so that next sees the goal as a new one. Its tasks
 		// keep running under that name.
 		old := *r.Serving
-		old.Version += "-before"
+		old.Version += againMark
 		r.Serving = &old
 		r.Tasks = slices.Clone(r.Tasks)
 		for i := range r.Tasks {

@@ -401,6 +401,19 @@ func (d *Door) controlHandler() http.Handler {
 		json.NewEncoder(w).Encode(directory.Purged{Count: d.cache.Purge(httpcache.Purge{URL: p.URL, Prefix: p.Prefix, Tag: p.Tag, Scope: p.Site})})
 	})
 	mux.HandleFunc("POST /explain", d.serveExplain)
+	mux.HandleFunc("POST /lease", func(w http.ResponseWriter, r *http.Request) {
+		var l directory.Lease
+		if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&l); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		d.mu.Lock()
+		for _, way := range d.services.ways {
+			way.Renew(l)
+		}
+		d.mu.Unlock()
+		json.NewEncoder(w).Encode(d.report(false))
+	})
 	mux.HandleFunc("GET /report", func(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(d.report(r.FormValue("routes") == "true"))
 	})
@@ -412,7 +425,9 @@ func (d *Door) report(routes bool) directory.Report {
 	d.mu.Lock()
 	for _, way := range d.services.ways {
 		for _, c := range way.Counts() {
-			r.Endpoints[c.ID] = directory.Count{InFlight: c.InFlight, Requests: c.Requests, Errors: c.Errors}
+			n := r.Endpoints[c.ID] // one that is apart has two ways
+			n.Add(directory.Count{InFlight: c.InFlight, Requests: c.Requests, Errors: c.Errors, Class: c.Class, Buckets: c.Buckets, Lapsed: c.Lapsed})
+			r.Endpoints[c.ID] = n
 		}
 	}
 	d.mu.Unlock()

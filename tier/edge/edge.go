@@ -80,6 +80,8 @@ type spec struct {
 	Services  map[string]limits           `json:"services,omitempty"`
 	Log       *directory.Logging          `json:"log,omitempty"`
 	Images    map[string]directory.Images `json:"images,omitempty"` // of frontends that say something of them
+	// Pins are the routes of calls that reach the deployment that made the page, by frontend.
+	Pins map[string][]string `json:"pins,omitempty"`
 	// Auth are the secrets of rules, by pattern: what Rules say of it is filled in when they are resolved.
 	Auth map[string]tenfold.Auth `json:"auth,omitempty"`
 	// What concerns the site, or with others the house.
@@ -212,6 +214,14 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 		if v.Server != nil {
 			s.Servers = append(s.Servers, string(name))
 			s.Services[string(name)] = limits{v.Server.Timeout.Request, v.Server.Timeout.Idle, v.Server.Sticky}
+		}
+		if v.Pin != nil {
+			if s.Pins == nil {
+				s.Pins = map[string][]string{}
+			}
+			for _, r := range v.Pin.Routes {
+				s.Pins[string(name)] = append(s.Pins[string(name)], string(r))
+			}
 		}
 		if v.Images != nil {
 			if s.Images == nil {
@@ -488,7 +498,7 @@ func (e *Edge) fill(x *directory.Site, id tenfold.ID, s spec) {
 	x.HSTS, x.Errors, x.Geo = s.HSTS, s.Errors, s.Geo
 	for name, fallback := range s.Frontends {
 		id := tenfold.ID{App: id.App, Env: id.Env, Kind: tenfold.KindFrontend, Name: tenfold.Name(name)}
-		f := directory.Frontend{Dir: e.cfg.SiteDir(id), Fallback: fallback, Images: s.Images[name]}
+		f := directory.Frontend{Dir: e.cfg.SiteDir(id), Fallback: fallback, Images: s.Images[name], Pin: s.Pins[name]}
 		if slices.Contains(s.Servers, name) {
 			f.Server = name
 		}
@@ -610,6 +620,17 @@ func (e *Edge) Report(ctx context.Context, routes bool) (directory.Report, error
 		return r, fmt.Errorf("ask the door: %w", err)
 	}
 	return r, nil
+}
+
+// Counts renews a lease of tasks, if it names any, and gives the traffic of all tasks by their names.
+func (e *Edge) Counts(ctx context.Context, l directory.Lease) (map[string]directory.Count, error) {
+	if len(l.Tasks) == 0 {
+		r, err := e.Report(ctx, false)
+		return r.Endpoints, err
+	}
+	var r directory.Report
+	err := e.ask(ctx, "/lease", l, &r)
+	return r.Endpoints, err
 }
 
 // InFlight is how many requests a task is answering, as the door counts. A task that the door does

@@ -51,6 +51,13 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 		rule = said
 	}
 	rule, _ = s.pinned(rule, to)
+	if s.pinning && to.Service != "" {
+		_, query, _ := strings.Cut(r.Target, "?")
+		apart := ""
+		if rule, apart = s.deployed(rule, to, r.Method, host, path, r.Get("x-deployment-id"), query); apart != "" {
+			return nil
+		}
+	}
 	scheme := "http"
 	if t.secureOf(r) {
 		scheme = "https"

@@ -33,6 +33,7 @@ type routed struct {
 	asked atomic.Int64
 	// release is the one that frontend is answered from; "" for whatever is current.
 	frontend, release string
+	apart             string     // the version that a call is pinned to, when it is not the current one
 	tried             *candidate // nil: users' own
 }
 
@@ -129,6 +130,9 @@ func (d *Door) route(t *table, s *site, host string, r *http.Request) *routed {
 	if to, _, ok := s.routes.Find(r.Method, host, q.path(r.URL)); ok {
 		q.to, q.frontend = to, to.Frontend
 		q.rule, q.release = s.pinned(q.ruleFor(to), to)
+		if s.pinning && to.Service != "" {
+			q.rule, q.apart = s.deployed(q.rule, to, r.Method, host, r.URL.Path, r.Header.Get("X-Deployment-Id"), r.URL.RawQuery)
+		}
 	}
 	return q
 }
@@ -228,6 +232,7 @@ type end uint8
 const (
 	endNowhere  end = iota // no route takes it
 	endRedirect            // by a rule
+	endScript              // by which pages say which deployment made them
 	endPicture
 	endFrontend
 	endService
@@ -251,6 +256,8 @@ func (d *Door) end(onward *http.Request, q *routed) end {
 	switch {
 	case q.redirect.rule != nil:
 		return endRedirect
+	case q.site.pinning && onward.URL.Path == directory.PinScript:
+		return endScript
 	case q.to == nil:
 		return endNowhere
 	case q.to.Frontend == "":
@@ -279,13 +286,15 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request) {
 		w = &headerWriter{ResponseWriter: w, editor: &edit}
 	}
 	switch end {
+	case endScript:
+		servePinScript(w, onward)
 	case endPicture:
 		d.pictures.serve(w, onward, q)
 	case endFrontend:
 		d.toFrontend(w, onward, q)
 	case endService:
 		q.ask()
-		d.toService(w, onward, serviceKey{q.site.App, q.site.Env, q.to.Service}, q.override())
+		d.toService(w, onward, pinnedKey(d.current.Load(), serviceKey{q.site.App, q.site.Env, q.to.Service}, q.apart), q.override())
 	default:
 		page{http.StatusNotFound, "no route for " + r.Method + " " + onward.URL.Path, "routes: " + patterns(q.site), ""}.show(w, r)
 	}

@@ -30,18 +30,24 @@ func (s *site) pinned(rule *httpcache.Rule, to *destination) (*httpcache.Rule, s
 	if f.Server == "" {
 		return rule, ""
 	}
+	id, _ := release.Site{Dir: f.Dir}.Current() // of one that cannot be read nothing is answered, so nothing kept
+	return s.keptBy(rule, "@"+id), id
+}
+
+// keptBy is a rule whose responses are kept apart from others by a mark: the same pointer for the same
+// mark, so that a hit costs no copy.
+func (s *site) keptBy(rule *httpcache.Rule, mark string) *httpcache.Rule {
 	type key struct {
 		rule *httpcache.Rule
-		id   string
+		mark string
 	}
-	id, _ := release.Site{Dir: f.Dir}.Current() // of one that cannot be read nothing is answered, so nothing kept
-	if v, ok := s.released.Load(key{rule, id}); ok {
-		return v.(*httpcache.Rule), id
+	if v, ok := s.released.Load(key{rule, mark}); ok {
+		return v.(*httpcache.Rule)
 	}
 	own := *rule
-	own.Release += "@" + id
-	v, _ := s.released.LoadOrStore(key{rule, id}, &own)
-	return v.(*httpcache.Rule), id
+	own.Release += mark
+	v, _ := s.released.LoadOrStore(key{rule, mark}, &own)
+	return v.(*httpcache.Rule)
 }
 
 // toFrontend answers with a file, or with what the frontend's server says where there is none.

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -44,6 +45,10 @@ func (d *Door) update(s directory.Snapshot, trust []netip.Prefix) map[serviceKey
 				}
 				named[key] = d.updateWay(key, sv, eps, trust)
 			}
+			for release, eps := range byApart(sv.Endpoints) {
+				key := serviceKey{site.App, site.Env, apartName(sv.Name, release)}
+				named[key] = d.updateWay(key, sv, eps, trust)
+			}
 		}
 	}
 	for key, way := range d.services.ways {
@@ -67,14 +72,26 @@ func (d *Door) update(s directory.Snapshot, trust []netip.Prefix) map[serviceKey
 func (d *Door) updateWay(key serviceKey, sv directory.Service, eps []directory.Endpoint, trust []netip.Prefix) *upstream.Service {
 	way, ok := d.services.ways[key]
 	if !ok {
-		way = upstream.NewService(upstream.Config{Name: sv.Name, Fail: failing(sv.Name)})
+		fail := failing(sv.Name)
+		if isApart(key) {
+			fail = d.orCurrent(serviceKey{key.app, key.env, sv.Name}, fail)
+		}
+		way = upstream.NewService(upstream.Config{Name: sv.Name, Fail: fail})
 		d.services.ways[key] = way
 		d.begin(key, way)
 	}
-	way.SetPolicy(upstream.Policy{Timeout: sv.Request, Idle: sv.Idle, Sticky: sv.Sticky, Trust: trust})
+	policy := upstream.Policy{Timeout: sv.Request, Idle: sv.Idle, Sticky: sv.Sticky, Trust: trust}
+	apart := isApart(key)
+	if apart {
+		policy.Hold, policy.SlowStart = -1, -1 // the current version answers then; these tasks are warm
+	}
+	way.SetPolicy(policy)
 	tasks := make([]upstream.Endpoint, len(eps))
 	for i, e := range eps {
-		tasks[i] = upstream.Endpoint{ID: e.ID, Addr: e.Addr, Weight: 1, Draining: e.Draining}
+		tasks[i] = upstream.Endpoint{
+			ID: e.ID, Addr: e.Addr, Release: e.Release, Weight: cmp.Or(e.Weight, 1), Leased: e.Leased,
+			Draining: e.Draining || e.Apart && !apart,
+		}
 	}
 	way.Update(tasks, sv.Down)
 	return way

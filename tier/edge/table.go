@@ -40,6 +40,11 @@ type site struct {
 	altering httproute.Table[*rule]
 	caching  httproute.Table[*httpcache.Rule] // of rules, for the loop: a whole decision costs too much there
 	missing  *accessLog                       // of requests that no route takes
+	// pins are the routes along which calls reach the deployment that made the page, and versions by
+	// service who answers them.
+	pins     httproute.Table[struct{}]
+	pinning  bool
+	versions map[string]versions
 	// released holds copies of rules, by rule and release (see pinned).
 	released sync.Map
 }
@@ -91,6 +96,9 @@ func newTable(s directory.Snapshot, counts *traffic, before limiters, logs *acce
 			if err := st.addRule(r, mark, t.limits, before); err != nil {
 				return nil, err
 			}
+		}
+		if err := st.pin(); err != nil {
+			return nil, err
 		}
 		for _, h := range x.Hosts {
 			t.hosts[h] = st

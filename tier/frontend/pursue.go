@@ -149,7 +149,7 @@ func (it *item) make(ctx context.Context, s spec) (string, release.Release, erro
 	if res.Cached {
 		it.emit(tenfold.SeverityInfo, 0, "cached: built "+res.Made.Local().Format("2006-01-02 15:04:05"))
 	}
-	meta := release.Meta{Source: s.Source.Digest, Build: res.Key}
+	meta := release.Meta{Source: s.Source.Digest, Build: res.Key, Script: s.Script}
 	roots := []release.Root{{Dir: res.Output}}
 	if s.Paired {
 		meta.Server = res.Key

@@ -3,11 +3,13 @@ package frontend
 import (
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"time"
 
 	"tenfold"
 	"tenfold/internal/build"
+	"tenfold/internal/directory"
 )
 
 // spec is what a build or a frontend resource wants. The build's Keep and Line, and where the sources
@@ -19,6 +21,8 @@ type spec struct {
 	Bindings []tenfold.Binding `json:"bindings,omitempty"`
 	// Paired says, of a build, that it yields a server too.
 	Paired bool `json:"paired,omitempty"`
+	// Script is, of a build, what its pages begin with: it says which deployment made them.
+	Script string `json:"script,omitempty"`
 	// Made is, of a frontend, the fingerprint of the build whose release is served. Server tells one
 	// configuration of its server from another, and E2E is what must pass before users get it.
 	Made   string          `json:"made,omitempty"`
@@ -75,7 +79,20 @@ func (f *Frontend) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource
 
 // buildOf is what the build of a frontend wants.
 func buildOf(w tenfold.Frontend) spec {
-	return spec{Source: w.Source, Build: w.Build, Env: w.Env, Bindings: w.Bindings, Paired: w.Server != nil, Line: w.Line}
+	return spec{Source: w.Source, Build: w.Build, Env: w.Env, Bindings: w.Bindings, Paired: w.Server != nil, Script: scriptOf(w.Pin), Line: w.Line}
+}
+
+// scriptOf is the address of the script by which pages say which deployment made them; "" when nothing is
+// pinned to it.
+func scriptOf(p *tenfold.Pin) string {
+	if p == nil || p.ID == "" {
+		return ""
+	}
+	q := url.Values{"d": {p.ID}}
+	for _, r := range p.Routes {
+		q.Add("p", string(r))
+	}
+	return directory.PinScript + "?" + q.Encode()
 }
 
 // BuildKey is the key of a frontend's build: what its server runs from too.

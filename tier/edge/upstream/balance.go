@@ -116,7 +116,7 @@ func (e *endpoint) claim(now int64) bool {
 // fits gives the tasks that can be chosen, nil when there are none.
 func (r *release) fits(now int64, fit int, tried []*endpoint, in []*endpoint) []*endpoint {
 	for _, e := range r.tasks {
-		if fit < fitAny && e.sick.Load() || fit == fitAll && e.out(now) || e.redial.Load() != 0 && now < e.redial.Load() || slices.Contains(tried, e) {
+		if fit < fitAny && (e.sick.Load() || e.lapsed(now)) || fit == fitAll && e.out(now) || e.redial.Load() != 0 && now < e.redial.Load() || slices.Contains(tried, e) {
 			continue
 		}
 		in = append(in, e)
@@ -205,7 +205,7 @@ func (s *Service) pick(ctx context.Context, p *Policy, tried []*endpoint, want *
 		set, now := s.set.Load(), clock()
 		e := want
 		want = nil
-		if e == nil || e.out(now) || e.sick.Load() || e.redial.Load() != 0 || slices.Contains(tried, e) {
+		if e == nil || e.out(now) || e.sick.Load() || e.lapsed(now) || e.redial.Load() != 0 || slices.Contains(tried, e) {
 			if e = set.choose(now, tried, p.SlowStart); e == nil && len(tried) > 0 {
 				tried = nil // who broke off may be asked again, when nobody else is left
 				e = set.choose(now, nil, p.SlowStart)

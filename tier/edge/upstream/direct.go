@@ -116,7 +116,7 @@ func (d *Direct) failed(err error) *Direct {
 	c.end()
 	c.discard()
 	if malformed || cause == ErrSlow {
-		e.errors.Add(1)
+		e.answered(0)
 		e.bad(clock(), &d.policy.Eject)
 	}
 	e.leave()

@@ -38,14 +38,16 @@ type endpoint struct {
 	inFlight atomic.Int64
 	requests atomic.Uint64
 	errors   atomic.Uint64
-	buckets  []atomic.Uint64 // by directory.Bounds, of the time to the first byte
+	class    [6]atomic.Uint64 // of answers, by status class; 0: none came
+	buckets  []atomic.Uint64  // by directory.Bounds, of the time to the first byte
 	pool     pool
 
-	since    atomic.Int64 // clock when it began to take requests, for its slow start; 0: long ago
-	redial   atomic.Int64 // clock before which nobody connects, since it refused; 0: it answers
-	refusals atomic.Int32 // in a row
-	ejected  atomic.Int64 // clock until which it is passed over; 0: not
-	sick     atomic.Bool  // its health check fails
+	since    atomic.Int64          // clock when it began to take requests, for its slow start; 0: long ago
+	redial   atomic.Int64          // clock before which nobody connects, since it refused; 0: it answers
+	refusals atomic.Int32          // in a row
+	ejected  atomic.Int64          // clock until which it is passed over; 0: not
+	sick     atomic.Bool           // its health check fails
+	lease    atomic.Pointer[lease] // nil: it needs none
 
 	cost      atomic.Uint64 // float64: latency in nanoseconds; 0: unknown
 	stamp     atomic.Int64  // clock of the last measurement
@@ -57,6 +59,41 @@ type endpoint struct {
 
 func newEndpoint(e Endpoint, drained func(string)) *endpoint {
 	return &endpoint{id: e.ID, addr: e.Addr, release: e.Release, drained: drained, buckets: make([]atomic.Uint64, len(directory.Bounds)+1)}
+}
+
+// lease lets a task have requests until a moment, and until it failed so many in all.
+type lease struct {
+	until  int64 // clock
+	errors uint64
+}
+
+// firstErrors is how many requests a task may fail before its lease was renewed for the first time.
+const firstErrors = 10
+
+// grant begins the lease of a task that needs one, and ends the need.
+func (e *endpoint) grant(leased bool, now int64) {
+	switch have := e.lease.Load(); {
+	case !leased:
+		e.lease.Store(nil)
+	case have == nil:
+		e.lease.Store(&lease{until: now + int64(directory.LeaseFor), errors: e.errors.Load() + firstErrors})
+	}
+}
+
+// lapsed says that the task had a lease and has it no more.
+func (e *endpoint) lapsed(now int64) bool {
+	l := e.lease.Load()
+	return l != nil && (now >= l.until || e.errors.Load() >= l.errors)
+}
+
+// answered counts an answer by its status; 0: none came.
+func (e *endpoint) answered(status int) {
+	if c := status / 100; c >= 0 && c < len(e.class) {
+		e.class[c].Add(1)
+	}
+	if status == 0 || status >= 500 {
+		e.errors.Add(1)
+	}
 }
 
 // leave ends a request, and tells when a draining task has none left.

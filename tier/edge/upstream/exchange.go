@@ -176,9 +176,7 @@ func (x *exchange) judge(e *endpoint, c *conn, err error) (*conn, error) {
 		default:
 			e.good()
 		}
-		if c.head.status >= 500 {
-			e.errors.Add(1)
-		}
+		e.answered(c.head.status)
 		return c, nil
 	}
 	var f *failure
@@ -190,7 +188,7 @@ func (x *exchange) judge(e *endpoint, c *conn, err error) (*conn, error) {
 			x.fresh = true
 		case f.stage != stageUnsent:
 			if Status(f.err) != http.StatusBadRequest && Status(f.err) != http.StatusRequestEntityTooLarge {
-				e.errors.Add(1)
+				e.answered(0)
 				e.bad(now, &x.policy.Eject)
 				x.tried = append(x.tried, e)
 			}

@@ -90,7 +90,7 @@ func (x *exchange) call(e *endpoint) error {
 			err = ErrSlow
 		}
 		if !isDial(err) && x.r.Context().Err() == nil {
-			e.errors.Add(1)
+			e.answered(0)
 			e.bad(now, &x.policy.Eject)
 		}
 		return err
@@ -101,9 +101,7 @@ func (x *exchange) call(e *endpoint) error {
 	e.observe(now, time.Duration(now-asked))
 	timer.Stop()
 	x.result.FirstByte, x.result.Status = time.Duration(now-x.start), res.StatusCode
-	if res.StatusCode >= 500 {
-		e.errors.Add(1)
-	}
+	e.answered(res.StatusCode)
 	silence := time.AfterFunc(x.policy.Idle, func() { cancel(ErrSilent) })
 	defer silence.Stop()
 	err = x.relayHTTP2(res, silence)

@@ -15,6 +15,8 @@ type Endpoint struct {
 	Release  string
 	Weight   float64
 	Draining bool
+	// Leased says that it takes requests only while Lease is renewed, unless nobody else can.
+	Leased bool
 }
 
 // Policy is how a service's tasks are used. The zero value of each field means its default.
@@ -137,13 +139,15 @@ type Count struct {
 	ID, Addr, Release string
 	InFlight          int64
 	Requests          uint64
-	Errors            uint64 // no answer, or 5xx
+	Errors            uint64    // no answer, or 5xx
+	Class             [6]uint64 // answers by status class; 0: none came
 	Buckets           []uint64
 	Latency           time.Duration // as measured for balancing; 0: unknown
 	Idle              int           // connections kept
 	Ejected           bool
 	Sick              bool // its health check fails
 	Refusing          bool // takes no connection
+	Lapsed            bool // its lease is over
 	Draining          bool
 }
 

@@ -25,6 +25,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"tenfold/internal/directory"
 )
 
 // Service is a set of tasks that answer alike. It is an http.Handler; Update says who they are.
@@ -82,6 +84,7 @@ func (s *Service) Update(tasks []Endpoint, down string) {
 			}
 			s.known[t.ID] = e
 		}
+		e.grant(t.Leased, now)
 		named[t.ID] = true
 		next.all = append(next.all, e)
 		if !t.Draining && t.Weight > 0 && !math.IsInf(t.Weight, 1) {
@@ -137,7 +140,10 @@ func (s *Service) Counts() []Count {
 	out := make([]Count, 0, len(s.known))
 	for _, e := range s.known {
 		c := Count{ID: e.id, Addr: e.addr, Release: e.release, InFlight: e.inFlight.Load(), Requests: e.requests.Load(), Errors: e.errors.Load(),
-			Latency: time.Duration(e.latency(now)), Ejected: e.ejected.Load() != 0 && now < e.ejected.Load(), Sick: e.sick.Load(), Refusing: e.redial.Load() != 0, Draining: e.draining.Load()}
+			Latency: time.Duration(e.latency(now)), Ejected: e.ejected.Load() != 0 && now < e.ejected.Load(), Sick: e.sick.Load(), Refusing: e.redial.Load() != 0, Draining: e.draining.Load(), Lapsed: e.lapsed(now)}
+		for i := range e.class {
+			c.Class[i] = e.class[i].Load()
+		}
 		for i := range e.buckets {
 			c.Buckets = append(c.Buckets, e.buckets[i].Load())
 		}
@@ -148,6 +154,19 @@ func (s *Service) Counts() []Count {
 	}
 	slices.SortFunc(out, func(a, b Count) int { return cmp.Compare(a.ID, b.ID) })
 	return out
+}
+
+// Renew lets tasks that need a lease have requests for as long as a lease lasts, and until errors more of
+// each failed. Those that are not this service's, or need none, are passed over.
+func (s *Service) Renew(l directory.Lease) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := clock()
+	for _, id := range l.Tasks {
+		if e := s.known[id]; e != nil && e.lease.Load() != nil {
+			e.lease.Store(&lease{until: now + int64(directory.LeaseFor), errors: e.errors.Load() + uint64(max(0, l.Errors))})
+		}
+	}
 }
 
 // Held is how many requests wait for a task.
