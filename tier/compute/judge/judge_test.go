@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -18,18 +19,32 @@ type version struct {
 	failing, slow float64
 }
 
-func (v version) answer(c *Count, rnd *rand.Rand) {
+func (v version) answer(c *Count, rnd *rand.Rand) { v.answers(c, 1, rnd) }
+
+// answers answers n requests.
+func (v version) answers(c *Count, n int, rnd *rand.Rand) {
 	if c.Buckets == nil {
 		c.Buckets = make([]uint64, len(bounds)+1)
 	}
-	c.Answers++
-	if rnd.Float64() < v.failing {
-		c.Failed++
+	slow := binomial(rnd, n, v.slow)
+	c.Answers += uint64(n)
+	c.Failed += uint64(binomial(rnd, n, v.failing))
+	c.Buckets[8] += uint64(slow) // half a second
+	c.Buckets[rnd.IntN(4)] += uint64(n - slow)
+}
+
+// binomial draws how many of n happen, from one that happens to the next.
+func binomial(rnd *rand.Rand, n int, p float64) (k int) {
+	switch {
+	case p <= 0:
+		return 0
+	case p >= 1:
+		return n
 	}
-	if rnd.Float64() < v.slow {
-		c.Buckets[8]++ // half a second
-	} else {
-		c.Buckets[rnd.IntN(4)]++
+	for i := 0; ; k++ {
+		if i += 1 + int(math.Log(1-rnd.Float64())/math.Log(1-p)); i > n {
+			return k
+		}
 	}
 }
 
@@ -37,21 +52,15 @@ func (v version) answer(c *Count, rnd *rand.Rand) {
 // verdict or the new version had most of them.
 func play(rnd *rand.Rand, old, new version, share float64, perLook, most int) (Verdict, int) {
 	var before Count
-	for range 500 {
-		old.answer(&before, rnd)
-	}
+	old.answers(&before, 500, rnd)
 	j := New(bounds, before)
 	sent := 0
 	for sent < most {
 		var a, b Count
-		for range perLook {
-			if rnd.Float64() < share {
-				new.answer(&b, rnd)
-				sent++
-			} else {
-				old.answer(&a, rnd)
-			}
-		}
+		n := binomial(rnd, perLook, share)
+		new.answers(&b, n, rnd)
+		old.answers(&a, perLook-n, rnd)
+		sent += n
 		j.Add(a, b)
 		if v := j.Verdict(); v.Decision != Undecided {
 			return v, sent
@@ -147,12 +156,8 @@ func TestAFaultOfBothIsNoFaultOfTheNew(t *testing.T) {
 				v.failing = 0.7
 			}
 			var a, b Count
-			for range 95 {
-				v.answer(&a, rnd)
-			}
-			for range 5 {
-				v.answer(&b, rnd)
-			}
+			v.answers(&a, 95, rnd)
+			v.answers(&b, 5, rnd)
 			j.Add(a, b)
 		}
 		if j.Verdict().Decision == Worse {
@@ -185,9 +190,7 @@ func TestAgainstWhatWasBefore(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(11, 12))
 	run := func(old, new version, before, most int) (Verdict, int) {
 		var was Count
-		for range before {
-			old.answer(&was, rnd)
-		}
+		old.answers(&was, before, rnd)
 		j := New(bounds, was)
 		for n := range most {
 			var b Count
