@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"tenfold"
 	"tenfold/control"
 	"tenfold/internal/atomicfile"
+	"tenfold/internal/freeport"
 	"tenfold/internal/keeper"
 	"tenfold/tier/function"
 )
@@ -65,15 +67,32 @@ func RunInvoke(ctx context.Context, data string) error {
 	public := &http.Server{Handler: v.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	private := &http.Server{Handler: v.ControlHandler(), ReadHeaderTimeout: 10 * time.Second}
 	var wg sync.WaitGroup
-	err = v.Run(ctx, func() {
+	life, die := context.WithCancel(context.WithoutCancel(ctx))
+	defer die()
+	wg.Go(func() {
+		// Calls that came are finished first; those that come wait in the listener for the next process.
+		select {
+		case <-ctx.Done():
+		case <-life.Done():
+		}
+		limit, cancel := context.WithTimeout(context.Background(), invokeDrain)
+		defer cancel()
+		public.Shutdown(limit)
+		die()
+	})
+	err = v.Run(life, func() {
 		wg.Go(func() { public.Serve(nl) })
 		wg.Go(func() { private.Serve(cl) })
 	})
+	die()
 	public.Close()
 	private.Close()
 	wg.Wait()
 	return err
 }
+
+// invokeDrain bounds how long calls may go on in a process that is to end.
+const invokeDrain = 30 * time.Second
 
 // invokers is the functions' process as the daemon has it: it is there as long as there are functions.
 type invokers struct {
@@ -89,23 +108,30 @@ type invokers struct {
 // newInvokers opens the listener. Its address is kept: processes are told of it when they start.
 func newInvokers(ctx context.Context, h *house, binary, version string) (*invokers, error) {
 	file := filepath.Join(h.layout.Tier("function"), "address")
-	want := "127.0.0.1:0"
+	i := &invokers{Remote: function.NewRemote(h.layout.Socket(invokeListener)), h: h, binary: binary, version: version}
 	if b, err := os.ReadFile(file); err == nil && function.Check(strings.TrimSpace(string(b))) == nil {
-		want = strings.TrimSpace(string(b))
+		i.addr = strings.TrimSpace(string(b))
+		if _, err = h.keeper.Listen(ctx, invokeListener, "tcp", i.addr); err == nil {
+			return i, nil
+		}
+		h.log.Warn("functions get another address", "was", i.addr, "err", err) // taken while the house was down
 	}
-	addr, err := h.keeper.Listen(ctx, invokeListener, "tcp", want)
+	port, err := freeport.Pick()
 	if err != nil {
 		return nil, fmt.Errorf("listen for functions: %w", err)
 	}
-	if addr != want {
-		if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
-			return nil, err
-		}
-		if err := atomicfile.Write(file, []byte(addr+"\n"), 0o640); err != nil {
-			return nil, err
-		}
+	// The keeper knows a listener by the address that was asked for: it must be the same the next time.
+	i.addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
+		return nil, err
 	}
-	return &invokers{Remote: function.NewRemote(h.layout.Socket(invokeListener)), h: h, binary: binary, version: version, addr: addr}, nil
+	if err := atomicfile.Write(file, []byte(i.addr+"\n"), 0o640); err != nil {
+		return nil, err
+	}
+	if _, err := h.keeper.Listen(ctx, invokeListener, "tcp", i.addr); err != nil {
+		return nil, fmt.Errorf("listen for functions: %w", err)
+	}
+	return i, nil
 }
 
 // Put implements function.Invokers: it has the process run as long as there is something to serve.

@@ -96,8 +96,48 @@ func TestFunctions(t *testing.T) {
 	}
 
 	// A new version is served without a failed request, while clients call.
+	end := h.calls("/api/x", `"version":`)
+	write(t, dir, greeter("two"))
+	if out, status := h.runIn(dir, "deploy"); status != 0 {
+		t.Errorf("deploy: %d %s", status, out)
+	}
+	// The process of functions dies: events that were accepted are not lost, and callers get answers again.
+	if out := h.must(dir, "fn", "invoke", "--async", "count", `{"text": "later"}`); !strings.Contains(out, "accepted as") {
+		t.Errorf("asynchronous: %s", out)
+	}
+	end("a deploy")
+	if status, body := h.get("echo.localhost", "/api/x"); status != 200 || !strings.Contains(body, `"version":"two"`) {
+		t.Errorf("after a deploy: %d %s", status, body)
+	}
+	pid := processOf(t, h, " invoke ")
+	syscall.Kill(pid, syscall.SIGKILL)
+	eventually(t, "answers after the death of the functions' process", 20*time.Second, func() bool {
+		status, body := h.get("echo.localhost", "/api/x")
+		return status == 200 && strings.Contains(body, `"version":"two"`)
+	})
+
+	// An upgrade of the house fails no call.
+	end = h.calls("/api/x", `"version":"two"`)
+	before := processOf(t, h, " invoke ")
+	h.bin = h.next()
+	h.must(dir, "upgrade")
+	eventually(t, "the next version's process of functions", 20*time.Second, func() bool { pid := processOf(t, h, " invoke "); return pid != 0 && pid != before })
+	h.must(dir, "fn", "invoke", "count", `{"text": "a"}`)
+	end("an upgrade")
+
+	// Without functions their process ends.
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "")})
+	if out, status := h.runIn(dir, "deploy"); status != 0 {
+		t.Errorf("deploy: %d %s", status, out)
+	}
+	eventually(t, "the end of the functions' process", 20*time.Second, func() bool { return processOf(t, h, " invoke ") == 0 })
+}
+
+// calls has four clients ask for a path until the end of something, which is to fail none of them.
+func (h *house) calls(path, want string) (end func(of string)) {
 	stop := make(chan struct{})
 	var ok, bad atomic.Int64
+	var first atomic.Value
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -107,52 +147,24 @@ func TestFunctions(t *testing.T) {
 					return
 				default:
 				}
-				if status, body := h.get("echo.localhost", "/api/x"); status == 200 && strings.Contains(body, `"version":`) {
+				if status, body := h.get("echo.localhost", path); status == 200 && strings.Contains(body, want) {
 					ok.Add(1)
 				} else {
 					bad.Add(1)
-					t.Logf("%d %s", status, body)
+					first.CompareAndSwap(nil, fmt.Sprint(status, " ", body))
 				}
 			}
 		})
 	}
-	write(t, dir, greeter("two"))
-	if out, status := h.runIn(dir, "deploy"); status != 0 {
-		t.Errorf("deploy: %d %s", status, out)
-	}
-	// The process of functions dies: events that were accepted are not lost, and callers get answers again.
-	if out := h.must(dir, "fn", "invoke", "--async", "count", `{"text": "later"}`); !strings.Contains(out, "accepted as") {
-		t.Errorf("asynchronous: %s", out)
-	}
-	close(stop)
-	wg.Wait()
-	if bad.Load() > 0 || ok.Load() == 0 {
-		t.Errorf("%d answers, %d failed across a deploy", ok.Load(), bad.Load())
-	}
-	if status, body := h.get("echo.localhost", "/api/x"); status != 200 || !strings.Contains(body, `"version":"two"`) {
-		t.Errorf("after a deploy: %d %s", status, body)
-	}
-	pid := processOf(t, h, " invoke ")
-	syscall.Kill(pid, syscall.SIGKILL)
-	until(t, "answers after the death of the functions' process", func() bool {
-		status, body := h.get("echo.localhost", "/api/x")
-		return status == 200 && strings.Contains(body, `"version":"two"`)
-	})
-
-	// Without functions their process ends.
-	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "")})
-	if out, status := h.runIn(dir, "deploy"); status != 0 {
-		t.Errorf("deploy: %d %s", status, out)
-	}
-	until(t, "the end of the functions' process", func() bool { return processOf(t, h, " invoke ") == 0 })
-}
-
-// until waits for something to become so.
-func until(t *testing.T, what string, so func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !so(); <-time.After(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within 20 s", what)
+	var once sync.Once
+	finish := func() { once.Do(func() { close(stop); wg.Wait() }) }
+	h.t.Cleanup(finish)
+	return func(of string) {
+		h.t.Helper()
+		finish()
+		h.t.Logf("%s under 4 clients: %d answers, %d failed", of, ok.Load(), bad.Load())
+		if bad.Load() > 0 || ok.Load() == 0 {
+			h.t.Errorf("the first that failed: %v", first.Load())
 		}
 	}
 }

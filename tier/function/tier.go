@@ -65,7 +65,9 @@ type Tier struct {
 
 	mu     sync.Mutex
 	report Report
-	served map[string]string // by ID: the version that the invoke process has
+	served map[string]string // by ID: the goal that the invoke process has
+	// published are functions that the front door was told of by this process.
+	published map[tenfold.ID]bool
 }
 
 var _ tenfold.Tier = (*Tier)(nil)
@@ -128,7 +130,7 @@ func New(cfg Config) (*Tier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tier{cfg: cfg, records: recs, wake: make(chan struct{}, 1), served: map[string]string{}}, nil
+	return &Tier{cfg: cfg, records: recs, wake: make(chan struct{}, 1), served: map[string]string{}, published: map[tenfold.ID]bool{}}, nil
 }
 
 // Name implements tenfold.Service.
@@ -247,20 +249,68 @@ func (t *Tier) Run(ctx context.Context, ready func()) error {
 	ready()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var told time.Time // when the invoke process was told last; zero: it has to be again
 	for {
-		if err := t.serve(ctx); err != nil && ctx.Err() == nil {
-			t.mu.Lock()
-			clear(t.served) // it has to be told again
-			t.mu.Unlock()
+		now := time.Now()
+		switch {
+		case now.Sub(told) > tellPace:
+			if told = now; t.serve(ctx) != nil && ctx.Err() == nil {
+				told = time.Time{}
+			}
+			t.prune(now)
+		case len(t.records.Keys()) > 0:
+			if rep, err := t.cfg.Invokers.Report(ctx); err == nil {
+				t.mu.Lock()
+				t.report = rep
+				t.mu.Unlock()
+			} else {
+				told = time.Time{} // it died, and another knows nothing
+			}
 		}
-		t.schedules(ctx, time.Now())
+		t.schedules(ctx, now)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.wake:
+			told = time.Time{}
 		case <-tick.C:
 		}
 	}
+}
+
+// tellPace is how often the invoke process is told what it was told before: by then a process that died
+// serves again.
+const tellPace = 10 * time.Second
+
+// prune deletes logs of functions past what is kept: by age, and the oldest beyond the size.
+func (t *Tier) prune(now time.Time) {
+	for _, r := range t.records.All() {
+		var files []logFile
+		var total int64
+		paths, _ := filepath.Glob(filepath.Join(t.logDir(r.ID), "*.log*"))
+		for _, p := range paths {
+			if info, err := os.Stat(p); err == nil {
+				files = append(files, logFile{p, info.ModTime(), info.Size()})
+				total += info.Size()
+			}
+		}
+		slices.SortFunc(files, func(a, b logFile) int { return a.at.Compare(b.at) })
+		for i, f := range files {
+			old := r.Spec.Logs.Keep > 0 && now.Sub(f.at) > r.Spec.Logs.Keep
+			if i == len(files)-1 || !old && (r.Spec.Logs.Max <= 0 || total <= r.Spec.Logs.Max) {
+				break
+			}
+			if filepath.Base(f.path) != platformLog && os.Remove(f.path) == nil {
+				total -= f.size
+			}
+		}
+	}
+}
+
+type logFile struct {
+	path string
+	at   time.Time
+	size int64
 }
 
 // serve puts the snapshot together and hands it down.
@@ -296,8 +346,15 @@ func (t *Tier) serve(ctx context.Context) error {
 		return err
 	}
 	for _, g := range s.Functions {
-		if len(g.Routes) > 0 {
+		t.mu.Lock()
+		published := t.published[g.ID]
+		t.published[g.ID] = len(g.Routes) > 0
+		t.mu.Unlock()
+		if len(g.Routes) > 0 && !published {
 			if err := t.cfg.Traffic.Publish(ctx, g.ID, []directory.Endpoint{{ID: g.ID.String(), Addr: t.cfg.Address}}, ""); err != nil {
+				t.mu.Lock()
+				delete(t.published, g.ID)
+				t.mu.Unlock()
 				return err
 			}
 		}
@@ -307,6 +364,9 @@ func (t *Tier) serve(ctx context.Context) error {
 		if err != nil {
 			continue
 		}
+		t.mu.Lock()
+		delete(t.published, id)
+		t.mu.Unlock()
 		if err := t.cfg.Traffic.Withdraw(ctx, id); err != nil {
 			return err
 		}
@@ -356,6 +416,11 @@ func (t *Tier) goal(ctx context.Context, r record) (Goal, error) {
 	if r.Spec.Command.IsZero() {
 		if argv, err = bootstrap(filepath.Join(t.cfg.Dir, "runtimes"), r.Spec.Language); err != nil {
 			return Goal{}, err
+		}
+		if venv := filepath.Join(b.Dir, ".venv", "bin", "python"); r.Spec.Language == "python" {
+			if _, err := os.Stat(venv); err == nil {
+				argv[0] = venv // with what the project depends on
+			}
 		}
 	}
 	env, err := t.environment(ctx, r, b)
