@@ -278,6 +278,11 @@ type Database struct {
 	Settings   map[string]string `json:"settings,omitempty"`
 	// Readers bounds the count of standbys that serve reads.
 	Readers Bounds `json:"readers,omitzero"`
+	// ReadersAt are bounds by time: each holds from the times of its cron line, in UTC, until another begins. Readers
+	// are then the widest of them.
+	ReadersAt []Timed `json:"readersAt,omitempty"`
+	// Window is when it may be restarted unasked; nil: newer releases on Sunday, settings at once.
+	Window *Window `json:"window,omitempty"`
 	// Sync says which commits are acknowledged: SyncOn, SyncOff, SyncStrict; "" is SyncOn from two readers on.
 	Sync string `json:"sync,omitempty"`
 	// Backups are taken when it is not nil.
@@ -290,6 +295,35 @@ type Database struct {
 	Clone Environment `json:"clone,omitempty"`
 	API   bool        `json:"api,omitempty"` // the RDS Data API is served
 	Line  int         `json:"line,omitempty"`
+}
+
+// Timed are bounds that hold from the times of a cron line on.
+type Timed struct {
+	Cron   string `json:"cron"`
+	Bounds Bounds `json:"bounds"`
+}
+
+// Daily is the day of a window that is open every day.
+const Daily = 7
+
+// Window is a time of the week, in UTC.
+type Window struct {
+	Day  int           `json:"day"` // 0: Sunday, to 6; Daily
+	From time.Duration `json:"from"`
+	To   time.Duration `json:"to"` // since midnight, as From; one before From is on the next day
+}
+
+// String is how the manifest writes it.
+func (w Window) String() string {
+	day := "daily"
+	if w.Day != Daily {
+		day = time.Weekday(w.Day).String()[:3]
+	}
+	clock := func(d time.Duration) string {
+		m := int(d / time.Minute)
+		return string([]byte{byte('0' + m/600), byte('0' + m/60%10), ':', byte('0' + m%60/10), byte('0' + m%10)})
+	}
+	return day + " " + clock(w.From) + "-" + clock(w.To) + " UTC"
 }
 
 // Capacity bounds a database's ACUs: one is 2 GB of memory and a quarter of a core. Zero: as PostgreSQL

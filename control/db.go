@@ -38,6 +38,8 @@ type Databases interface {
 	// UpgradeDatabase moves a database to another major, or rehearses that, and returns when it is done. It goes on when
 	// ctx ends; to ask again is to wait again.
 	UpgradeDatabase(ctx context.Context, id tenfold.ID, q UpgradeQuestion) (dbinfo.Upgrade, error)
+	// RestartDatabase restarts the primary in order, with clients of the pool held, and says for how long they were.
+	RestartDatabase(ctx context.Context, id tenfold.ID) (time.Duration, error)
 	// UpgradeBack gives an upgrade up that copies still, or goes back to the old major.
 	UpgradeBack(ctx context.Context, id tenfold.ID) (dbinfo.Upgrade, error)
 	// UpgradeFinish closes the way back and removes the old data.
@@ -61,6 +63,9 @@ func (s server) dbRoutes(mux *http.ServeMux) {
 		if read(w, r, &q) {
 			reply(w)(s.api.UpgradeDatabase(r.Context(), id(r), q))
 		}
+	})
+	mux.HandleFunc("POST "+at+"/restart", func(w http.ResponseWriter, r *http.Request) {
+		reply(w)(s.api.RestartDatabase(r.Context(), id(r)))
 	})
 	mux.HandleFunc("POST "+at+"/upgrade/back", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.UpgradeBack(r.Context(), id(r))) })
 	mux.HandleFunc("POST "+at+"/upgrade/finish", func(w http.ResponseWriter, r *http.Request) { done(w, s.api.UpgradeFinish(r.Context(), id(r))) })
@@ -111,6 +116,11 @@ type UpgradeQuestion struct {
 // UpgradeDatabase implements API.
 func (c *Client) UpgradeDatabase(ctx context.Context, id tenfold.ID, q UpgradeQuestion) (dbinfo.Upgrade, error) {
 	return call[dbinfo.Upgrade](ctx, c, http.MethodPost, dbPath(id)+"/upgrade", q)
+}
+
+// RestartDatabase implements API.
+func (c *Client) RestartDatabase(ctx context.Context, id tenfold.ID) (time.Duration, error) {
+	return call[time.Duration](ctx, c, http.MethodPost, dbPath(id)+"/restart", nil)
 }
 
 // UpgradeBack implements API.

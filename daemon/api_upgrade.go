@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"tenfold"
 	"tenfold/control"
@@ -26,6 +27,14 @@ func (h *house) UpgradeDatabase(ctx context.Context, id tenfold.ID, q control.Up
 		return h.postgres.UpgradeMinor(ctx, id)
 	}
 	return h.postgres.Upgrade(ctx, id, q.To, postgres.UpgradeOptions{Rehearse: q.Rehearse, Keep: q.Keep})
+}
+
+// RestartDatabase implements control.API.
+func (h *house) RestartDatabase(ctx context.Context, id tenfold.ID) (time.Duration, error) {
+	if err := h.audit(ctx, id.App, id.Env, "restart", id.Short(), "asked for"); err != nil {
+		return 0, err
+	}
+	return h.postgres.Restart(ctx, id)
 }
 
 // UpgradeBack implements control.API.

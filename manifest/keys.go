@@ -248,7 +248,8 @@ func databaseKeys() []key {
 		{name: "readers", form: fMap, main: rangeKey, deflt: "0", doc: "Standbys that serve reads and take over when the primary dies: 2, 0-2 or {min, max}.", keys: keys([]key{
 			{name: "min", form: fCount, deflt: "0", doc: "Fewest readers, and how many run at first."},
 			{name: "max", form: fCount, deflt: "min", doc: "Most readers, up to 8."},
-		}, later("readers by schedule", "schedule"))},
+			{name: "schedule", form: fTexts, deflt: "none", doc: "Bounds by time: a cron line in UTC, and the bounds that hold from then on until another begins: {\"0 8 * * 1-5\": 2-4, \"0 20 * * *\": 0-1}."},
+		})},
 		{name: "sync", form: fWord, words: []string{"true", "strict"}, off: true, deflt: "true from readers: 2 on", doc: "A commit is acknowledged when a reader has it too: none is lost with the primary. With every reader gone for 10 s true goes on without them, strict waits."},
 		{name: "backups", form: fMap, main: "keep", off: true, deflt: "none", doc: "Its WAL as it is written, and base backups: any moment of the time kept can be restored (tenfold db restore --to).", keys: []key{
 			{name: "keep", form: fDuration, deflt: "7d", doc: "How far back a restore can go."},
@@ -274,7 +275,8 @@ func databaseKeys() []key {
 				{name: "user", form: fCount, deflt: "none", doc: "Of all together."},
 			}},
 		}, later("the cache of queries", "cache"))},
-			{name: "api", form: fBool, deflt: "false", doc: "SQL over HTTP, as the RDS Data API has it; who uses the database is given AWS_ENDPOINT_URL_RDS_DATA, keys and names."}}, later("maintenance windows", "window"),
+			{name: "api", form: fBool, deflt: "false", doc: "SQL over HTTP, as the RDS Data API has it; who uses the database is given AWS_ENDPOINT_URL_RDS_DATA, keys and names."}},
+		[]key{{name: "window", form: fText, deflt: "Sun 03:00-05:00 for newer releases; restarts for settings at once", doc: "When it may be restarted unasked, in UTC: a weekday or daily, and two times. With it restarts for settings wait too (tenfold db restart: now)."}},
 		[]key{{name: "clone", form: fText, deflt: "empty", doc: "An environment: this database begins as a copy of the one of its name there. For previews; never for those of forks."}})
 }
 

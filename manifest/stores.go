@@ -43,7 +43,8 @@ func (b *builder) databases() {
 				}
 			}
 		}
-		d.Readers, d.Sync, d.Backups = b.readers(t), b.sync(t), b.backups(t)
+		d.Readers, d.ReadersAt = b.readers(t)
+		d.Sync, d.Backups, d.Window = b.sync(t), b.backups(t), b.window(t)
 		d.Capacity, d.Suspend = b.capacity(t)
 		if f := t.get("proxy"); f != nil && f.off {
 			d.Proxy.Off = true
@@ -115,17 +116,73 @@ func (b *builder) acu(t *tree, name string, deflt float64) float64 {
 // maxReaders is what a server has slots and senders for, with some to spare.
 const maxReaders = 8
 
-func (b *builder) readers(t *tree) tenfold.Bounds {
+func (b *builder) readers(t *tree) (tenfold.Bounds, []tenfold.Timed) {
 	f, ok := value(t, "readers")
 	if !ok {
-		return tenfold.Bounds{}
+		return tenfold.Bounds{}, nil
 	}
 	out := tenfold.Bounds{Min: b.count(f, "min", 0, 0, maxReaders)}
 	out.Max = b.count(f, "max", out.Min, 0, maxReaders)
 	if out.Min > out.Max {
 		b.reporter.at(f.place(), "write the smaller number first", "%s: min %d is above max %d", f.path, out.Min, out.Max)
 	}
+	times := b.timed(f, maxReaders)
+	if _, said := value(f, "min"); !said && len(times) > 0 { // what stands in the schedule is all there is
+		out.Min = times[0].Bounds.Min
+	}
+	for _, x := range times {
+		out.Min, out.Max = min(out.Min, x.Bounds.Min), max(out.Max, x.Bounds.Max)
+	}
+	return out, times
+}
+
+// timed reads a schedule of bounds, in order of the file.
+func (b *builder) timed(t *tree, most int) (out []tenfold.Timed) {
+	f, ok := value(t, "schedule")
+	if !ok {
+		return nil
+	}
+	for _, name := range f.order {
+		x := f.fields[name]
+		if msg, _ := checkCron(name); msg != "" {
+			b.reporter.at(x.key, "write a cron line, in UTC: \"0 8 * * 1-5\"", "%s: %s", f.path, msg)
+			continue
+		}
+		low, high, found := strings.Cut(x.node.Value, "-")
+		if !found {
+			high = low
+		}
+		least, err := strconv.Atoi(low)
+		greatest, err2 := strconv.Atoi(high)
+		if err != nil || err2 != nil || least < 0 || least > greatest || greatest > most {
+			b.reporter.at(x.node, "write a number or a range up to "+itoa(most)+": 1-4", "%s: %q are no bounds", x.path, cut(x.node.Value, 40))
+			continue
+		}
+		out = append(out, tenfold.Timed{Cron: strings.Join(strings.Fields(name), " "), Bounds: tenfold.Bounds{Min: least, Max: greatest}})
+	}
 	return out
+}
+
+var windowText = regexp.MustCompile(`^(?i)(sun|mon|tue|wed|thu|fri|sat|daily) ([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)$`)
+
+// window reads when a database may be restarted.
+func (b *builder) window(t *tree) *tenfold.Window {
+	f, ok := value(t, "window")
+	if !ok {
+		return nil
+	}
+	m := windowText.FindStringSubmatch(f.node.Value)
+	clock := func(h, m string) time.Duration {
+		hours, _ := strconv.Atoi(h)
+		minutes, _ := strconv.Atoi(m)
+		return time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute
+	}
+	if m == nil || clock(m[2], m[3]) == clock(m[4], m[5]) {
+		b.reporter.at(f.node, "write a day and two times, in UTC: Sun 03:00-05:00, or daily 03:00-04:00", "%s: %q is no window", f.path, cut(f.node.Value, 40))
+		return nil
+	}
+	day := slices.Index([]string{"sun", "mon", "tue", "wed", "thu", "fri", "sat", "daily"}, strings.ToLower(m[1]))
+	return &tenfold.Window{Day: day, From: clock(m[2], m[3]), To: clock(m[4], m[5])}
 }
 
 func (b *builder) sync(t *tree) string {

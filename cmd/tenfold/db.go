@@ -112,7 +112,7 @@ func (c *cli) dbQuestions(name *string) []*cobra.Command {
 		made, err := api.Clone(ctx, id, tenfold.Name(strings.Join(args, "")))
 		return c.tellMade(id, made, "a copy of "+string(id.Name), err)
 	})
-	return []*cobra.Command{c.dbPool(name), c.dbToken(name), c.dbCA(), clone, c.planCommand(name), c.adviceCommand(name), nodes, failover, switchover, activity, locks, c.topCommand(name), c.rotateCommand(name), c.dbUpgradeCommand(name), backup, backups}
+	return []*cobra.Command{c.dbPool(name), c.dbToken(name), c.dbCA(), clone, c.planCommand(name), c.adviceCommand(name), nodes, failover, switchover, activity, locks, c.topCommand(name), c.rotateCommand(name), c.dbUpgradeCommand(name), c.dbRestartCommand(name), backup, backups}
 }
 
 // restoreTo makes a copy of a database as it was at a time.

@@ -56,6 +56,22 @@ func (c *cli) dbUpgradeCommand(name *string) *cobra.Command {
 	return cmd
 }
 
+// dbRestartCommand restarts a database now. name is the flag of db.
+func (c *cli) dbRestartCommand(name *string) *cobra.Command {
+	return c.asking("restart", "Restart the primary in order, without its window: clients are held meanwhile", cobra.NoArgs, func(ctx context.Context, api *control.Client, env control.Env, _ []string) error {
+		id, err := c.only(ctx, api, env, tenfold.KindDatabase, *name)
+		if err != nil {
+			return err
+		}
+		held, err := api.RestartDatabase(ctx, id)
+		if err != nil || c.json {
+			return orEncode(c, held, err)
+		}
+		fmt.Fprintf(c.err, "%s is restarted: clients were held for %s\n", id.Name, took(held))
+		return nil
+	})
+}
+
 // followUpgrade says each step while somebody waits for the end.
 func (c *cli) followUpgrade(ctx context.Context, api *control.Client, id tenfold.ID) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)

@@ -53,7 +53,7 @@ func (c crowd) next(now time.Time, have, busy, pool, least, most int) (int, crow
 
 // gather moves how many readers a database has by what the pool reports.
 func (p *Postgres) gather(key string, r record) {
-	b := r.Spec.Readers
+	b := r.timed().Readers
 	if b.Min == b.Max || r.Switch != 0 {
 		return
 	}

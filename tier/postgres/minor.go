@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"tenfold"
 	"tenfold/internal/dbinfo"
 )
@@ -65,7 +67,18 @@ func (p *Postgres) renew(ctx context.Context, key, why string) (held time.Durati
 	if err := p.Switchover(ctx, r.ID, 0); err != nil {
 		return 0, "", err
 	}
-	return time.Since(begun), fmt.Sprintf("a switchover to a reader that runs %s: the most that clients were held", why), nil
+	held = time.Since(begun)
+	now, _ := p.get(key)
+	var version string
+	if err := p.ask(ctx, now, now.Primary, func(ctx context.Context, c *pgx.Conn) error {
+		return c.QueryRow(ctx, "select split_part(current_setting('server_version'), ' ', 1)").Scan(&version)
+	}); err != nil {
+		return 0, "", err
+	}
+	if err := p.records.Change(key, func(x *record) { x.Version = version }); err != nil {
+		return 0, "", err
+	}
+	return held, fmt.Sprintf("a switchover to a reader that runs %s: the most that clients were held", why), nil
 }
 
 // renewReader starts a reader again and returns when it follows.

@@ -87,7 +87,7 @@ func (p *Postgres) quiet(key string) bool {
 // note is what status says of a cluster's readers.
 func (p *Postgres) note(key string, r record) string {
 	if len(r.Nodes) < 2 {
-		return ""
+		return p.waits(r)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,5 +102,5 @@ func (p *Postgres) note(key string, r record) string {
 	if r.Spec.Sync != "" && !r.Armed {
 		out += ", commits not yet on two nodes"
 	}
-	return out
+	return out + p.waits(r)
 }

@@ -43,9 +43,9 @@ func (p *Postgres) begin(ctx context.Context, key string, r record, why string) 
 	if err := p.cfg.Units.Remove(ctx, unitOf(key, n)); err != nil {
 		return err
 	}
-	if r.Logical != r.Upgrade.alive() {
-		r.Logical = r.Upgrade.alive()
-		if err := p.records.Change(key, func(x *record) { x.Logical = r.Logical }); err != nil {
+	if r.Logical != r.Upgrade.alive() || r.Pending != "" {
+		r.Logical, r.Pending = r.Upgrade.alive(), ""
+		if err := p.records.Change(key, func(x *record) { x.Logical, x.Pending = r.Logical, "" }); err != nil {
 			return err
 		}
 	}
@@ -137,20 +137,31 @@ func (p *Postgres) apply(ctx context.Context, key string, r record) error {
 	if err := wrong(ctx, c); err != nil {
 		return err
 	}
-	var restart bool
-	if err := c.QueryRow(ctx, "select exists (select from pg_settings where pending_restart)").Scan(&restart); err != nil {
+	var restart []string
+	if err := c.QueryRow(ctx, pendingRestart).Scan(&restart); err != nil {
 		return fmt.Errorf("check settings: %w", err)
 	}
-	if restart {
+	if len(restart) > 0 {
 		if err := p.proveSettings(ctx, e, r, r.Primary); err != nil {
 			return err
 		}
-		return p.cfg.Units.Remove(ctx, unitOf(key, r.Primary)) // and begun again in the next round
+		if r.Spec.Window == nil || inside(*r.Spec.Window, time.Now()) {
+			c.Close(ctx) // for nobody is to be waited
+			_, err := p.restartNow(ctx, key, r, join(restart))
+			return err
+		}
 	}
-	if err := p.settle(ctx, key, r, e.Version); err != nil {
+	if err := p.records.Change(key, func(x *record) { x.Pending = join(restart) }); err != nil {
 		return err
 	}
-	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: "settings taken without a restart", Took: time.Since(begun)})
+	if err := p.settle(ctx, key, r, r.Version); err != nil {
+		return err
+	}
+	text, hint := "settings taken without a restart", ""
+	if len(restart) > 0 {
+		text, hint = fmt.Sprintf("a restart for %s waits for the window %s", join(restart), *r.Spec.Window), "now: tenfold db restart"
+	}
+	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: text, Hint: hint, Took: time.Since(begun)})
 	return nil
 }
 

@@ -108,7 +108,7 @@ func (p *Postgres) pursue(ctx context.Context, key string) time.Duration {
 		if err != nil {
 			return p.later(key)
 		}
-		st := r.next(r.Spec, r.Serving != r.Goal && r.Failed != r.Goal, v)
+		st := r.next(r.timed(), r.Serving != r.Goal && r.Failed != r.Goal, v)
 		if st.Do == wait {
 			if qs := p.asked(key); len(qs) > 0 && v.Nodes[r.Primary].Answers {
 				held, err := p.restartNow(ctx, key, r, qs[0].why)
@@ -144,6 +144,7 @@ func (p *Postgres) rest(ctx context.Context, key string, r record, v view) time.
 		p.healthy[key] = time.Now()
 		p.mu.Unlock()
 		p.scale(key, r, s.PID)
+		p.tick(key, r, time.Now())
 		p.gather(key, r)
 		if mu := p.one(key + "#password"); r.Next != "" && mu.TryLock() { // a rotation was cut off
 			p.rotate(ctx, key) // what fails here is tried again at the next look

@@ -127,7 +127,7 @@ func (p *Postgres) followOnce(ctx context.Context, key string, r record, x node)
 		return 0, err
 	}
 	switch {
-	case restart && streaming && r.Serving == r.Goal: // the primary first: a reader may have no less of anything
+	case restart && streaming && r.Serving == r.Goal && r.Pending == "": // the primary first: a reader may have no less of anything
 		return answerPace, p.cfg.Units.Remove(ctx, unitOf(key, x.N))
 	case streaming:
 		p.greet(key, r, x.N, u.Started)

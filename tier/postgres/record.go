@@ -16,6 +16,8 @@ type spec struct {
 	Extensions []string          `json:"extensions,omitempty"`
 	Settings   map[string]string `json:"settings,omitempty"`
 	Readers    tenfold.Bounds    `json:"readers,omitzero"`
+	ReadersAt  []tenfold.Timed   `json:"readersAt,omitempty"`
+	Window     *tenfold.Window   `json:"window,omitempty"`
 	Sync       string            `json:"sync,omitempty"` // "", SyncOn, SyncStrict: the default is settled here
 	Backups    *tenfold.Backups  `json:"backups,omitempty"`
 	Proxy      tenfold.Proxy     `json:"proxy,omitzero"`
@@ -27,7 +29,7 @@ type spec struct {
 }
 
 func specOf(d tenfold.Database) spec {
-	s := spec{Major: d.Major, Extensions: d.Extensions, Settings: d.Settings, Readers: d.Readers, Sync: d.Sync, Backups: d.Backups, Proxy: d.Proxy, Capacity: d.Capacity, Suspend: d.Suspend, Clone: d.Clone, API: d.API}
+	s := spec{Major: d.Major, Extensions: d.Extensions, Settings: d.Settings, Readers: d.Readers, ReadersAt: d.ReadersAt, Window: d.Window, Sync: d.Sync, Backups: d.Backups, Proxy: d.Proxy, Capacity: d.Capacity, Suspend: d.Suspend, Clone: d.Clone, API: d.API}
 	if s.Sync == "" && s.Readers.Min >= 2 {
 		s.Sync = tenfold.SyncOn
 	}
@@ -65,6 +67,10 @@ type record struct {
 	Suspended bool `json:"suspended,omitempty"`
 	// Of is the database that this one was restored from: no manifest names it, and it stops with that.
 	Of string `json:"of,omitempty"`
+	// Pending are the settings that wait for a restart, which waits for the window.
+	Pending string `json:"pending,omitempty"`
+	// Now are the bounds of readers that hold by their timetable.
+	Now *tenfold.Bounds `json:"now,omitempty"`
 	// Upgrade is the last to another major, until it is finished.
 	Upgrade *upgrade `json:"upgrade,omitempty"`
 	// Was is the major that the manifest may still name after an upgrade, or after going back.

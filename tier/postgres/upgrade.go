@@ -190,11 +190,11 @@ func (p *Postgres) majorOf(r record) (int, error) {
 	return have, err
 }
 
-// upgrading are the databases with an upgrade that asks for something.
+// upgrading are the databases that an upgrade, or a window, may ask something of.
 func (p *Postgres) upgrading() []string {
 	var out []string
 	for key, r := range p.records.All() {
-		if u := r.Upgrade; u != nil && !r.Stopped && !r.Suspended && r.Serving != "" && u.Stage != upgradeEnded && u.Stage != upgradeClosed {
+		if !r.Stopped && !r.Suspended && r.Serving != "" && r.Of == "" {
 			out = append(out, key)
 		}
 	}
@@ -205,14 +205,23 @@ func (p *Postgres) upgrading() []string {
 // pursueUpgrade brings one nearer to its end.
 func (p *Postgres) pursueUpgrade(ctx context.Context, key string) time.Duration {
 	r, ok := p.get(key)
-	if !ok || r.Upgrade == nil || ctx.Err() != nil {
+	if !ok || ctx.Err() != nil {
 		return 0
 	}
 	if !p.answers(key) {
 		return watchPace
 	}
 	var err error
-	switch r.Upgrade.Stage {
+	stage := upgradeEnded
+	if r.Upgrade != nil {
+		stage = r.Upgrade.Stage
+	}
+	switch stage {
+	case upgradeEnded, upgradeClosed:
+		if err = p.maintain(ctx, key, r); err == nil {
+			p.say(key+"#upgrade", r.ID, "")
+			return watchPace
+		}
 	case upgradeAsked:
 		err = p.carryOut(ctx, key, r)
 	case upgradeOpen:

@@ -398,3 +398,85 @@ func (f *fixture) events() []string {
 	defer f.mu.Unlock()
 	return slices.Clone(f.texts)
 }
+
+// What takes a restart waits for the window that the manifest names, and is done at once by who asks.
+func TestARestartWaitsForItsWindow(t *testing.T) {
+	f := &fixture{house: keepertest.Start(t), pooled: true}
+	f.open(t)
+	closed := tenfold.Window{Day: int(time.Now().UTC().Add(72 * time.Hour).Weekday()), From: time.Hour, To: 2 * time.Hour}
+	d := tenfold.Database{Window: &closed}
+	f.start(t, d)
+	f.await(t, "ready", ready)
+	pid := f.pid(t, 1)
+	d.Settings = map[string]string{"max_connections": "60", "work_mem": "7MB"}
+	want := f.start(t, d)
+	r := f.await(t, "served", func(r tenfold.Resource) bool { return ready(r) && r.Serving == want })
+	if !strings.Contains(r.Note, "a restart for max_connections waits for "+closed.String()) || f.pid(t, 1) != pid {
+		t.Errorf("%q", r.Note)
+	}
+	ask := func() (most, mem string) {
+		if err := f.app(t).QueryRow(t.Context(), "select current_setting('max_connections'), current_setting('work_mem')").Scan(&most, &mem); err != nil {
+			t.Fatal(err)
+		}
+		return most, mem
+	}
+	if most, mem := ask(); most != "100" || mem != "7MB" {
+		t.Errorf("%s connections, work_mem %s", most, mem)
+	}
+	held, err := f.Restart(t.Context(), id)
+	if err != nil || held == 0 {
+		t.Fatal(held, err)
+	}
+	if most, _ := ask(); most != "60" {
+		t.Errorf("%s connections after the restart", most)
+	}
+	// In an open window it is done unasked.
+	open := tenfold.Window{Day: tenfold.Daily, From: 0, To: 24*time.Hour - 1}
+	d.Window = &open
+	d.Settings = map[string]string{"max_connections": "70"}
+	f.start(t, d)
+	for begun := time.Now(); ; <-time.After(20 * time.Millisecond) {
+		var most string // a connection past the pool is cut off by the restart
+		if c, err := pgx.Connect(t.Context(), "postgresql://main_db:"+f.Pool()[0].Users[0].Password+"@"+address(f.records.All()[id.String()].port())+"/main_db?sslmode=disable"); err == nil {
+			c.QueryRow(t.Context(), "show max_connections").Scan(&most)
+			c.Close(t.Context())
+		}
+		if most == "70" {
+			break
+		}
+		if time.Since(begun) > 30*time.Second {
+			f.dump(t)
+			t.Fatal("it is not restarted in its window")
+		}
+	}
+}
+
+// A newer release of the major is taken by a switchover to a reader that runs it, or by a restart.
+func TestANewerReleaseIsTaken(t *testing.T) {
+	for readers := range 2 {
+		f := &fixture{house: keepertest.Start(t), pooled: true}
+		f.open(t)
+		f.start(t, tenfold.Database{Readers: tenfold.Bounds{Min: readers, Max: readers}})
+		r := f.settled(t, readers)
+		if err := f.records.Change(id.String(), func(x *record) { x.Version = "9.9" }); err != nil { // it ran before the package was upgraded
+			t.Fatal(err)
+		}
+		if _, err := f.app(t).Exec(t.Context(), "create table w (n bigint primary key, seen int default 0)"); err != nil {
+			t.Fatal(err)
+		}
+		drv := f.drive(t)
+		more(t, drv, 20)
+		told, err := f.UpgradeMinor(t.Context(), id)
+		if err != nil || told.From != "9.9" || told.To != r.Version || len(told.Steps) != 1 {
+			f.dump(t)
+			t.Fatalf("%+v %v", told, err)
+		}
+		more(t, drv, 20)
+		drv.stop()
+		now, _ := f.get(id.String())
+		if now.Version != r.Version || int(now.Epoch-r.Epoch) != readers || drv.failed.Load() > 0 {
+			t.Errorf("version %s, epoch %d → %d, %d statements failed", now.Version, r.Epoch, now.Epoch, drv.failed.Load())
+		}
+		show(t, told)
+	}
+}
