@@ -16,6 +16,7 @@ import (
 
 	"tenfold"
 	"tenfold/internal/keeper"
+	"tenfold/internal/otlp"
 	"tenfold/internal/pooldir"
 	"tenfold/tier/edge/certs"
 	"tenfold/tier/pgproxy"
@@ -50,7 +51,7 @@ func RunPool(ctx context.Context, data string) error {
 	if err != nil {
 		return err
 	}
-	p, err := pgproxy.New(pgproxy.Config{Dir: dir, Control: l.Socket(poolSocket(port)), Listeners: []net.Listener{nl}, Certificate: local.Certificate, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	p, err := pgproxy.New(pgproxy.Config{Dir: dir, Control: l.Socket(poolSocket(port)), Listeners: []net.Listener{nl}, Certificate: local.Certificate, Telemetry: otlp.FromEnv(), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		return err
 	}
@@ -356,44 +357,4 @@ func (p *pools) note(id tenfold.ID) string {
 		out += fmt.Sprintf(", %d wait", s.Waiting)
 	}
 	return out
-}
-
-// metrics writes the pools' counters in Prometheus' text format, names by OpenTelemetry's conventions
-// where there are some.
-func (p *pools) metrics(ctx context.Context, b *strings.Builder) {
-	stats := p.stats(ctx)
-	each := func(name, kind string, of func(pgproxy.Stats) float64) {
-		fmt.Fprintf(b, "# TYPE %s %s\n", name, kind)
-		for id, s := range stats {
-			fmt.Fprintf(b, "%s{database=%s} %g\n", name, quote(id), of(s))
-		}
-	}
-	each("db_client_connection_count", "gauge", func(s pgproxy.Stats) float64 { return float64(s.Servers) })
-	each("db_pool_clients", "gauge", func(s pgproxy.Stats) float64 { return float64(s.Clients) })
-	each("db_pool_pinned", "gauge", func(s pgproxy.Stats) float64 { return float64(s.Pinned) })
-	each("db_client_connection_pending_requests", "gauge", func(s pgproxy.Stats) float64 { return float64(s.Waiting) })
-	each("db_client_connection_timeouts_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.TimedOut) })
-	each("db_pool_queries_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Queries) })
-	each("db_pool_transactions_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Transactions) })
-	each("db_pool_errors_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Errors) })
-	each("db_pool_split_reads_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Split) })
-	each("db_pool_retries_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Retried) })
-	b.WriteString("# TYPE db_pool_pins_total counter\n")
-	for id, s := range stats {
-		for reason, n := range s.Pins {
-			fmt.Fprintf(b, "db_pool_pins_total{database=%s,reason=%s} %d\n", quote(id), quote(reason), n)
-		}
-	}
-	b.WriteString("# TYPE db_client_connection_wait_time_seconds histogram\n")
-	for id, s := range stats {
-		sum := uint64(0)
-		for i, n := range s.Waits {
-			le := fmt.Sprint(float64(uint64(1)<<i) / 1e6)
-			if sum += n; i == len(s.Waits)-1 {
-				le = "+Inf"
-			}
-			fmt.Fprintf(b, "db_client_connection_wait_time_seconds_bucket{database=%s,le=\"%s\"} %d\n", quote(id), le, sum)
-		}
-		fmt.Fprintf(b, "db_client_connection_wait_time_seconds_count{database=%s} %d\n", quote(id), sum)
-	}
 }

@@ -4,10 +4,14 @@ package test
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,5 +139,52 @@ func TestDataAPIOfAService(t *testing.T) {
 	eventually(t, "the API after the deaths of pool and daemon", 20*time.Second, func() bool { _, err := ask(c, "select 1"); return err == nil })
 	if out := h.must(dir, "db", "pool"); !strings.Contains(out, "select 1") && !strings.Contains(out, "select ?") {
 		t.Error(out)
+	}
+}
+
+// A house that was started with a collector sends it what pools see, and `metrics` and `db pool` have it too.
+func TestPoolTellsACollector(t *testing.T) {
+	var mu sync.Mutex
+	var got strings.Builder
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		got.WriteString(r.URL.Path)
+		got.Write(b)
+	}))
+	defer collector.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
+	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "500")
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [db]\ndatabases: {db: {proxy: {limit: 7}}}\n")})
+	h.up(dir)
+	c, err := pgx.Connect(t.Context(), strings.TrimSpace(h.must(dir, "db", "url")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	if _, err := c.Exec(t.Context(), "select pg_sleep(0.2) /*traceparent='00-0123456789abcdef0123456789abcdef-0123456789abcdef-01'*/"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a span and metrics", 20*time.Second, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		s := got.String()
+		return strings.Contains(s, "\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23") && strings.Contains(s, "db.client.connection.wait_time")
+	})
+	if out := h.must(dir, "db", "pool"); !strings.Contains(out, "0123456789abcdef0123456789abcdef") {
+		t.Error(out)
+	}
+	out := h.must(dir, "metrics")
+	for _, want := range []string{"db_pool_statement_duration_seconds_bucket{", "db_client_connection_wait_time_seconds_sum{", "db_pool_statement_info{"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %s in metrics", want)
+		}
+	}
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", h.process("echo 1")))
+	if err != nil || !strings.Contains(string(env), "PGAPPNAME=") {
+		t.Error("no PGAPPNAME", err)
 	}
 }

@@ -64,6 +64,21 @@ func (c *cli) printPool(v pooldir.View, limit int) {
 		}
 		table(c.out, rows)
 	}
+	if len(v.Slow) > 0 {
+		fmt.Fprintln(c.out)
+		rows = [][]string{{"SLOW", "TOOK", "WAITED", "SERVICE", "TRACE", "STATEMENT"}}
+		for _, s := range v.Slow[:min(10, len(v.Slow))] {
+			trace := "–"
+			if p := strings.Split(s.Trace, "-"); len(p) == 4 {
+				trace = p[1]
+			}
+			if s.Code != "" {
+				s.Query = s.Code + ": " + s.Query
+			}
+			rows = append(rows, []string{ago(s.At), brief(s.Took), brief(s.Waited), dash(s.Application), trace, line(s.Query)})
+		}
+		table(c.out, rows)
+	}
 	if len(v.Pins) > 0 {
 		fmt.Fprintln(c.out)
 		rows = [][]string{{"PINNED BY", "NOW", "SO FAR", "STATEMENT"}}

@@ -2,6 +2,26 @@ package pooldir
 
 import "time"
 
+// TimeBounds are those of Statement.Times.
+var TimeBounds = [...]time.Duration{
+	64 * time.Microsecond, 256 * time.Microsecond, time.Millisecond, 4 * time.Millisecond, 16 * time.Millisecond, 64 * time.Millisecond,
+	256 * time.Millisecond, time.Second, 4 * time.Second, 16 * time.Second, 64 * time.Second,
+}
+
+// Slow is one statement that took long, with what it was for.
+type Slow struct {
+	At          time.Time     `json:"at"` // its end
+	Fingerprint string        `json:"fingerprint"`
+	Query       string        `json:"query"`
+	Waited      time.Duration `json:"waited"` // for a connection
+	Took        time.Duration `json:"took"`   // execution
+	Rows        uint64        `json:"rows"`
+	Code        string        `json:"code,omitempty"` // SQLSTATE of its error
+	User        string        `json:"user"`
+	Application string        `json:"application,omitempty"`
+	Trace       string        `json:"trace,omitempty"` // traceparent of the request that it was for
+}
+
 // Statement is what became of all statements with one fingerprint, since the pool began.
 type Statement struct {
 	// Fingerprint is the same for texts that differ in literals, white space and comments only. "other"
@@ -17,6 +37,9 @@ type Statement struct {
 	Waited   time.Duration     `json:"waited"`   // for a connection
 	Executed time.Duration     `json:"executed"` // by the server, answers included
 	Longest  time.Duration     `json:"longest"`  // execution
+	// Times counts executions by how long they took: Times[i] those of less than TimeBounds[i], the last all
+	// others.
+	Times [len(TimeBounds) + 1]uint64 `json:"times"`
 	// Pins are how often it made its client keep the connection, by reason.
 	Pins map[string]uint64 `json:"pins,omitempty"`
 	// Trace is the traceparent that the last one carried in its comment.
@@ -71,6 +94,7 @@ type View struct {
 	Groups     []Group     `json:"groups"`
 	Statements []Statement `json:"statements"` // most time first
 	Pins       []Pin       `json:"pins"`
+	Slow       []Slow      `json:"slow"` // the last ones, the newest first
 	Retried    uint64      `json:"retried"`
 	TimedOut   uint64      `json:"timedOut"`
 }

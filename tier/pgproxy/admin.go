@@ -45,6 +45,7 @@ var sheets = map[string]sheet{
 	"POOLS":      {"users' connections to the primary and to readers", (*loop).showPools},
 	"CLIENTS":    {"who is connected, and what it waits for", (*loop).showClients},
 	"SERVERS":    {"connections to servers", (*loop).showServers},
+	"SLOW":       {"the last statements that took long, and the request that each was for", (*loop).showSlow},
 	"PINS":       {"why clients keep their connection, by statement", (*loop).showPins},
 	"STATS":      {"counts since the pool began", (*loop).showStats},
 }
@@ -155,6 +156,13 @@ func (l *loop) showServers() (columns []string, rows [][]string) {
 		rows = append(rows, []string{strconv.FormatUint(uint64(s.pid), 10), s.pool.account.user.Name, s.addr, to, state, client, strconv.Itoa(len(s.statements))})
 	}
 	return []string{"pid", "user", "address", "to", "state", "client_pid", "statements"}, rows
+}
+
+func (l *loop) showSlow() (columns []string, rows [][]string) {
+	for _, s := range l.slow.all() {
+		rows = append(rows, []string{s.At.UTC().Format(time.RFC3339Nano), millis(s.Waited), millis(s.Took), number(s.Rows), s.Code, s.User, s.Application, s.Trace, s.Fingerprint, s.Query})
+	}
+	return []string{"at", "wait_ms", "exec_ms", "rows", "error", "user", "application_name", "traceparent", "fingerprint", "query"}, rows
 }
 
 func (l *loop) showPins() (columns []string, rows [][]string) {

@@ -346,7 +346,7 @@ func (l *loop) failed(s *server, w *writer, at, size int) {
 		s.client.blocked = true
 		return
 	}
-	l.erred(s, o.seen, e.Code)
+	l.erred(s, o.seen, o.req, e.Code)
 	if s.pending() > 0 {
 		s.ops[s.head].seen = nil // of a simple query: ReadyForQuery follows
 	}

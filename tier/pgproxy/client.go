@@ -78,6 +78,7 @@ type client struct {
 	wrote      uint64        // number of its last transaction that may have written
 	waited     time.Duration // for the server that it has, until a statement is known that it was for
 	class      *class        // of the query at the front of in
+	trace      string        // traceparent of the text that came last
 	// lost is the error that the next statement gets: its transaction's server has gone.
 	lost *pgwire.Error
 }

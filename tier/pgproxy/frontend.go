@@ -127,7 +127,7 @@ func (l *loop) message(c *client, typ byte, msg []byte) bool {
 	case 'C':
 		l.closeNamed(c, s, msg)
 	case 'E':
-		s.pass(msg, op{kind: opExecute, seen: s.portal(body)})
+		s.pass(msg, op{kind: opExecute, seen: s.portal(body), req: s.born(body)})
 	case 'S':
 		s.skipping = false
 		if s.copyIn {
@@ -172,6 +172,7 @@ func (l *loop) alone(c *client, typ byte, msg []byte) bool {
 		if c.class == nil {
 			c.class = new(class)
 			*c.class = l.seen.look(sqlOf(msg[pgwire.HeaderSize:]), c.backslash, l.now)
+			c.trace = l.seen.trace
 		}
 		if p := l.deallocates(c, c.class); p != nil && c.lost == nil {
 			l.forget(c, c.class.dealloc)
@@ -203,6 +204,7 @@ func (l *loop) parseAlone(c *client, msg []byte) bool {
 		return false
 	}
 	p.class.seen.traced(trace)
+	c.trace = trace
 	p.refs++
 	if c.statements == nil {
 		c.statements = map[string]*prepared{}
@@ -249,6 +251,7 @@ func (l *loop) query(c *client, s *server, msg []byte) {
 		k, c.class = *c.class, nil
 	} else {
 		k = l.seen.look(sqlOf(msg[pgwire.HeaderSize:]), c.backslash, l.now)
+		c.trace = l.seen.trace
 	}
 	l.stats.Queries++
 	if p := l.deallocates(c, &k); p != nil && s.tx != 'E' {
@@ -262,7 +265,7 @@ func (l *loop) query(c *client, s *server, msg []byte) {
 	}
 	x := l.asked(c, &k, len(msg))
 	l.suspect(c, s, &k)
-	s.pass(msg, op{kind: opQuery, seen: x})
+	s.pass(msg, op{kind: opQuery, seen: x, req: l.req})
 }
 
 // suspect notes what a statement may do to the session.
@@ -309,6 +312,7 @@ func (l *loop) parse(c *client, s *server, msg []byte) bool {
 	rest, trace := l.seen.withoutComment(rest)
 	p := l.statements.intern(rest, c.settings, func(sql []byte) class { return l.seen.look(sql, c.backslash, l.now) })
 	p.class.seen.traced(trace)
+	c.trace = trace
 	if c.statements == nil {
 		c.statements = map[string]*prepared{}
 	}
@@ -318,7 +322,7 @@ func (l *loop) parse(c *client, s *server, msg []byte) bool {
 		l.synthesize(s, op{kind: opParsed, statement: p, name: key})
 		return true
 	}
-	l.install(s, p, op{kind: opParse, statement: p, name: key, seen: p.class.seen})
+	l.install(s, p, op{kind: opParse, statement: p, name: key, seen: p.class.seen, req: request{trace: trace}})
 	return true
 }
 
@@ -328,6 +332,7 @@ func (l *loop) parseUnnamed(c *client, s *server, msg, rest []byte) bool {
 	}
 	u := c.unnamed
 	u.class = l.seen.look(sqlOf(rest), c.backslash, l.now)
+	c.trace = l.seen.trace
 	u.parse = append(u.parse[:0], rest...)
 	u.valid = true
 	u.gen++
@@ -339,7 +344,7 @@ func (l *loop) parseUnnamed(c *client, s *server, msg, rest []byte) bool {
 		msg = pgwire.Append(nil, 'P', "\x00", string(u.parse))
 	}
 	s.unnamed, s.unnamedGen = c, u.gen
-	s.pass(msg, op{kind: opParseUnnamed, seen: u.class.seen})
+	s.pass(msg, op{kind: opParseUnnamed, seen: u.class.seen, req: request{trace: c.trace}})
 	return true
 }
 
@@ -380,14 +385,18 @@ func (l *loop) bind(c *client, s *server, msg []byte) bool {
 			return true
 		}
 		l.bound(c, s, &c.unnamed.class)
-		s.pass(msg, op{kind: opOther, seen: s.opens(portal, l.asked(c, &c.unnamed.class, len(msg)))})
+		x := l.asked(c, &c.unnamed.class, len(msg))
+		s.bear(portal, l.req)
+		s.pass(msg, op{kind: opOther, seen: s.opens(portal, x), req: l.req})
 		return true
 	}
 	if p := c.statements[string(name)]; p != nil {
 		l.bound(c, s, &p.class)
 		l.ensure(s, p)
 		s.out = appendNamed(s.out, 'B', portal, p.name, tail)
-		s.push(op{kind: opOther, statement: p, seen: s.opens(portal, l.asked(c, &p.class, len(msg)))})
+		x := l.asked(c, &p.class, len(msg))
+		s.bear(portal, l.req)
+		s.push(op{kind: opOther, statement: p, seen: s.opens(portal, x), req: l.req})
 		return true
 	}
 	s.opens(portal, nil)

@@ -69,6 +69,8 @@ type loop struct {
 	logins     queue // clients that log in
 	stats      Stats
 	seen       *seen
+	req        request // of what asked looked at last
+	slow       slow
 	split      split
 	rest       []byte // of a client's input, from the message that is looked at
 	lastAsked  time.Time

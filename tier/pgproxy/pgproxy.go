@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"tenfold/internal/atomicfile"
+	"tenfold/internal/otlp"
 	"tenfold/internal/pgwire"
 	"tenfold/internal/pooldir"
 )
@@ -50,13 +51,16 @@ type Config struct {
 	// Certificate is what clients that ask for TLS are shown, the same pointer until it is another; nil: TLS
 	// is refused. It is asked at each handshake and must be quick.
 	Certificate func() (*tls.Certificate, error)
-	Log         *slog.Logger
+	// Telemetry is where spans and metrics go; nil: nowhere.
+	Telemetry *otlp.Exporter
+	Log       *slog.Logger
 }
 
 // Proxy is the pool's process.
 type Proxy struct {
 	cfg    Config
 	web    *web
+	spans  *spans       // nil: nobody wants them
 	nobody *pgwire.Keys // of no password: for users that do not exist
 	// helpers are goroutines that may block on behalf of loops; they end with life.
 	helpers sync.WaitGroup
@@ -87,6 +91,9 @@ func New(cfg Config) (*Proxy, error) {
 		serverLogins: map[credentials]*pgwire.Keys{}, news: make(chan struct{}), nobody: pgwire.NewKeys(string(pgwire.NewKeys("").Salt)),
 	}
 	p.web = newWeb(p)
+	if cfg.Telemetry != nil {
+		p.spans = newSpans(p, cfg.Telemetry)
+	}
 	p.life, p.end = context.WithCancel(context.Background())
 	for _, l := range cfg.Listeners {
 		p.ports[l.Addr().(*net.TCPAddr).Port] = l
@@ -121,6 +128,13 @@ func (p *Proxy) Run(ctx context.Context, ready func()) error {
 	webLife, endWeb := context.WithCancel(context.WithoutCancel(ctx))
 	defer endWeb()
 	web.Go(func() { p.web.run(webLife) })
+	var telling sync.WaitGroup
+	defer telling.Wait()
+	if p.spans != nil {
+		tell, quiet := context.WithCancel(context.WithoutCancel(ctx))
+		defer quiet() // after the loops
+		telling.Go(func() { p.spans.run(tell) })
+	}
 	p.mu.Lock()
 	p.running = true
 	err := p.use(p.snapshot)

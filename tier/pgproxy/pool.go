@@ -471,7 +471,7 @@ func (l *loop) bereave(s *server, c *client) {
 		l.wrote(c, true) // it may have been committed
 	}
 	if s.pending() > 0 {
-		l.erred(s, s.ops[s.head].seen, e.Code)
+		l.erred(s, s.ops[s.head].seen, s.ops[s.head].req, e.Code)
 	}
 	busy := s.begun || s.pending() > 0
 	if s.internal() && !s.begun { // a probe: the client's statement was answered

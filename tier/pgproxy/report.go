@@ -28,6 +28,11 @@ type Stats struct {
 	// Waits counts borrowed connections by how long the client waited: Waits[i] those of less than 2^i µs,
 	// the last all others.
 	Waits [24]uint64 `json:"waits"`
+	// Waited is the sum of them. Execs counts what servers answered by how long it took, as pooldir.TimeBounds
+	// has it; Executed is the sum.
+	Waited   time.Duration                       `json:"waited"`
+	Execs    [len(pooldir.TimeBounds) + 1]uint64 `json:"execs"`
+	Executed time.Duration                       `json:"executed"`
 	// Pins counts why clients kept their server.
 	Pins map[string]uint64 `json:"pins"`
 	// Now.
@@ -35,6 +40,7 @@ type Stats struct {
 }
 
 func (s *Stats) waited(d time.Duration) {
+	s.Waited += d
 	s.Waits[min(bits.Len64(uint64(d/time.Microsecond)), len(s.Waits)-1)]++
 }
 

@@ -54,6 +54,7 @@ type seen struct {
 	cleaner  *sqllexer.Obfuscator
 	normal   *sqllexer.Normalizer
 	stripped []byte // of the text that is looked at
+	trace    string // traceparent of it
 }
 
 // recent is a text that came at least twice. Slots are found by the text's hash; one that came once only
@@ -78,6 +79,7 @@ func newSeen() *seen {
 // look classifies a text and finds what is counted of its like.
 func (n *seen) look(sql []byte, backslash bool, now time.Time) class {
 	sql, trace := cutComment(sql)
+	n.trace = trace
 	if len(sql) > maxCached {
 		k := classify(sql, backslash)
 		k.seen = n.find(k.form, sql, now)
@@ -172,6 +174,9 @@ func (c *counts) add(b *pooldir.Statement) {
 	c.Waited += b.Waited
 	c.Executed += b.Executed
 	c.Longest = max(c.Longest, b.Longest)
+	for i, k := range b.Times {
+		c.Times[i] += k
+	}
 	for class, k := range b.Errors {
 		c.failed(class, k)
 	}
@@ -221,7 +226,8 @@ func (l *loop) asked(c *client, k *class, size int) *counts {
 	x := l.seen.statement(k)
 	x.Received += uint64(size)
 	x.Waited += c.waited
-	c.waited = 0
+	l.req = request{trace: c.trace, waited: c.waited}
+	c.waited, c.trace = 0, ""
 	return x
 }
 
@@ -287,9 +293,12 @@ func (l *loop) answered(s *server, x *counts, tag []byte) {
 	if x == nil {
 		return
 	}
+	begun := s.mark
 	l.timed(s, x)
 	x.Calls++
+	rows := x.Rows
 	l.counted(s, x, tag)
+	l.finished(s, x, s.ops[s.head].req, begun, x.Rows-rows, "")
 }
 
 // counted notes rows: as the tag has them, or as many as came.
@@ -307,17 +316,22 @@ func (l *loop) timed(s *server, x *counts) {
 	d := l.now.Sub(s.mark)
 	s.mark = l.now
 	x.Executed += d
+	x.Times[bucket(d)]++
+	l.stats.Execs[bucket(d)]++
+	l.stats.Executed += d
 	x.Longest = max(x.Longest, d)
 	x.Sent += s.sent
 	s.sent = 0
 }
 
 // erred notes an error that answered a statement.
-func (l *loop) erred(s *server, x *counts, code string) {
+func (l *loop) erred(s *server, x *counts, req request, code string) {
 	if x == nil {
 		return
 	}
+	begun := s.mark
 	l.timed(s, x)
+	l.finished(s, x, req, begun, 0, code)
 	x.Calls++
 	x.failed(code[:min(2, len(code))], 1)
 	s.rows = 0

@@ -261,7 +261,7 @@ func TestAdminDatabaseShowsWhatThePoolDoes(t *testing.T) {
 				t.Errorf("%s: %v for %v", row[0], r, columns)
 			}
 		}
-		if len(rows) == 0 {
+		if len(rows) == 0 && row[0] != "SHOW SLOW" {
 			t.Errorf("%s: nothing", row[0])
 		}
 	}

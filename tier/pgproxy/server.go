@@ -50,6 +50,7 @@ type op struct {
 	statement *prepared
 	name      string  // the client's, for the statement
 	seen      *counts // of the statement, for what ends there
+	req       request // what it is for, with seen
 }
 
 func (o *op) internal() bool  { return o.kind >= opProbe && o.kind <= opDiscard }
@@ -107,6 +108,7 @@ type server struct {
 	rows  uint64
 	sent  uint64
 	bound *counts            // the statement of the unnamed portal
+	bears request            // what it is for
 	named map[string]*counts // of the other portals; nil when there are none
 
 	probed []string // names that the probe asks for

@@ -134,9 +134,9 @@ func TestTLSUnderLoad(t *testing.T) {
 	f, root := secured(t)
 	url := "postgresql://test:secret@" + f.addr + "/postgres?sslmode=verify-full&sslrootcert=" + root
 	var all sync.WaitGroup
-	for n := range 16 {
+	for n := range 6 {
 		all.Go(func() {
-			for i := range 6 {
+			for i := range 4 {
 				c, err := pgx.Connect(context.Background(), url)
 				if err != nil {
 					t.Error(err)
