@@ -16,11 +16,13 @@ import (
 // The readers of types. Each reports at the node and says false when the text is wrong.
 
 var (
-	quantity   = regexp.MustCompile(`^([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*([A-Za-zµ]*)$`)
-	rangeText  = regexp.MustCompile(`^([0-9]{1,6}(?:\.[0-9]{1,3})?)(?:\s*-\s*([0-9]{1,6}(?:\.[0-9]{1,3})?))?$`)
-	hostText   = regexp.MustCompile(`^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	pathText   = regexp.MustCompile(`^/[!-~]*$`)
-	segment    = regexp.MustCompile(`^:[A-Za-z_][A-Za-z0-9_]*$`)
+	quantity  = regexp.MustCompile(`^([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*([A-Za-zµ]*)$`)
+	rangeText = regexp.MustCompile(`^([0-9]{1,6}(?:\.[0-9]{1,3})?)(?:\s*-\s*([0-9]{1,6}(?:\.[0-9]{1,3})?))?$`)
+	hostText  = regexp.MustCompile(`^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	pathText  = regexp.MustCompile(`^/[!-~]*$`)
+	segment   = regexp.MustCompile(`^:[A-Za-z_][A-Za-z0-9_]*$`)
+	// provided is the runtime of a function that is a program by itself.
+	provided   = "provided"
 	runtimes   = []string{"node", "go", "python", "ruby", "php", "deno", "bun", "static"}
 	runtimeNow = regexp.MustCompile(`^([a-z]+)(?:-([0-9]+(?:\.[0-9]+){0,2}))?$`)
 	methods    = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -352,6 +354,9 @@ func readPath(r *reporter, n *yaml.Node, path string) (string, bool) {
 }
 
 func readRuntime(r *reporter, n *yaml.Node, path string) (language, version string) {
+	if n.Value == provided && strings.Contains(path, "functions.") {
+		return provided, ""
+	}
 	m := runtimeNow.FindStringSubmatch(n.Value)
 	if m == nil || !slices.Contains(runtimes, m[1]) {
 		hint := "a language and a version, for example node-22; languages: " + strings.Join(runtimes, ", ")

@@ -34,6 +34,8 @@ type environment struct {
 	reason  string        // why it leaves, as extensions are told
 	init    time.Duration // until it was ready
 	pid     int
+	used    int // MiB of memory, at usedAt
+	usedAt  time.Time
 	busy    int
 	idle    time.Time
 }
@@ -255,14 +257,27 @@ func (e *environment) pass(ctx context.Context) {
 	})
 }
 
+// memoryPace is how often a process' memory is looked up: that costs more than many a call.
+const memoryPace = time.Second
+
 // memory is the most that the process had in memory, in MiB; 0 when it is not known.
-func (e *environment) memory() int {
+func (e *environment) memory(now time.Time) int {
 	e.f.mu.Lock()
-	pid := e.pid
-	e.f.mu.Unlock()
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil || pid == 0 {
-		return 0
+	pid, used, fresh := e.pid, e.used, now.Sub(e.usedAt) < memoryPace
+	if !fresh {
+		e.usedAt = now
 	}
-	return peak(b)
+	e.f.mu.Unlock()
+	if fresh || pid == 0 {
+		return used
+	}
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return used
+	}
+	used = peak(b)
+	e.f.mu.Lock()
+	e.used = used
+	e.f.mu.Unlock()
+	return used
 }

@@ -24,11 +24,15 @@ const (
 
 // logs writes the lines that Lambda itself writes: REPORT, and what went wrong.
 type logs struct {
-	mu   sync.Mutex
-	w    *tasklog.Writer
-	path string
-	max  int64
+	mu    sync.Mutex
+	w     *tasklog.Writer
+	timer *time.Timer // of a flush, when one is due
+	path  string
+	max   int64
 }
+
+// flushAfter is how long lines may wait for others, to be written with them.
+const flushAfter = 100 * time.Millisecond
 
 func newLogs(g Goal) *logs {
 	return &logs{path: filepath.Join(g.LogDir, platformLog), max: max(g.Logs.Max/8, 64<<10)}
@@ -37,6 +41,10 @@ func newLogs(g Goal) *logs {
 func (l *logs) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.timer != nil {
+		l.timer.Stop()
+		l.timer = nil
+	}
 	if l.w != nil {
 		l.w.Close()
 		l.w = nil
@@ -57,13 +65,24 @@ func (l *logs) add(failed bool, line string) {
 		l.w = w
 	}
 	l.w.Add(time.Now(), failed, false, []byte(line))
-	l.w.Flush()
+	if l.timer == nil {
+		l.timer = time.AfterFunc(flushAfter, l.flush)
+	}
+}
+
+func (l *logs) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timer = nil
+	if l.w != nil {
+		l.w.Flush()
+	}
 }
 
 // report writes an invocation's REPORT and gives it.
 func (l *logs) report(e *environment, g Goal, request string, began time.Time, out Outcome, err error) string {
 	ms := float64(out.Took) / float64(time.Millisecond)
-	used := e.memory()
+	used := e.memory(began)
 	line := fmt.Sprintf("REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %.0f ms\tMemory Size: %d MB\tMax Memory Used: %d MB", request, ms, math.Ceil(ms), g.Size.Memory>>20, used)
 	if out.Init > 0 {
 		line += fmt.Sprintf("\tInit Duration: %.2f ms", float64(out.Init)/float64(time.Millisecond))
