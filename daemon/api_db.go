@@ -80,23 +80,33 @@ func (h *house) Rotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, err
 
 // holders are the services, and frontends with a server, that are given one of these facts of a resource.
 func holders(app tenfold.App, id tenfold.ID, fields ...tenfold.Field) (out []tenfold.Name) {
-	told := func(bs []tenfold.Binding) bool {
-		return slices.ContainsFunc(bs, func(b tenfold.Binding) bool {
-			return b.From == id && slices.Contains(fields, b.Field)
-		})
-	}
 	for name, s := range app.Services {
-		if told(s.Bindings) {
+		if told(s.Bindings, id, fields) {
 			out = append(out, name)
 		}
 	}
 	for name, f := range app.Frontends {
-		if f.Server != nil && told(f.Server.Bindings) {
+		if f.Server != nil && told(f.Server.Bindings, id, fields) {
 			out = append(out, name)
 		}
 	}
 	slices.Sort(out)
 	return out
+}
+
+// functionHolders are the functions that are.
+func functionHolders(app tenfold.App, id tenfold.ID, fields ...tenfold.Field) (out []tenfold.Name) {
+	for name, f := range app.Functions {
+		if told(f.Bindings, id, fields) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func told(bs []tenfold.Binding, id tenfold.ID, fields []tenfold.Field) bool {
+	return slices.ContainsFunc(bs, func(b tenfold.Binding) bool { return b.From == id && slices.Contains(fields, b.Field) })
 }
 
 // Waits implements control.API.

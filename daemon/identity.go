@@ -106,7 +106,7 @@ func secretARN(id tenfold.ID) string {
 	return "arn:aws:secretsmanager:" + awsRegion + ":" + awsAccount + ":secret:" + inARN(id)
 }
 
-// dataAPI says who may ask a database over HTTP: the services that use it, in the revision that serves and
+// dataAPI says who may ask a database over HTTP: the services and functions that use it, in the revision that serves and
 // in the one that is to.
 func (h *house) dataAPI(d pooldir.Database) *pooldir.API {
 	id := idOf(d.ID)
@@ -134,7 +134,7 @@ func (h *house) dataAPI(d pooldir.Database) *pooldir.API {
 				h.log.Error("look up who uses a database", "database", d.ID, "err", err)
 				continue
 			}
-			for _, name := range holders(app, id, tenfold.FieldARN) {
+			for _, name := range append(holders(app, id, tenfold.FieldARN), functionHolders(app, id, tenfold.FieldARN)...) {
 				if k := h.accessKey(app.ID(tenfold.KindIdentity, name)); !slices.Contains(api.Keys, k) {
 					api.Keys = append(api.Keys, k)
 				}

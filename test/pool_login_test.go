@@ -188,3 +188,71 @@ func TestPoolTellsACollector(t *testing.T) {
 		t.Error("no PGAPPNAME", err)
 	}
 }
+
+// A function holds no connection: AWS' own client finds the Data API in its environment.
+func TestDataAPIOfAFunction(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), map[string]string{
+		"tenfold.yaml": "app: datafn\nfunctions:\n  count: {path: ., build: go build -mod=mod -o bin/app ., routes: [/*], uses: [db]}\ndatabases: {db: {api: true}}\n",
+		"main.go": `package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/rdsdata"
+)
+
+func handle(ctx context.Context, r events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+	c := rdsdata.New(rdsdata.Options{Region: os.Getenv("AWS_REGION"), BaseEndpoint: aws.String(os.Getenv("AWS_ENDPOINT_URL_RDS_DATA")),
+		Credentials: credentials.NewStaticCredentialsProvider(os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN"))})
+	out, err := c.ExecuteStatement(ctx, &rdsdata.ExecuteStatementInput{ResourceArn: aws.String(os.Getenv("DB_ARN")), SecretArn: aws.String(os.Getenv("DB_SECRET_ARN")),
+		Sql: aws.String("select 41 + 1 as n"), FormatRecordsAs: "JSON"})
+	if err != nil {
+		return events.APIGatewayV2HTTPResponse{StatusCode: 500, Body: err.Error()}, nil
+	}
+	return events.APIGatewayV2HTTPResponse{StatusCode: 200, Body: *out.FormattedRecords}, nil
+}
+
+func main() { lambda.Start(handle) }
+`,
+	})
+	// The versions are those of this module, so that nothing has to be fetched.
+	mod, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := os.ReadFile("../go.sum")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var need strings.Builder
+	for line := range strings.Lines(string(mod)) {
+		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[0], "github.com/aws/") {
+			need.WriteString("\t" + f[0] + " " + f[1] + "\n")
+		}
+	}
+	write(t, dir, map[string]string{"go.mod": "module count\n\ngo 1.26\n\nrequire (\n" + need.String() + ")\n", "go.sum": string(sum)})
+	h.up(dir)
+	eventually(t, "the function's answer", 30*time.Second, func() bool {
+		r, err := http.NewRequest("GET", "http://"+h.addr+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = "datafn.localhost"
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return false
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		if string(b) != `[{"n":42}]` {
+			t.Logf("%d %s", res.StatusCode, b)
+		}
+		return string(b) == `[{"n":42}]`
+	})
+}

@@ -12,7 +12,7 @@ import (
 )
 
 // bare is a loop with a client that is logged in and has a server, both at the end of socket pairs.
-func bare(t *testing.T, p *Proxy) (l *loop, c *client, s *server, app, engine int) {
+func bare(t testing.TB, p *Proxy) (l *loop, c *client, s *server, app, engine int) {
 	var err error
 	if l, err = newLoop(p); err != nil {
 		t.Fatal(err)
@@ -122,6 +122,22 @@ func FuzzWire(f *testing.F) {
 		}
 		if !observer.closed {
 			l.leave(observer)
+		}
+	})
+}
+
+// FuzzToken guesses tokens. None holds that was not made here.
+func FuzzToken(f *testing.F) {
+	u := pooldir.User{Name: "u", Password: "secret"}
+	now := time.Unix(1_700_000_000, 0)
+	good := NewToken("d", u, now.Add(time.Minute))
+	f.Add(good)
+	f.Add(good[:len(good)-1])
+	f.Add("tft1..")
+	f.Add("tft1.e30.AAAA")
+	f.Fuzz(func(t *testing.T, token string) {
+		if TokenHolds(token, "d", u, now) != (token == good) {
+			t.Errorf("%q", token)
 		}
 	})
 }
