@@ -194,13 +194,24 @@ func (s *Store) SetGoal(ctx context.Context, app, env string, revision int64, no
 }
 
 // GiveUp records that a revision failed and makes an earlier one (0: none) the goal again, at once: whoever
-// sees the other goal sees the failure too.
+// sees the other goal sees the failure too. Of one that served, the earlier one serves again from now on: a
+// revision that fails next must not go back to what was given up.
 func (s *Store) GiveUp(ctx context.Context, app, env string, revision, back int64, reason string, now time.Time) error {
 	err := s.tx(ctx, func(tx *sql.Tx) error {
 		if err := setGoal(ctx, tx, app, env, back, now.UnixMicro()); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "update revisions set state = 'failed', reason = ? where app = ? and env = ? and revision = ?", reason, app, env, revision)
+		if _, err := tx.ExecContext(ctx, "update revisions set state = 'failed', reason = ? where app = ? and env = ? and revision = ?", reason, app, env, revision); err != nil {
+			return err
+		}
+		served, err := tx.ExecContext(ctx, "update environments set serving = ? where app = ? and env = ? and serving = ?", back, app, env, revision)
+		if err != nil {
+			return err
+		}
+		if n, err := served.RowsAffected(); err != nil || n == 0 {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, "update revisions set state = 'serving' where app = ? and env = ? and revision = ?", app, env, back)
 		return err
 	})
 	if err != nil {

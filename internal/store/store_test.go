@@ -138,3 +138,42 @@ func TestNewerFormatIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A revision that is given up after it served gives way to the one before at once: what fails next goes back
+// to that one.
+func TestGivingUpWhatServed(t *testing.T) {
+	s, ctx := open(t, filepath.Join(t.TempDir(), "house.db")), t.Context()
+	add := func() int64 {
+		n, err := s.AddRevision(ctx, Revision{App: "shop", Env: "production", Created: time.Now(), Manifest: []byte{}, State: "pending"},
+			func(int64) ([]byte, error) { return []byte{}, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	give := func(n, back int64) Environment {
+		if err := s.GiveUp(ctx, "shop", "production", n, back, "because", time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		envs, err := s.Environments(ctx)
+		if err != nil || len(envs) != 1 {
+			t.Fatal(envs, err)
+		}
+		return envs[0]
+	}
+	for range 2 {
+		if err := s.Serve(ctx, "shop", "production", add()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if e := give(2, 1); e.Goal != 1 || e.Serving != 1 {
+		t.Errorf("after what served: %+v", e)
+	}
+	if e := give(add(), 1); e.Goal != 1 || e.Serving != 1 {
+		t.Errorf("after what never did: %+v", e)
+	}
+	revs, err := s.Revisions(ctx, "shop", "production", 9)
+	if err != nil || len(revs) != 3 || revs[2].State != "serving" || revs[1].State != "failed" || revs[0].State != "failed" {
+		t.Errorf("%v: %+v", err, revs)
+	}
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"tenfold"
+	"tenfold/control"
+)
+
+// house is a house of bin/tenfold in a folder of its own.
+type house struct {
+	dir, bin string
+	api      *control.Client
+	addr     string // of the front door, once an app is up
+}
+
+func newHouse() (*house, error) {
+	dir, err := os.MkdirTemp("", "tfb")
+	if err != nil {
+		return nil, err
+	}
+	bin, err := filepath.Abs("bin/tenfold")
+	if err != nil {
+		return nil, err
+	}
+	return &house{dir: dir, bin: bin, api: control.Unix(filepath.Join(dir, "data", "control.sock"))}, nil
+}
+
+func (h *house) close() error {
+	h.api.Close()
+	out, err := h.run("", "down", "--house")
+	if err != nil {
+		err = fmt.Errorf("end the house: %w: %s", err, out)
+	}
+	return errors.Join(err, os.RemoveAll(h.dir))
+}
+
+func (h *house) run(dir string, args ...string) (string, error) {
+	cmd := exec.Command(h.bin, append([]string{"--data", filepath.Join(h.dir, "data")}, args...)...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// release is what is deployed of an app.
+type release struct {
+	app, version string
+	mood         string // what task is told
+	deploy       string // of the manifest
+	more         string // lines of the service
+	tasks        int
+}
+
+// deploy deploys a release, and brings its app up the first time. What the command says comes back with the
+// error that it ended with.
+func (h *house) deploy(self string, r release) (string, error) {
+	dir := filepath.Join(h.dir, "apps", r.app)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	build := "false" // no build
+	if r.mood == "build" {
+		build = `"echo does not compile; exit 1"`
+	}
+	text := fmt.Sprintf("app: %s\nservices:\n  api:\n    path: .\n    runtime: go\n    build: %s\n    command: exec %s task %s %s\n    routes: [/*]\n    health: {route: /healthz, grace: 2s}\n    scale: %d\n    deploy: %s\n%s",
+		r.app, build, self, r.version, r.mood, r.tasks, r.deploy, r.more)
+	if err := os.WriteFile(filepath.Join(dir, "tenfold.yaml"), []byte(text), 0o644); err != nil {
+		return "", err
+	}
+	if h.addr != "" {
+		return h.run(dir, "deploy")
+	}
+	out, err := h.run(dir, "up", "--detach", "--listen", "127.0.0.1:0")
+	if err != nil {
+		return out, err
+	}
+	info, err := h.api.House(context.Background())
+	if err != nil {
+		return out, err
+	}
+	h.addr = info.Listen[0]
+	return out, nil
+}
+
+// last is the newest deployment of an app.
+func (h *house) last(app string) (control.Revision, error) {
+	revs, err := h.api.Revisions(context.Background(), control.Env{App: tenfold.AppName(app), Env: "production"})
+	if err != nil || len(revs) == 0 {
+		return control.Revision{}, errors.Join(err, errors.New("no deployment"))
+	}
+	return revs[0], nil
+}
+
+// settled waits until an app is as healthy as it was, with nothing tried out.
+func (h *house) settled(app string) error {
+	for begun := time.Now(); time.Since(begun) < 60*time.Second; time.Sleep(50 * time.Millisecond) {
+		st, err := h.api.Status(context.Background(), control.Env{App: tenfold.AppName(app), Env: "production"})
+		if err != nil {
+			return err
+		}
+		if st.State == "healthy" {
+			return nil
+		}
+	}
+	events, _ := h.run("", "events", "--app", app)
+	status, _ := h.run("", "status", "--app", app)
+	return fmt.Errorf("%s does not come to rest:\n%s%s", app, events, status)
+}

@@ -1,0 +1,100 @@
+// Command compute measures what becomes of deploys: releases that are broken in every way under every
+// strategy, and canaries that are not broken at all.
+//
+// It runs bin/tenfold as a user would, with apps whose tasks are this very program (task.go), under
+// traffic of its own that counts what each version answered.
+//
+//	go run ./bench/compute [-only broken,equal] [-canaries 100]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"tenfold/internal/measure"
+)
+
+// bench is one run of the program.
+type bench struct {
+	ctx      context.Context
+	self     string // this program, which is the tasks too
+	house    *house
+	report   *measure.Report
+	canaries int
+}
+
+// groups are what -only chooses from, in the order they run.
+var groups = []struct {
+	name string
+	run  func(*bench) error
+}{
+	{"broken", (*bench).broken},
+	{"equal", (*bench).equal},
+}
+
+func main() {
+	if len(os.Args) > 2 && os.Args[1] == "task" {
+		task(os.Args[2:])
+		return
+	}
+	only := flag.String("only", "", "groups to run, by comma; all if empty")
+	canaries := flag.Int("canaries", 100, "how many equal canaries")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	short, err := run(ctx, *only, *canaries)
+	stop()
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench compute:", err)
+		os.Exit(1)
+	case short > 0:
+		os.Exit(3)
+	}
+}
+
+func run(ctx context.Context, only string, canaries int) (short int, err error) {
+	chosen := strings.Split(only, ",")
+	for _, name := range chosen {
+		known := name == ""
+		for _, g := range groups {
+			known = known || g.name == name
+		}
+		if !known {
+			return 0, fmt.Errorf("no group %q", name)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	h, err := newHouse()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	b := &bench{ctx: ctx, self: self, house: h, report: measure.NewReport(os.Stdout), canaries: canaries}
+	for _, g := range groups {
+		if only != "" && !strings.Contains(","+only+",", ","+g.name+",") {
+			continue
+		}
+		if err := g.run(b); err != nil {
+			return 0, fmt.Errorf("%s: %w", g.name, err)
+		}
+	}
+	return b.report.End(), nil
+}
+
+// count adds a figure that is one number.
+func (b *bench) count(name, unit string, value, most float64) {
+	b.report.Add(figure(name, unit, []float64{value}, most))
+}
+
+func figure(name, unit string, ours []float64, most float64) measure.Figure {
+	return measure.Figure{Name: name, Unit: unit, Ours: ours, Asked: measure.AtMost(most)}
+}
