@@ -44,11 +44,28 @@ func (h *house) Deploy(ctx context.Context, r control.DeployRequest) (control.De
 	return h.deploy(ctx, r, false, func() error { return nil })
 }
 
+// makingFor is how long a revision may take to be made, before anything is built: others wait for their turn
+// meanwhile, and one that hangs, on a disk that does not answer, must not keep it.
+const makingFor = 5 * time.Minute
+
 // deploy is Deploy; what a fork proposes gets nothing of the app's (distrust). check is asked while
 // nothing else can deploy, up to the new goal.
 func (h *house) deploy(ctx context.Context, r control.DeployRequest, fork bool, check func() error) (control.Deployed, error) {
 	h.deploying.Lock()
 	defer h.deploying.Unlock()
+	whole := ctx
+	ctx, cancel := context.WithTimeout(ctx, makingFor)
+	defer cancel()
+	d, err := h.makeRevision(ctx, r, fork, check)
+	if err != nil && ctx.Err() != nil && whole.Err() == nil {
+		return d, tenfold.Errorf(tenfold.CodeUnavailable, "the deployment was not made within %s: %w", makingFor, err).
+			WithHint("are the sources on a disk that answers? deploy again: tenfold deploy")
+	}
+	return d, err
+}
+
+// makeRevision makes a revision from a project's folder, while it is its turn.
+func (h *house) makeRevision(ctx context.Context, r control.DeployRequest, fork bool, check func() error) (control.Deployed, error) {
 	if err := check(); err != nil {
 		return control.Deployed{}, err
 	}

@@ -127,6 +127,9 @@ func (x *explainer) site(s *site, host string) {
 	q.told = true
 	x.admission(q)
 	x.route(q)
+	if q.apart != "" {
+		x.say("pin", "version "+directory.PinOf(q.apart)+", which the page was made with", "frontends.*.pin, by the call's X-Deployment-Id")
+	}
 	if q.to != nil {
 		x.cache(q)
 		x.origin(q)

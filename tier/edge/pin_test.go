@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -85,6 +86,44 @@ func TestCallsReachTheVersionThatTheyArePinnedTo(t *testing.T) {
 	}
 	if res, _ := h.ask(t, "POST", directory.PinScript, ""); res.StatusCode != 405 {
 		t.Errorf("a script that is posted to: %s", res.Status)
+	}
+}
+
+// The script in a JavaScript engine: which calls it marks, and that it leaves the rest alone.
+func TestPinScriptMarksCalls(t *testing.T) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Skip("no node")
+	}
+	const around = `
+const sent = [];
+globalThis.location = { origin: "http://shop.localhost" };
+globalThis.document = { baseURI: "http://shop.localhost/a/b", currentScript: { src: "http://shop.localhost/_tenfold/pin.js?d=abc-def&p=%2Fapi%2F*&p=%2Fauth%2F%3Auser%2Ftoken" } };
+globalThis.window = globalThis;
+globalThis.fetch = (input, init) => { sent.push(["fetch", input.url || String(input), new Headers(init && init.headers || input.headers).get("x-deployment-id"), init && init.method, new Headers(init && init.headers || input.headers).get("a")]); };
+globalThis.XMLHttpRequest = class { open(m, u) { this.u = u; this.h = {}; } setRequestHeader(k, v) { this.h[k.toLowerCase()] = v; } send() { sent.push(["xhr", this.u, this.h["x-deployment-id"] || null]); } };
+SCRIPT
+fetch("/api/x"); fetch("../api/y", { method: "POST", headers: { a: "1" } }); fetch("/other"); fetch("http://elsewhere.example/api/x"); fetch("/auth/me/token"); fetch("/auth/me/you/token"); fetch("/apix");
+fetch(new Request("http://shop.localhost/api/z", { headers: { a: "2" } })); fetch("/api/own", { headers: { "X-Deployment-Id": "mine" } }); fetch(new URL("http://shop.localhost/api/u"));
+for (const [u, own] of [["/api/x", null], ["/other", null], ["/api/x", "mine"]]) { const x = new XMLHttpRequest(); x.open("GET", u); if (own) x.setRequestHeader("x-deployment-id", own); x.send(); }
+console.log(sent.map((s) => s.filter((v) => v != null).join(" ")).join("\n"));`
+	out, err := exec.Command(node, "-e", strings.Replace(around, "SCRIPT", string(pinScript), 1)).CombinedOutput()
+	want := `fetch /api/x abc-def
+fetch ../api/y abc-def POST 1
+fetch /other
+fetch http://elsewhere.example/api/x
+fetch /auth/me/token abc-def
+fetch /auth/me/you/token
+fetch /apix
+fetch http://shop.localhost/api/z abc-def 2
+fetch /api/own mine
+fetch http://shop.localhost/api/u abc-def
+xhr /api/x abc-def
+xhr /other
+xhr /api/x mine
+`
+	if err != nil || string(out) != want {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
