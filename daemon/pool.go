@@ -47,11 +47,13 @@ func RunPool(ctx context.Context, data string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("start pool: %w", err)
 	}
-	local, err := l.localCertificates()
-	if err != nil {
-		return err
+	cfg := pgproxy.Config{Dir: dir, Control: l.Socket(poolSocket(port)), Listeners: []net.Listener{nl}, Telemetry: otlp.FromEnv(), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	if local, err := l.localCertificates(); err == nil {
+		cfg.Certificate = local.Certificate
+	} else { // the database serves on
+		cfg.Log.Error("no TLS for clients", "err", err)
 	}
-	p, err := pgproxy.New(pgproxy.Config{Dir: dir, Control: l.Socket(poolSocket(port)), Listeners: []net.Listener{nl}, Certificate: local.Certificate, Telemetry: otlp.FromEnv(), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	p, err := pgproxy.New(cfg)
 	if err != nil {
 		return err
 	}

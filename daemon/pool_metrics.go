@@ -29,6 +29,8 @@ func (p *pools) metrics(ctx context.Context, b *strings.Builder) {
 	each("db_pool_queries_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Queries) })
 	each("db_pool_transactions_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Transactions) })
 	each("db_pool_errors_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Errors) })
+	each("db_pool_refused_logins_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Refused) })
+	each("db_pool_tls_failures_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Unshaken) })
 	each("db_pool_split_reads_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Split) })
 	each("db_pool_retries_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Retried) })
 	b.WriteString("# TYPE db_pool_pins_total counter\n")

@@ -125,9 +125,9 @@ func (l *loop) showClients() (columns []string, rows [][]string) {
 			server = strconv.FormatUint(uint64(c.server.pid), 10)
 		}
 		app, _ := c.settings.get("application_name")
-		rows = append(rows, []string{strconv.FormatUint(uint64(c.pid), 10), user, app, state, wait, server, l.pinsOf(c), strconv.Itoa(len(c.statements))})
+		rows = append(rows, []string{strconv.FormatUint(uint64(c.pid), 10), user, app, state, wait, server, l.pinsOf(c), strconv.Itoa(len(c.statements)), c.tls.version()})
 	}
-	return []string{"pid", "user", "application_name", "state", "wait_ms", "server_pid", "pins", "statements"}, rows
+	return []string{"pid", "user", "application_name", "state", "wait_ms", "server_pid", "pins", "statements", "tls"}, rows
 }
 
 func (l *loop) showServers() (columns []string, rows [][]string) {
@@ -178,7 +178,7 @@ func (l *loop) showStats() (columns []string, rows [][]string) {
 		name string
 		n    uint64
 	}{
-		{"queries", s.Queries}, {"transactions", s.Transactions}, {"errors", s.Errors}, {"refused_logins", s.Refused}, {"waited_in_vain", s.TimedOut}, {"cancelled", s.Cancelled},
+		{"queries", s.Queries}, {"transactions", s.Transactions}, {"errors", s.Errors}, {"refused_logins", s.Refused}, {"failed_tls", s.Unshaken}, {"waited_in_vain", s.TimedOut}, {"cancelled", s.Cancelled},
 		{"reads_at_readers", s.Split}, {"reads_not_at_readers", s.Unsplit}, {"retried", s.Retried}, {"settings_replayed", s.Replayed}, {"sessions_cleaned", s.Cleaned}, {"statements_prepared", s.Parsed}, {"servers_opened", s.Opened}, {"servers_closed", s.Closed},
 	} {
 		rows = append(rows, []string{x.name, number(x.n)})

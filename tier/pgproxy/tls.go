@@ -186,6 +186,14 @@ func (l *loop) cede(c *client) {
 	l.leave(c)
 }
 
+// version is what is shown of a client's TLS; "" for none.
+func (ch *channel) version() string {
+	if ch == nil {
+		return ""
+	}
+	return tls.VersionName(ch.conn.ConnectionState().Version)
+}
+
 // readSealed reads what a client with TLS sent.
 func (l *loop) readSealed(c *client) {
 	n, errno := recv(c.fd, l.cipher[:])
