@@ -334,8 +334,13 @@ func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
 }
 
 // Upgrade implements API.
-func (c *Client) Upgrade(ctx context.Context, binary string) error {
-	return do(ctx, c, "POST", "/v1/house/upgrade", struct{ Binary string }{binary})
+func (c *Client) Upgrade(ctx context.Context, binary string, linger time.Duration) error {
+	return do(ctx, c, "POST", "/v1/house/upgrade", upgrade{binary, linger})
+}
+
+type upgrade struct {
+	Binary string
+	Linger time.Duration
 }
 
 // Shutdown implements API.

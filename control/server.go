@@ -118,9 +118,9 @@ func (s server) upgrade(w http.ResponseWriter, r *http.Request) {
 		fail(w, tenfold.Errorf(tenfold.CodeDenied, "an upgrade is asked for on the machine itself").WithHint("run tenfold upgrade on the server"))
 		return
 	}
-	var req struct{ Binary string }
+	var req upgrade
 	if read(w, r, &req) {
-		done(w, s.api.Upgrade(r.Context(), req.Binary))
+		done(w, s.api.Upgrade(r.Context(), req.Binary, req.Linger))
 	}
 }
 

@@ -78,7 +78,8 @@ type API interface {
 	Metrics(ctx context.Context, w io.Writer) error
 	// Upgrade hands the house over to a binary, an absolute path on its machine. Answered on the unix
 	// socket only.
-	Upgrade(ctx context.Context, binary string) error
+	// linger is how long open connections may stay with the old front door; 0: an hour.
+	Upgrade(ctx context.Context, binary string, linger time.Duration) error
 	// Shutdown ends the house: every app goes down in order, then daemon, door and keeper.
 	Shutdown(ctx context.Context) error
 }

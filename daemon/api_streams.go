@@ -263,9 +263,22 @@ func (h *house) Shutdown(ctx context.Context) error {
 
 // Upgrade implements control.API: the keeper becomes the binary in place, the daemon ends and is
 // started from it, and the new daemon replaces the door. Tasks and databases run on.
-func (h *house) Upgrade(ctx context.Context, binary string) error {
+func (h *house) Upgrade(ctx context.Context, binary string, linger time.Duration) error {
 	if !filepath.IsAbs(binary) {
 		return tenfold.Errorf(tenfold.CodeInvalid, "%q is not an absolute path", binary)
+	}
+	if linger < 0 || linger > 30*24*time.Hour {
+		return tenfold.Errorf(tenfold.CodeInvalid, "connections cannot linger for %s", linger).WithHint("write --linger 1h")
+	}
+	s, err := LoadSettings(h.layout) // as they are on disk: up may have changed them
+	if err != nil {
+		return err
+	}
+	if s.Linger = linger; s.Linger == 0 {
+		s.Linger = lingerFor
+	}
+	if err := s.Save(h.layout); err != nil {
+		return err
 	}
 	if err := h.keeper.Reexec(ctx, binary); err != nil {
 		return tenfold.Errorf(tenfold.CodeFailed, "%w", err).WithHint("the old version runs on; is %s this machine's tenfold?", binary)

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,7 +15,7 @@ import (
 
 // RunDoor is the front door's process. Its listeners were opened by the keeper and are passed on as
 // descriptors from 3, as systemd does it.
-func RunDoor(ctx context.Context, data string) error {
+func RunDoor(ctx context.Context, data, version string) error {
 	l, _, err := ground(data)
 	if err != nil {
 		return err
@@ -51,7 +53,7 @@ func RunDoor(ctx context.Context, data string) error {
 	if err := os.MkdirAll(l.Tier("edge"), 0o700); err != nil {
 		return fmt.Errorf("start door: %w", err)
 	}
-	d, err := edge.NewDoor(edge.DoorConfig{Dir: l.Tier("edge"), Control: l.Socket("door"), Listeners: plain, TLSListeners: secure, QUIC: packets,
+	d, err := edge.NewDoor(edge.DoorConfig{Dir: l.Tier("edge"), Control: l.Socket("door"), Own: doorSocket(l, version), Listeners: plain, TLSListeners: secure, QUIC: packets,
 		Certificates: l.certificates(), ACME: settings.ACME, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		return err
@@ -59,12 +61,18 @@ func RunDoor(ctx context.Context, data string) error {
 	return d.Run(ctx, func() {})
 }
 
+// doorSocket is where the door of one version is told to leave, when another has taken over.
+func doorSocket(l Layout, version string) string {
+	sum := sha256.Sum256([]byte(version))
+	return l.Socket("door-" + hex.EncodeToString(sum[:4]))
+}
+
 // Modes are the house's processes by name.
 func Modes(version string) map[Mode]func(ctx context.Context, data string) error {
 	return map[Mode]func(context.Context, string) error{
 		ModeWarden: RunWarden,
 		ModeKeeper: RunKeeper,
-		ModeDoor:   RunDoor,
+		ModeDoor:   func(ctx context.Context, data string) error { return RunDoor(ctx, data, version) },
 		ModePool:   RunPool,
 		ModeInvoke: RunInvoke,
 		ModeDaemon: func(ctx context.Context, data string) error { return Run(ctx, data, version) },

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"tenfold"
@@ -94,7 +96,7 @@ func Run(ctx context.Context, data, version string) error {
 		return err
 	}
 	h.pools = newPools(h, binary, version)
-	services = append(services, h.pools, loop{h}, oldDoors{k, version}, gitJobs{h}, previewLife{h}, certificates{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
+	services = append(services, h.pools, loop{h}, oldDoors{k, l, version, settings.Linger}, gitJobs{h}, previewLife{h}, certificates{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
 	if settings.SSH != "" {
 		services = append(services, sshRemote{h, settings.SSH})
 	}
@@ -129,11 +131,17 @@ func startDoor(ctx context.Context, k *keeper.Client, l Layout, binary, version 
 	return nil
 }
 
-// oldDoors ends doors of other versions, which drain first, and then has nothing more to do.
+// oldDoors ends doors of other versions, once their last connection has ended or linger is over, and then
+// has nothing more to do.
 type oldDoors struct {
 	keeper  *keeper.Client
+	layout  Layout
 	version string
+	linger  time.Duration
 }
+
+// lingerFor is how long connections may stay with an old door when nobody says.
+const lingerFor = time.Hour
 
 func (oldDoors) Name() string { return "old doors" }
 
@@ -143,14 +151,29 @@ func (o oldDoors) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
+	var wg sync.WaitGroup
 	for _, u := range units {
-		if u.Unit.ID != doorPrefix+o.version {
-			if err := o.keeper.Remove(ctx, u.Unit.ID); err != nil && ctx.Err() == nil {
-				return err
-			}
+		version := strings.TrimPrefix(u.Unit.ID, doorPrefix)
+		if version == o.version {
+			continue
 		}
+		wg.Go(func() {
+			limit, cancel := context.WithTimeout(ctx, cmp.Or(o.linger, lingerFor))
+			defer cancel()
+			// One that cannot be asked is of a version that drains when it is told to end.
+			if err := edge.Leave(limit, doorSocket(o.layout, version)); err != nil && limit.Err() == nil {
+				slog.Info("an old door is ended", "version", version, "err", err)
+			}
+			if ctx.Err() != nil {
+				return // the next daemon goes on
+			}
+			if err := o.keeper.Remove(ctx, u.Unit.ID); err != nil && ctx.Err() == nil {
+				slog.Error("end an old door", "version", version, "err", err)
+			}
+		})
 	}
 	<-ctx.Done()
+	wg.Wait()
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"tenfold/internal/atomicfile"
 )
@@ -23,6 +24,8 @@ type Settings struct {
 	ACME string `json:"acme,omitempty"`
 	// SSH is the address of the git remote over SSH; empty: over HTTP alone.
 	SSH string `json:"ssh,omitempty"`
+	// Linger is how long connections may stay with the door of an earlier version; 0: an hour.
+	Linger time.Duration `json:"linger,omitempty"`
 	// Control is a TCP address for the control API, behind the token; empty: unix socket only.
 	Control string `json:"control,omitempty"`
 }

@@ -382,7 +382,8 @@ func (c *cli) versionCommand() *cobra.Command {
 }
 
 func (c *cli) upgradeCommand() *cobra.Command {
-	return &cobra.Command{Use: "upgrade", Short: "Hand the running house over to this binary: tasks and databases run on, no request fails", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+	var linger time.Duration
+	cmd := &cobra.Command{Use: "upgrade", Short: "Hand the running house over to this binary: tasks and databases run on, no request fails", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		binary, err := os.Executable()
 		if err != nil {
 			return fmt.Errorf("find own binary: %w", err)
@@ -394,7 +395,7 @@ func (c *cli) upgradeCommand() *cobra.Command {
 			return err
 		}
 		// The daemon that answers ends by it, so a lost answer says nothing: another pid does.
-		if err := api.Upgrade(cmd.Context(), binary); err != nil && tenfold.CodeOf(err) != tenfold.CodeUnavailable && tenfold.CodeOf(err) != tenfold.CodeCanceled {
+		if err := api.Upgrade(cmd.Context(), binary, linger); err != nil && tenfold.CodeOf(err) != tenfold.CodeUnavailable && tenfold.CodeOf(err) != tenfold.CodeCanceled {
 			return err
 		}
 		wait, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
@@ -415,4 +416,6 @@ func (c *cli) upgradeCommand() *cobra.Command {
 			}
 		}
 	}}
+	cmd.Flags().DurationVar(&linger, "linger", 0, "how long open connections, such as WebSockets, may stay with the old front door (default 1h)")
+	return cmd
 }

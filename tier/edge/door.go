@@ -40,12 +40,15 @@ const (
 	maxBody   = 10 << 20
 	// drainFor bounds how long a door that was told to end waits for open connections.
 	drainFor = 30 * time.Second
+	// goodbye is what is left to those who stayed with a door that had left already.
+	goodbye = time.Second
 )
 
 // DoorConfig is what a Door needs.
 type DoorConfig struct {
 	Dir       string // of the tier: the snapshot lies there
-	Control   string // unix socket, mode 0600
+	Control   string // unix socket, mode 0600; the next door takes it over
+	Own       string // likewise, of this door alone; empty: none
 	Listeners []net.Listener
 	// TLSListeners speak TLS. Public names get certificates of ACME (the directory's URL; empty: Let's
 	// Encrypt), local ones of an authority of this house; both lie in the folder Certificates.
@@ -88,6 +91,10 @@ type Door struct {
 	private    map[string]*privateListener // by address
 	life       context.Context             // of what runs beside requests; nil before Run
 	background sync.WaitGroup
+
+	// leaving is closed when the door is to take no more connections, left when it has none.
+	leaving, left chan struct{}
+	leaves        sync.Once
 }
 
 type privateListener struct {
@@ -102,6 +109,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 	}
 	d := &Door{
 		cfg: cfg, passwords: newPasswords(), places: &places{open: map[string]*place{}}, statics: newStatics(), traffic: newTraffic(), logs: &accessLogs{dir: cfg.Dir, m: map[string]*accessLog{}}, private: map[string]*privateListener{},
+		leaving: make(chan struct{}), left: make(chan struct{}),
 		services: services{ways: map[serviceKey]*upstream.Service{}, ends: map[serviceKey]context.CancelFunc{}},
 	}
 	d.pictures = &pictures{d: d, m: map[string]*pictureHandler{}}
@@ -211,6 +219,15 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 	control := &http.Server{Handler: d.controlHandler(), ErrorLog: quiet}
 	var wg sync.WaitGroup
 	wg.Go(func() { control.Serve(cl) })
+	if d.cfg.Own != "" {
+		os.Remove(d.cfg.Own)
+		own, err := net.Listen("unix", d.cfg.Own)
+		if err != nil {
+			return errors.Join(fmt.Errorf("listen for the daemon: %w", err), control.Close())
+		}
+		os.Chmod(d.cfg.Own, 0o600)
+		wg.Go(func() { control.Serve(own) })
+	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	d.mu.Lock()
@@ -220,7 +237,20 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 	}
 	d.listenPrivately(d.current.Load())
 	d.mu.Unlock()
-	d.background.Go(func() { d.runCache(ctx, life) })
+	work, stopWork := context.WithCancel(ctx)
+	defer stopWork()
+	d.background.Go(func() { d.runCache(work, life) })
+	d.background.Go(func() {
+		select {
+		case <-d.leaving:
+			stopWork()                                           // the next door has the cache's folder now
+			quick, cancel := context.WithTimeout(life, drainFor) // clients of HTTP/3 come again to the next door
+			d.drain(life, quick)
+			cancel()
+			close(d.left)
+		case <-life.Done():
+		}
+	})
 	d.background.Go(func() {
 		if err := d.logs.run(life); err != nil {
 			d.cfg.Log.Error("write access log", "err", err)
@@ -242,9 +272,15 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 	d.serveQUIC(&wg)
 	ready()
 	<-ctx.Done()
-	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
+	rest := drainFor
+	select {
+	case <-d.leaving:
+		rest = goodbye // they had their time
+	default:
+	}
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), rest)
 	defer cancel()
-	d.drain(limit)
+	d.drain(limit, limit)
 	err = errors.Join(d.serving.Close(), control.Close(), d.closeQUIC())
 	end()
 	d.background.Wait()
@@ -252,12 +288,24 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 	return err
 }
 
-// drain lets what is under way come to its end, on private listeners too, until limit.
-func (d *Door) drain(limit context.Context) {
+// leave has the door take no more connections, and returns when the last has ended: a WebSocket may be
+// open for hours. The door goes on for those that it has until it is told to end.
+func (d *Door) leave(ctx context.Context) error {
+	d.leaves.Do(func() { close(d.leaving) })
+	select {
+	case <-d.left:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// drain lets what is under way come to its end, on private listeners too, until limit; over QUIC until quick.
+func (d *Door) drain(limit, quick context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { d.serving.Drain(limit) })
 	if d.http3 != nil {
-		wg.Go(func() { d.drainQUIC(limit) })
+		wg.Go(func() { d.drainQUIC(quick) })
 	}
 	d.mu.Lock()
 	private := maps.Clone(d.private)
@@ -391,6 +439,11 @@ func (d *Door) controlHandler() http.Handler {
 			return
 		}
 		json.NewEncoder(w).Encode(d.report(false))
+	})
+	mux.HandleFunc("POST /leave", func(w http.ResponseWriter, r *http.Request) {
+		if err := d.leave(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusRequestTimeout)
+		}
 	})
 	mux.HandleFunc("POST /purge", func(w http.ResponseWriter, r *http.Request) {
 		var p directory.Purge

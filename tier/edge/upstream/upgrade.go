@@ -76,12 +76,23 @@ type tunnel struct {
 	ended        atomic.Int32 // directions
 	mu           sync.Mutex
 	err          error // the first
+
+	// frames are those that a WebSocket's client gets; nil: it is none. saying is held while the client is
+	// written to.
+	frames *frames
+	saying sync.Mutex
 }
 
 func (x *exchange) pump(client net.Conn, early *bufio.Reader, c *conn) error {
 	t := &tunnel{client: client, task: c.Conn, idle: x.policy.Idle}
 	t.heard.Store(clock())
-	stop := context.AfterFunc(x.r.Context(), func() { t.cut(ErrClientGone) })
+	if strings.EqualFold(upgradeOf(x.r), "websocket") {
+		t.frames = &frames{}
+	}
+	stop := context.AfterFunc(x.r.Context(), func() {
+		t.goAway()
+		t.cut(ErrClientGone)
+	})
 	defer stop()
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -119,6 +130,22 @@ func (t *tunnel) watch(done <-chan struct{}) {
 		}
 	}
 }
+
+// goAway says goodbye to a WebSocket's client, where it can be said: between two frames.
+func (t *tunnel) goAway() {
+	if t.frames == nil || !t.saying.TryLock() {
+		return
+	}
+	defer t.saying.Unlock()
+	if t.frames.between() {
+		t.client.SetWriteDeadline(time.Now().Add(goodbye))
+		t.client.Write(goingAway)
+		t.frames.lost = true // nothing follows it
+	}
+}
+
+// goodbye bounds how long a client may take to be told that its connection ends.
+const goodbye = time.Second
 
 // cut closes both ends.
 func (t *tunnel) cut(err error) {
@@ -167,6 +194,11 @@ func (t *tunnel) send(to net.Conn, p []byte) error {
 		return nil
 	}
 	t.heard.Store(clock())
+	if t.frames != nil && to == t.client {
+		t.saying.Lock()
+		defer t.saying.Unlock()
+		t.frames.pass(p)
+	}
 	n, err := to.Write(p)
 	t.bytes.Add(int64(n))
 	return err

@@ -333,14 +333,28 @@ func (s *Server) Close() error {
 		s.spare = nil
 	}
 	s.refusing.Unlock()
+	done := make(chan struct{})
+	go func() { s.running.Wait(); close(done) }()
+	kept := false
+	for _, l := range s.all(nil) {
+		if l.kept.Load() {
+			kept = true
+			continue
+		}
+		l.abort()
+	}
+	if kept { // handlers that took a connection over may say goodbye
+		select {
+		case <-done:
+		case <-time.After(time.Second):
+		}
+	}
 	for _, l := range s.all(nil) {
 		l.abort()
 		if l.kept.Load() {
 			l.end(false)
 		}
 	}
-	done := make(chan struct{})
-	go func() { s.running.Wait(); close(done) }()
 	select {
 	case <-done:
 		return nil
