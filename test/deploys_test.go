@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -175,9 +176,10 @@ func TestAVersionThatFailsUnderTrafficIsTakenBack(t *testing.T) {
 		a := h.traffic(4, 5*time.Millisecond)
 		eventually(t, "traffic", 10*time.Second, func() bool { return a.all[1].Load() > 200 })
 		begun := time.Now()
-		out, status := h.moody(dir, "2", 50, "0s", deploy, 1)
-		if status != 0 && !strings.Contains(out, "rolled back") {
-			t.Fatalf("%s: exit %d\n%s", deploy, status, out)
+		write(t, dir, map[string]string{"tenfold.yaml": moodyManifest("2", 50, "0s", deploy, 1)})
+		out, status := h.runIn(dir, "deploy", "--wait")
+		if status != tenfold.CodeFailed.ExitStatus() || !strings.Contains(out, "rolled back") {
+			t.Errorf("%s: exit %d\n%s", deploy, status, out)
 		}
 		eventually(t, deploy+": version 1 answers again", 10*time.Second, func() bool { return a.all[2].Load() > 0 && h.last("moody").State == "failed" })
 		t.Logf("%s: taken back %s after it was asked for, %d of %d answers failed: %s", deploy, time.Since(begun).Round(time.Millisecond), a.bad[2].Load(), a.all[2].Load(), h.last("moody").Reason)
@@ -214,20 +216,27 @@ func TestPromoteAbortAndGoBack(t *testing.T) {
 	if text := h.must(dir, "status"); !strings.Contains(text, "canary 50 %: ") || !strings.Contains(text, "0 errors") {
 		t.Errorf("status says: %s", text)
 	}
+	only := func(version string) bool {
+		for range 20 {
+			if _, v := h.get("moody.localhost", "/"); v != version {
+				return false
+			}
+		}
+		return true
+	}
+	// Its requests are on a lease: with a daemon that renews nothing they go back to the old tasks.
+	daemon := h.process("house daemon")
+	syscall.Kill(daemon, syscall.SIGSTOP)
+	eventually(t, "without a daemon only version 1 answers", 20*time.Second, func() bool { return only("1") })
+	syscall.Kill(daemon, syscall.SIGCONT)
+	eventually(t, "with it the canary does again", 10*time.Second, func() bool { _, v := h.get("moody.localhost", "/"); return v == "2" })
 	if text := h.must(dir, "deploy", "--abort"); !strings.Contains(text, "aborted; deployment 1 serves") {
 		t.Error(text)
 	}
 	if text := <-out; !strings.HasPrefix(text, fmt.Sprintf("exit %d", tenfold.CodeFailed.ExitStatus())) || !strings.Contains(text, "aborted by") {
 		t.Error(text)
 	}
-	eventually(t, "only version 1 answers", 10*time.Second, func() bool {
-		for range 20 {
-			if _, v := h.get("moody.localhost", "/"); v != "1" {
-				return false
-			}
-		}
-		return true
-	})
+	eventually(t, "only version 1 answers", 10*time.Second, func() bool { return only("1") })
 	out = begin("3")
 	h.kill("house daemon") // it goes on with the canary
 	eventually(t, "a daemon", 20*time.Second, func() bool { _, status := h.runIn(dir, "status"); return status == 0 })

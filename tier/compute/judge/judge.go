@@ -46,6 +46,9 @@ const (
 	// aloneAfter is how many answers of the new version, while the old one gave none, are judged by
 	// themselves: it is worse if most of them fail.
 	aloneAfter = 20
+	// failedLeast is how many answers must fail for a version to be worse, however sure the numbers are: one
+	// client that sends what nobody can answer, and sends it again, is no sample.
+	failedLeast = 3
 	// EnoughFor is how many answers a verdict by time can rest on; below, traffic was too thin.
 	EnoughFor = 50
 )
@@ -331,7 +334,7 @@ func (j *Judge) Verdict() Verdict {
 	v := Verdict{Old: j.old.clone(), New: j.new.clone()}
 	failing, slow, alone := j.failures.evidence(), j.slow.evidence(), math.Exp(min(j.alone, 600))
 	switch {
-	case failing >= 1/Alpha:
+	case failing >= 1/Alpha && j.new.Failed >= failedLeast:
 		v.Decision, v.Odds = Worse, failing
 	case alone >= 1/Alpha:
 		v.Decision, v.Odds, v.Alone = Worse, alone, true
