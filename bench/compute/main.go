@@ -1,10 +1,10 @@
-// Command compute measures what becomes of deploys: releases that are broken in every way under every
-// strategy, and canaries that are not broken at all.
+// Command compute measures what becomes of deploys (releases that are broken in every way under every
+// strategy, and canaries that are not broken at all) and functions, beside AWS' own emulator.
 //
 // It runs bin/tenfold as a user would, with apps whose tasks are this very program (task.go), under
 // traffic of its own that counts what each version answered.
 //
-//	go run ./bench/compute [-only broken,equal] [-canaries 100]
+//	go run ./bench/compute [-only broken,equal,functions] [-canaries 100]
 package main
 
 import (
@@ -36,11 +36,16 @@ var groups = []struct {
 }{
 	{"broken", (*bench).broken},
 	{"equal", (*bench).equal},
+	{"functions", (*bench).functions},
 }
 
 func main() {
 	if len(os.Args) > 2 && os.Args[1] == "task" {
 		task(os.Args[2:])
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "lambda" {
+		handle()
 		return
 	}
 	only := flag.String("only", "", "groups to run, by comma; all if empty")
