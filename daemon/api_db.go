@@ -75,6 +75,10 @@ func (h *house) Rotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, err
 		}
 		out.Restarted = append(out.Restarted, string(name))
 	}
+	for _, name := range functionHolders(app, id, tenfold.FieldPassword, tenfold.FieldURL, tenfold.FieldReadURL) {
+		out.Restarted = append(out.Restarted, string(name))
+	}
+	h.function.Refresh()
 	return out, nil
 }
 

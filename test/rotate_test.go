@@ -34,8 +34,17 @@ func (h *house) databaseURLs(command string) map[string]bool {
 func TestRotateGivesServicesANewPassword(t *testing.T) {
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
-	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [db]\ndatabases: [db]\n")})
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [db]\ndatabases: [db]\nfunctions: {told: {path: told, handler: index.handler, runtime: node, uses: [db]}}\n"),
+		"told/index.mjs": "export const handler = async () => process.env.DATABASE_URL;\n"})
 	h.up(dir)
+	told := func() string {
+		out, _ := h.runIn(dir, "fn", "invoke", "told")
+		url, _, _ := strings.Cut(strings.TrimPrefix(out, `"`), `"`)
+		return url
+	}
+	if now, want := told(), strings.TrimSpace(h.must(dir, "db", "url")); now != want {
+		t.Errorf("a function is told %s, not %s", now, want)
+	}
 	old := strings.TrimSpace(h.must(dir, "db", "url"))
 	open, err := pgx.Connect(t.Context(), old)
 	if err != nil {
@@ -55,7 +64,11 @@ func TestRotateGivesServicesANewPassword(t *testing.T) {
 		}
 	}()
 	out := h.must(dir, "db", "rotate")
-	if !strings.Contains(out, "new password") || !strings.Contains(out, "api") {
+	eventually(t, "the new password in a function that was warm", 20*time.Second, func() bool {
+		now := told()
+		return now != old && now == strings.TrimSpace(h.must(dir, "db", "url"))
+	})
+	if !strings.Contains(out, "new password") || !strings.Contains(out, "api") || !strings.Contains(out, "told") {
 		t.Errorf("db rotate says: %s", out)
 	}
 	fresh := strings.TrimSpace(h.must(dir, "db", "url"))

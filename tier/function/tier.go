@@ -2,6 +2,8 @@ package function
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -427,8 +429,10 @@ func (t *Tier) goal(ctx context.Context, r record) (Goal, error) {
 	if err != nil {
 		return Goal{}, err
 	}
+	// What processes are told counts too: a password that was rotated is another version.
+	told := sha256.Sum256([]byte(version + "\x00" + strings.Join(env, "\x00")))
 	g := Goal{
-		ID: r.ID, Version: version, Argv: argv, Dir: b.Dir, Env: env, Handler: r.Spec.Handler, Timeout: r.Spec.Timeout, Size: r.Spec.Size, Min: r.Spec.Scale.Min, Max: r.Spec.Scale.Max,
+		ID: r.ID, Version: hex.EncodeToString(told[:8]), Argv: argv, Dir: b.Dir, Env: env, Handler: r.Spec.Handler, Timeout: r.Spec.Timeout, Size: r.Spec.Size, Min: r.Spec.Scale.Min, Max: r.Spec.Scale.Max,
 		Concurrency: r.Spec.Concurrency, Retries: r.Spec.Retries, Age: r.Spec.Age, To: r.Spec.To, Dead: r.Spec.Dead, Form: form(r.Spec.Event), Account: t.cfg.Account(r.ID.App, r.ID.Env), LogDir: t.logDir(r.ID), Logs: r.Spec.Logs,
 	}
 	for _, route := range r.Spec.Routes {
@@ -526,6 +530,9 @@ func (t *Tier) Invoke(ctx context.Context, c Call) (Answered, error) {
 	}
 	return t.cfg.Invokers.Invoke(ctx, c)
 }
+
+// Refresh has functions told anew what they are given: a secret, a password or an address changed.
+func (t *Tier) Refresh() { t.prod() }
 
 // Field gives one fact of a function, for those who use it.
 func (t *Tier) Field(id tenfold.ID, f tenfold.Field) (string, error) {
