@@ -268,7 +268,7 @@ func (h *house) Functions(ctx context.Context, e control.Env) ([]control.Functio
 	if err != nil {
 		return nil, err
 	}
-	use := h.function.Use()
+	use := h.function.Use(ctx)
 	for _, n := range slices.Sorted(maps.Keys(app.Functions)) {
 		f, u := app.Functions[n], use[app.ID(tenfold.KindFunction, n)]
 		c := control.Function{

@@ -71,6 +71,9 @@ func TestFunctions(t *testing.T) {
 	if out := h.must(dir, "fn", "list"); !strings.Contains(out, "index.handler") || !strings.Contains(out, "/api/*") || !strings.Contains(out, "1 of 0-50") {
 		t.Errorf("list: %s", out)
 	}
+	if out := h.must(dir, "events"); !strings.Contains(out, "index.handler can be called, 0-50 environments, at /api/*") {
+		t.Errorf("events: %s", out)
+	}
 	if out := h.must(dir, "status"); !strings.Contains(out, "function") || !strings.Contains(out, "warm of 0-50") {
 		t.Errorf("status: %s", out)
 	}

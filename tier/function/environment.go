@@ -94,14 +94,14 @@ func (e *environment) run(ctx context.Context, g Goal) {
 		}
 	}()
 	for i, u := range units {
-		st, err := e.f.v.cfg.Units.Start(own, u)
+		st, err := e.f.v.cfg.Units.Start(own, u) // its process may be yet to come
 		if err != nil {
 			e.failed(&runtimeapi.Failure{Type: runtimeapi.ErrorEntry, Message: fmt.Sprintf("fork/exec %s: %v", u.Argv[0], err)})
 			return
 		}
 		beside.Go(func() { e.follow(own, u.ID, i == len(units)-1) })
 		e.f.mu.Lock()
-		e.pid, e.f.tally.Unenforced = st.PID, st.Unenforced
+		e.f.tally.Unenforced = st.Unenforced
 		e.f.mu.Unlock()
 	}
 	limit := time.NewTimer(max(initLimit, g.Timeout))
@@ -117,6 +117,15 @@ func (e *environment) run(ctx context.Context, g Goal) {
 		return
 	}
 	e.become()
+	if st, err := e.f.v.cfg.Units.List(own, id); err == nil {
+		for _, u := range st {
+			if u.Unit.ID == id {
+				e.f.mu.Lock()
+				e.pid, e.f.tally.Unenforced = u.PID, u.Unenforced
+				e.f.mu.Unlock()
+			}
+		}
+	}
 	if e.api.Watched("function") {
 		beside.Go(func() { e.pass(own) })
 	}

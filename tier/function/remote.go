@@ -114,9 +114,27 @@ func (r *Remote) Report(ctx context.Context) (rep Report, err error) {
 	return rep, r.ask(ctx, http.MethodGet, "/report", nil, &rep)
 }
 
-// Invoke calls a function.
+// comeBack is how long a call waits for a process that is yet to come, as after a death or in an upgrade.
+const (
+	comeBack  = 10 * time.Second
+	lookAgain = 20 * time.Millisecond
+)
+
+// Invoke calls a function. While there is no process it waits for one.
 func (r *Remote) Invoke(ctx context.Context, c Call) (a Answered, err error) {
-	return a, r.ask(ctx, http.MethodPost, "/invoke", c, &a)
+	until := time.Now().Add(comeBack)
+	for {
+		err = r.ask(ctx, http.MethodPost, "/invoke", c, &a)
+		var dial *net.OpError
+		if !errors.As(err, &dial) || dial.Op != "dial" || time.Now().After(until) {
+			return a, err
+		}
+		select {
+		case <-ctx.Done():
+			return a, ctx.Err()
+		case <-time.After(lookAgain):
+		}
+	}
 }
 
 func (r *Remote) ask(ctx context.Context, method, path string, body, answer any) error {

@@ -70,6 +70,8 @@ type Tier struct {
 	served map[string]string // by ID: the goal that the invoke process has
 	// published are functions that the front door was told of by this process.
 	published map[tenfold.ID]bool
+
+	told map[string]string // by ID: the goal that an event told of; Run's
 }
 
 var _ tenfold.Tier = (*Tier)(nil)
@@ -132,7 +134,7 @@ func New(cfg Config) (*Tier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tier{cfg: cfg, records: recs, wake: make(chan struct{}, 1), served: map[string]string{}, published: map[tenfold.ID]bool{}}, nil
+	return &Tier{cfg: cfg, records: recs, wake: make(chan struct{}, 1), served: map[string]string{}, published: map[tenfold.ID]bool{}, told: map[string]string{}}, nil
 }
 
 // Name implements tenfold.Service.
@@ -374,9 +376,29 @@ func (t *Tier) serve(ctx context.Context) error {
 		}
 	}
 	t.mu.Lock()
+	before := t.served
 	t.served, t.report = served, rep
 	t.mu.Unlock()
+	for _, g := range s.Functions {
+		if key := g.ID.String(); before[key] != served[key] && t.told[key] != served[key] {
+			t.told[key] = served[key]
+			t.cfg.Emit(tenfold.Event{At: time.Now(), ID: g.ID, Severity: tenfold.SeverityInfo, Text: describe(g)})
+		}
+	}
 	return nil
+}
+
+// describe says what is served.
+func describe(g Goal) string {
+	what := g.Handler
+	if what == "" {
+		what = strings.TrimPrefix(g.Argv[len(g.Argv)-1], "exec ")
+	}
+	text := fmt.Sprintf("%s can be called, %d-%d environments", what, g.Min, g.Max)
+	if len(g.Routes) > 0 {
+		text += ", at " + strings.Join(g.Routes, ", ")
+	}
+	return text
 }
 
 // fail notes that a goal cannot be served.
@@ -509,12 +531,19 @@ func (t *Tier) Builds() map[string]bool {
 	return out
 }
 
-// Use says how functions are used, as it was reported last.
-func (t *Tier) Use() map[tenfold.ID]Use {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// Use says how functions are used.
+func (t *Tier) Use(ctx context.Context) map[tenfold.ID]Use {
 	out := map[tenfold.ID]Use{}
-	for key, u := range t.report.Functions {
+	if len(t.records.Keys()) == 0 {
+		return out
+	}
+	t.mu.Lock()
+	rep := t.report
+	t.mu.Unlock()
+	if now, err := t.cfg.Invokers.Report(ctx); err == nil { // else as it was reported last
+		rep = now
+	}
+	for key, u := range rep.Functions {
 		if id, err := tenfold.ParseID(key); err == nil {
 			out[id] = u
 		}
