@@ -340,8 +340,11 @@ type Proxy struct {
 	Wait  time.Duration `json:"wait,omitempty"`  // of a client for one of them; 0: 5 s
 	Hold  time.Duration `json:"hold,omitempty"`  // of a client while there is no primary; 0: 30 s
 	Split bool          `json:"split,omitempty"` // reads go to readers, one's own writes are seen
-	Cache bool          `json:"cache,omitempty"`
-	MD5   bool          `json:"md5,omitempty"` // clients log in by MD5: for those that know no SCRAM
+	// Cache says that answers are kept: of statements that say so in a comment, and by fingerprint of those
+	// in CacheFor, so long.
+	Cache    bool                     `json:"cache,omitempty"`
+	CacheFor map[string]time.Duration `json:"cacheFor,omitempty"`
+	MD5      bool                     `json:"md5,omitempty"` // clients log in by MD5: for those that know no SCRAM
 	// UserLimit and ServiceLimit are how many connections of clients there may be at once, of all that have
 	// the app's role and of those that name one application; 0: no limit.
 	UserLimit    int `json:"userLimit,omitempty"`

@@ -32,6 +32,10 @@ func (p *pools) metrics(ctx context.Context, b *strings.Builder) {
 	each("db_pool_refused_logins_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Refused) })
 	each("db_pool_tls_failures_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Unshaken) })
 	each("db_pool_split_reads_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Split) })
+	each("db_pool_cache_hits_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.CacheHits) })
+	each("db_pool_cache_misses_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.CacheMisses) })
+	each("db_pool_cache_invalidations_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.CacheInvalidations) })
+	each("db_pool_cache_bytes", "gauge", func(s pgproxy.Stats) float64 { return float64(s.CacheBytes) })
 	each("db_pool_retries_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Retried) })
 	b.WriteString("# TYPE db_pool_pins_total counter\n")
 	for id, s := range stats {

@@ -31,6 +31,7 @@ const (
 	fEnv      form = "variables"
 	fTexts    form = "map of text"
 	fUses     form = "uses"
+	fKeeps    form = "true or durations" // a map of durations by the user's names
 )
 
 // A key is a word of the language.
@@ -268,13 +269,14 @@ func databaseKeys() []key {
 			{name: "pool", form: fCount, deflt: "20", doc: "Connections to one server, at most."},
 			{name: "wait", form: fDuration, deflt: "5s", doc: "Of a client for one of them."},
 			{name: "hold", form: fDuration, deflt: "30s", doc: "Of a client while there is no primary: through a failover, a restart, a wake."},
+			{name: "cache", form: fKeeps, off: true, deflt: "false", doc: "Answers are kept and thrown out when their rows change: true for statements that say so (/* tenfold:cache=10s */), or a map of fingerprints (tenfold db pool) and how long."},
 			{name: "split", form: fBool, deflt: "false", doc: "Reads go to readers by themselves: single queries that are known to write nothing, and transactions that are READ ONLY. Each session sees its own writes."},
 			{name: "md5", form: fBool, deflt: "false", doc: "Clients log in by MD5, which SCRAM-SHA-256 replaced in 2017: for drivers that know nothing newer. Then no other way is offered."},
 			{name: "limit", form: fMap, main: "service", deflt: "none", doc: "Connections of clients at once; more are refused (53300).", keys: []key{
 				{name: "service", form: fCount, deflt: "none", doc: "Of those that name the same application (application_name). A service is given its name in PGAPPNAME then."},
 				{name: "user", form: fCount, deflt: "none", doc: "Of all together."},
 			}},
-		}, later("the cache of queries", "cache"))},
+		})},
 			{name: "api", form: fBool, deflt: "false", doc: "SQL over HTTP, as the RDS Data API has it; who uses the database is given AWS_ENDPOINT_URL_RDS_DATA, keys and names."}},
 		[]key{{name: "window", form: fText, deflt: "Sun 03:00-05:00 for newer releases; restarts for settings at once", doc: "When it may be restarted unasked, in UTC: a weekday or daily, and two times. With it restarts for settings wait too (tenfold db restart: now)."}},
 		[]key{{name: "clone", form: fText, deflt: "empty", doc: "An environment: this database begins as a copy of the one of its name there. For previews; never for those of forks."}})

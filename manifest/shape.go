@@ -49,6 +49,8 @@ func shape(r *reporter, k key, name, n *yaml.Node, path string) *tree {
 		return shapeTexts(r, k, t)
 	case fUses:
 		return shapeUses(r, t)
+	case fKeeps:
+		return shapeKeeps(r, t)
 	case fCommand, fRoutes, fHosts, fWords:
 		if n.Kind == yaml.MappingNode {
 			r.at(n, "write a text or a list", "%s: a %s cannot be a map", path, k.form)
@@ -336,6 +338,27 @@ func shapeTexts(r *reporter, k key, t *tree) *tree {
 		default:
 			t.set(name.Value, &tree{path: path, key: name, node: value, off: k.form == fTexts && isFalse(value)})
 		}
+	}
+	return t
+}
+
+// shapeKeeps takes true, or a map of names and durations.
+func shapeKeeps(r *reporter, t *tree) *tree {
+	n := t.node
+	switch {
+	case n.Kind == yaml.ScalarNode && n.Tag == "!!bool":
+		return t
+	case n.Kind != yaml.MappingNode:
+		r.at(n, "write true, or a map: {0123456789abcdef: 10s}", "%s: want true or a map of durations", t.path)
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, value := n.Content[i], n.Content[i+1]
+		if value.Kind != yaml.ScalarNode {
+			r.at(value, "write a duration: 10s", "%s: want a duration, not a %s", join(t.path, name.Value), kindWord(value))
+			continue
+		}
+		t.set(name.Value, &tree{path: join(t.path, name.Value), key: name, node: value, off: isFalse(value)})
 	}
 	return t
 }

@@ -50,6 +50,7 @@ func (b *builder) databases() {
 			d.Proxy.Off = true
 		} else if f, ok := value(t, "proxy"); ok {
 			d.Proxy = tenfold.Proxy{Pool: b.count(f, "pool", 0, 1, 1000), Wait: b.duration(f, "wait", 0), Hold: b.duration(f, "hold", 0)}
+			d.Proxy.Cache, d.Proxy.CacheFor = b.cache(f)
 			if s, ok := value(f, "split"); ok {
 				d.Proxy.Split, _ = readBool(b.reporter, s.node, s.path)
 			}
@@ -79,6 +80,33 @@ func (b *builder) databases() {
 		}
 		b.app.Databases[n] = d
 	})
+}
+
+var fingerprintOK = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
+// cache reads which answers of a database are kept.
+func (b *builder) cache(t *tree) (on bool, times map[string]time.Duration) {
+	f, ok := value(t, "cache")
+	if !ok {
+		return false, nil
+	}
+	for _, name := range f.order {
+		v := f.fields[name]
+		if v.off || isNull(v.node) {
+			continue
+		}
+		if !fingerprintOK.MatchString(name) {
+			b.reporter.at(v.key, "see the fingerprints of statements: tenfold db pool", "%s: %q is not a fingerprint", f.path, cut(name, 60))
+			continue
+		}
+		if d, ok := readDuration(b.reporter, v.node, v.path); ok {
+			if times == nil {
+				times = map[string]time.Duration{}
+			}
+			times[name] = d
+		}
+	}
+	return true, times
 }
 
 // capacity reads ACUs, and how long nobody asks anything before it sleeps.

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -114,6 +115,11 @@ func (b *bench) run(out io.Writer) (short int, err error) {
 			}
 		}
 	}
+	if strings.Contains("query cache: hit", b.only) {
+		if err := b.queryCache(report); err != nil {
+			return 0, fmt.Errorf("query cache: %w", err)
+		}
+	}
 	if strings.Contains("idle", b.only) {
 		if err := b.idleClients(report); err != nil {
 			return 0, fmt.Errorf("idle clients: %w", err)
@@ -177,6 +183,34 @@ func (b *bench) measure(report *measure.Report, l load) error {
 	if len(direct) > 0 {
 		report.Add(measure.Figure{Name: l.name + ": transactions directly (control)", Unit: "tx/s", Ours: direct, Asked: measure.AtLeast(0)})
 	}
+	return nil
+}
+
+// queryCache loads our proxy with one query that costs the server something, plain and with the comment that
+// has its answer kept, in turns.
+func (b *bench) queryCache(report *measure.Report) error {
+	const query = "select count(*), sum(abalance) from pgbench_accounts where aid between 1 and 2000;\n"
+	var scripts [2]string
+	for i, text := range []string{"/* tenfold:cache=1m */ " + query, query} {
+		scripts[i] = filepath.Join(b.dir, fmt.Sprintf("query%d.sql", i))
+		if err := os.WriteFile(scripts[i], []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	tps := make([][]float64, 2)
+	for round := range b.rounds + 1 {
+		for i := range scripts {
+			at := (i + round) % 2
+			got, err := b.pgbench(b.proxies[0].port, []string{"-f", scripts[at], "-c", "16", "-j", "2", "-M", "prepared", "-T", fmt.Sprint(b.seconds)})
+			if err != nil {
+				return err
+			}
+			if round > 0 { // the first fills the cache
+				tps[at] = append(tps[at], got.tps)
+			}
+		}
+	}
+	report.Add(measure.Figure{Name: "query cache: hit, beside the same query uncached", Unit: "tx/s", Ours: tps[0], Peer: tps[1], Asked: measure.AtLeast(5)})
 	return nil
 }
 

@@ -129,7 +129,7 @@ func startPostgres(dir string) (*postgres, error) {
 	}
 	p := &postgres{port: port, version: "PostgreSQL " + e.Version}
 	if p.process, err = start(unprivileged(exec.Command(e.Server, "-D", data, "-p", strconv.Itoa(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "shared_buffers=256MB", "-c", "max_connections=300", "-c", "max_wal_size=4GB", "-c", "autovacuum=off"))); err != nil {
+		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "shared_buffers=256MB", "-c", "max_connections=300", "-c", "max_wal_size=4GB", "-c", "autovacuum=off", "-c", "wal_level=logical"))); err != nil {
 		return nil, err
 	}
 	if err := p.await(port); err != nil {
@@ -230,7 +230,7 @@ func serve(args []string) error {
 		return err
 	}
 	if err := p.Apply(pooldir.Snapshot{Version: 1, Databases: []pooldir.Database{{
-		ID: "bench", Name: "bench", Port: port, Epoch: 1, Primary: "127.0.0.1:" + args[2], Pool: servers, Wait: time.Minute, Hold: time.Minute,
+		ID: "bench", Name: "bench", Port: port, Epoch: 1, Primary: "127.0.0.1:" + args[2], Pool: servers, Wait: time.Minute, Hold: time.Minute, Cache: true,
 		Users: []pooldir.User{{Name: user, Password: password}},
 	}}}); err != nil {
 		return err

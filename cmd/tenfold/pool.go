@@ -79,12 +79,32 @@ func (c *cli) printPool(v pooldir.View, limit int) {
 		}
 		table(c.out, rows)
 	}
+	c.printCached(v)
 	if len(v.Pins) > 0 {
 		fmt.Fprintln(c.out)
 		rows = [][]string{{"PINNED BY", "NOW", "SO FAR", "STATEMENT"}}
 		for _, p := range v.Pins {
 			rows = append(rows, []string{p.Reason, strconv.Itoa(p.Now), strconv.FormatUint(p.Total, 10), line(p.Query)})
 		}
+		table(c.out, rows)
+	}
+}
+
+// printCached shows the query cache, and what it did for which statement or why it may not.
+func (c *cli) printCached(v pooldir.View) {
+	k := v.Cache
+	if k == nil {
+		return
+	}
+	fmt.Fprintf(c.out, "\nquery cache %s: %d hits, %d misses, %d answers in %s of %s; %d thrown out by changes, %d for room\n",
+		k.State, k.Hits, k.Misses, k.Entries, size(k.Bytes), size(k.Limit), k.Invalidations, k.Evicted)
+	rows := [][]string{{"FINGERPRINT", "HITS", "MISSES", "NOT CACHED", "STATEMENT"}}
+	for _, s := range v.Statements {
+		if s.Hits > 0 || s.Misses > 0 || s.Uncached != "" {
+			rows = append(rows, []string{s.Fingerprint, strconv.FormatUint(s.Hits, 10), strconv.FormatUint(s.Misses, 10), dash(s.Uncached), line(s.Query)})
+		}
+	}
+	if len(rows) > 1 {
 		table(c.out, rows)
 	}
 }

@@ -24,8 +24,8 @@ import (
 const startLimit = 30 * time.Second
 
 // Postgres starts a PostgreSQL and returns the address of its database "postgres", as a superuser.
-// It keeps nothing safe (fsync is off): tests of durability start one through the tier.
-func Postgres(t testing.TB) (dsn string) {
+// Settings are more of them, "name=value". It keeps nothing safe (fsync is off): tests of durability start one through the tier.
+func Postgres(t testing.TB, settings ...string) (dsn string) {
 	t.Helper()
 	e, err := engines.Postgres(t.Context(), 0, "")
 	if err != nil {
@@ -36,7 +36,11 @@ func Postgres(t testing.TB) (dsn string) {
 	if out, err := as(exec.CommandContext(t.Context(), "cp", "-a", template(t, e), data)).CombinedOutput(); err != nil {
 		t.Fatalf("copy the template: %v\n%s", err, out)
 	}
-	start(t, syscall.SIGQUIT, e.Server, "-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=16MB")
+	args := []string{e.Server, "-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=16MB"}
+	for _, x := range settings {
+		args = append(args, "-c", x)
+	}
+	start(t, syscall.SIGQUIT, args...)
 	// A startup packet: authentication ("R") is what a server that takes connections says first.
 	body := append([]byte{0, 3, 0, 0}, "user\x00test\x00database\x00postgres\x00\x00"...)
 	await(t, port, append([]byte{0, 0, 0, byte(len(body) + 4)}, body...), "R")

@@ -34,9 +34,12 @@ type Database struct {
 	Wait  time.Duration `json:"wait"` // of a client for a connection
 	Hold  time.Duration `json:"hold"` // of a client while there is no primary, a pause or a wake
 	Split bool          `json:"split,omitempty"`
-	Cache bool          `json:"cache,omitempty"`
-	MD5   bool          `json:"md5,omitempty"` // clients prove their password by MD5, for those that know no SCRAM
-	Users []User        `json:"users"`
+	// Cache says that answers may be kept: of statements that ask for it in a comment, and by fingerprint
+	// of those in CacheFor, so long.
+	Cache    bool                     `json:"cache,omitempty"`
+	CacheFor map[string]time.Duration `json:"cacheFor,omitempty"`
+	MD5      bool                     `json:"md5,omitempty"` // clients prove their password by MD5, for those that know no SCRAM
+	Users    []User                   `json:"users"`
 	// ServiceLimit is how many clients of a user may name the same application; 0: any number.
 	ServiceLimit int `json:"serviceLimit,omitempty"`
 	// API is the RDS Data API at the same port; nil: there is none.

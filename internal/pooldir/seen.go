@@ -42,6 +42,10 @@ type Statement struct {
 	Times [len(TimeBounds) + 1]uint64 `json:"times"`
 	// Pins are how often it made its client keep the connection, by reason.
 	Pins map[string]uint64 `json:"pins,omitempty"`
+	// Hits and Misses are of the query cache, for those that may be kept; Uncached is why the last one may not.
+	Hits     uint64 `json:"hits,omitempty"`
+	Misses   uint64 `json:"misses,omitempty"`
+	Uncached string `json:"uncached,omitempty"`
 	// Trace is the traceparent that the last one carried in its comment.
 	Trace string `json:"trace,omitempty"`
 }
@@ -89,6 +93,21 @@ type Authority struct {
 	File string `json:"file"` // where it lies on the house's machine, for sslrootcert
 }
 
+// Cache is the answers that a pool keeps.
+type Cache struct {
+	State         string        `json:"state"` // "on", or why nothing is answered from it now
+	Hits          uint64        `json:"hits"`
+	Misses        uint64        `json:"misses"`
+	Stored        uint64        `json:"stored"`
+	Invalidations uint64        `json:"invalidations"` // answers thrown out because rows changed
+	Evicted       uint64        `json:"evicted"`       // and for lack of room
+	Drops         uint64        `json:"drops"`         // of everything, because the catalogs changed
+	Entries       int           `json:"entries"`
+	Bytes         int64         `json:"bytes"`
+	Limit         int64         `json:"limit"`
+	Behind        time.Duration `json:"behind"` // how old what is known of the server is
+}
+
 // View is what a pool has seen and has now.
 type View struct {
 	Groups     []Group     `json:"groups"`
@@ -97,4 +116,5 @@ type View struct {
 	Slow       []Slow      `json:"slow"` // the last ones, the newest first
 	Retried    uint64      `json:"retried"`
 	TimedOut   uint64      `json:"timedOut"`
+	Cache      *Cache      `json:"cache,omitempty"` // nil: it is off
 }

@@ -43,6 +43,7 @@ type sheet struct {
 var sheets = map[string]sheet{
 	"STATEMENTS": {"statements by fingerprint, most time first", (*loop).showStatements},
 	"POOLS":      {"users' connections to the primary and to readers", (*loop).showPools},
+	"CACHE":      {"the query cache, and by statement what it did or why it may not", (*loop).showCache},
 	"CLIENTS":    {"who is connected, and what it waits for", (*loop).showClients},
 	"SERVERS":    {"connections to servers", (*loop).showServers},
 	"SLOW":       {"the last statements that took long, and the request that each was for", (*loop).showSlow},
@@ -88,6 +89,21 @@ func (l *loop) showStatements() (columns []string, rows [][]string) {
 			millis(s.Waited), millis(s.Executed), millis(mean), millis(s.Longest), listed(s.Pins), s.Trace, s.Query})
 	}
 	return []string{"fingerprint", "calls", "errors", "rows", "received", "sent", "wait_ms", "exec_ms", "mean_ms", "max_ms", "pins", "traceparent", "query"}, rows
+}
+
+func (l *loop) showCache() (columns []string, rows [][]string) {
+	columns = []string{"fingerprint", "hits", "misses", "entries", "bytes", "stored", "invalidations", "evicted", "dropped_whole", "state", "query"}
+	v := l.cacheView()
+	if v == nil {
+		return columns, [][]string{{"", "0", "0", "0", "0", "0", "0", "0", "0", "off: databases.*.proxy.cache is false", ""}}
+	}
+	rows = append(rows, []string{"", number(v.Hits), number(v.Misses), strconv.Itoa(v.Entries), strconv.FormatInt(v.Bytes, 10), number(v.Stored), number(v.Invalidations), number(v.Evicted), number(v.Drops), v.State, ""})
+	for _, s := range l.seen.all() {
+		if s.Hits > 0 || s.Misses > 0 || s.Uncached != "" {
+			rows = append(rows, []string{s.Fingerprint, number(s.Hits), number(s.Misses), "", "", "", "", "", "", s.Uncached, s.Query})
+		}
+	}
+	return columns, rows
 }
 
 func (l *loop) showPools() (columns []string, rows [][]string) {

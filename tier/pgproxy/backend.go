@@ -17,6 +17,7 @@ func (l *loop) answer(s *server, data []byte) (used int) {
 		if s.skip > 0 {
 			n := min(s.skip, len(rest))
 			w.pass(used, used+n)
+			l.collect(s, 0, rest[:n])
 			s.skip -= n
 			used += n
 			continue
@@ -33,6 +34,7 @@ func (l *loop) answer(s *server, data []byte) (used int) {
 		if size > len(rest) {
 			if (typ == 'D' || typ == 'd') && s.client != nil && !s.internal() {
 				w.pass(used, len(data))
+				l.collect(s, typ, rest)
 				s.skip = size - len(rest)
 				s.replied = true
 				s.sent += uint64(size)
@@ -120,6 +122,9 @@ func (l *loop) backend(s *server, w *writer, typ byte, at, size int) {
 		if s.client != nil && (!s.internal() || typ == 'A' && s.ops[s.head].kind == opProbe) {
 			w.pass(at, at+size)
 			s.replied = s.replied || typ == 'N' && s.begun
+			if typ != 'A' {
+				s.fill = nil // it is no part of an answer that others get
+			}
 		}
 		return
 	}
@@ -203,6 +208,7 @@ func (l *loop) backend(s *server, w *writer, typ byte, at, size int) {
 		l.copyBegins(s)
 	}
 	s.replied = true
+	l.collect(s, typ, w.data[at:at+size])
 	w.pass(at, at+size)
 }
 
@@ -278,6 +284,7 @@ func (l *loop) completed(s *server, tag []byte) {
 func (l *loop) defined(s *server) {
 	l.statements.ddl++
 	s.defined = true
+	l.redefined()
 }
 
 // emptied notes that a server has no statements but those whose Parse is under way.
@@ -312,6 +319,7 @@ func isOutdated(body []byte) bool {
 func (l *loop) failed(s *server, w *writer, at, size int) {
 	body := w.data[at+pgwire.HeaderSize : at+size]
 	l.stats.Errors++
+	s.fill = nil
 	e := pgwire.ParseError(body)
 	if e.Fatal() {
 		s.fatal = &e // it hangs up next; what to say is decided then
@@ -442,6 +450,7 @@ func (l *loop) readyForQuery(s *server, w *writer, at, size int) {
 	if size > pgwire.HeaderSize {
 		s.tx = w.data[at+pgwire.HeaderSize]
 	}
+	l.collected(s)
 	s.copyIn = false
 	if s.again {
 		s.again = false

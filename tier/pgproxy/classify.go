@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"strings"
+	"time"
 )
 
 // traits are what a statement may do to the session that runs it.
@@ -58,6 +59,8 @@ type class struct {
 	// counted of them (seen.look).
 	form uint64
 	seen *counts
+	// keep is how long the text says that its answer may be cached, in a comment; 0: nothing.
+	keep time.Duration
 }
 
 // formSeed makes forms: they are of this process.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tenfold/internal/pgwire"
+	"tenfold/tier/pgproxy/querycache"
 )
 
 // phase is how far a client is.
@@ -70,15 +71,16 @@ type client struct {
 	statements map[string]*prepared // by the client's names
 	unnamed    *unnamed
 	settings   *settings
-	fixed      []setting     // of the startup packet: what RESET goes back to
-	pins       traits        // why it keeps its server
-	suspect    traits        // what may have stayed in the session since it was last asked
-	names      []string      // of settings that may have changed
-	causes     []cause       // what may have pinned it, or did
-	wrote      uint64        // number of its last transaction that may have written
-	waited     time.Duration // for the server that it has, until a statement is known that it was for
-	class      *class        // of the query at the front of in
-	trace      string        // traceparent of the text that came last
+	fixed      []setting        // of the startup packet: what RESET goes back to
+	pins       traits           // why it keeps its server
+	suspect    traits           // what may have stayed in the session since it was last asked
+	names      []string         // of settings that may have changed
+	causes     []cause          // what may have pinned it, or did
+	wrote      uint64           // number of its last transaction that may have written
+	waited     time.Duration    // for the server that it has, until a statement is known that it was for
+	fill       *querycache.Fill // for the answer to what comes next; nil: it is not kept
+	class      *class           // of the query at the front of in
+	trace      string           // traceparent of the text that came last
 	// lost is the error that the next statement gets: its transaction's server has gone.
 	lost *pgwire.Error
 }

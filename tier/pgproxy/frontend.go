@@ -64,7 +64,8 @@ func (l *loop) feed(c *client, data []byte) (used int) {
 		if !l.message(c, typ, rest[:size]) {
 			return used
 		}
-		used += size
+		used += size + l.more
+		l.more = 0
 	}
 	return used
 }
@@ -91,6 +92,9 @@ func (l *loop) message(c *client, typ byte, msg []byte) bool {
 		if l.alone(c, typ, msg) {
 			return true
 		}
+		if l.cache != nil && l.cached(c, typ, msg) {
+			return true
+		}
 		if s = l.borrow(c, typ, msg); s == nil {
 			return !c.blocked
 		}
@@ -111,6 +115,9 @@ func (l *loop) message(c *client, typ byte, msg []byte) bool {
 	}
 	if s.pending() == 0 {
 		s.mark, s.rows, s.sent = l.now, 0, 0
+	}
+	if !s.begun {
+		s.fill, c.fill = c.fill, nil
 	}
 	s.remember(msg)
 	s.sealed = c.split && (typ == 'Q' || typ == 'S')

@@ -50,6 +50,7 @@ type loop struct {
 	sealed     []byte         // for one
 	gather     []byte         // for a client, while a server's bytes are looked through
 	now        time.Time
+	more       int  // bytes of messages that were answered with the one that is looked at
 	after      byte // type of the message after the one that is looked at; 0: unknown
 
 	db       pooldir.Database
@@ -72,7 +73,8 @@ type loop struct {
 	req        request // of what asked looked at last
 	slow       slow
 	split      split
-	rest       []byte // of a client's input, from the message that is looked at
+	cache      *caching // nil: it is off
+	rest       []byte   // of a client's input, from the message that is looked at
 	lastAsked  time.Time
 	sick       map[string]fault
 	announced  bool // Quiet or Wake were told
@@ -206,6 +208,9 @@ func (l *loop) run() {
 		if x.server != nil {
 			unix.Close(x.server.fd)
 		}
+	}
+	if l.cache != nil {
+		l.unfollow("")
 	}
 	if !l.split.looking && l.split.eyes != nil {
 		l.split.eyes.close()

@@ -581,6 +581,7 @@ func (l *loop) timers() {
 		l.leave(c)
 	}
 	l.splitTimers()
+	l.cacheTimers()
 	for p := range l.pools() {
 		limit, from := l.limit(p)
 		for c := p.waiting.expired(l.now, limit, from); c != nil; c = p.waiting.expired(l.now, limit, from) {
@@ -624,6 +625,7 @@ func (l *loop) due() time.Time {
 	}
 	earlier(l.logins.due(loginLimit, time.Time{}))
 	earlier(l.split.behind.due(splitWait, time.Time{}))
+	earlier(l.cacheDue())
 	for p := range l.pools() {
 		limit, from := l.limit(p)
 		earlier(p.waiting.due(limit, from))
@@ -667,6 +669,7 @@ func (l *loop) apply(db pooldir.Database, version uint64, keys map[string]*pgwir
 	}
 	l.db, l.version, l.announced = db, version, false
 	l.users(db, keys)
+	l.applyCache(old)
 	if db.Epoch != old.Epoch || db.Primary != old.Primary {
 		l.newPrimary()
 	}

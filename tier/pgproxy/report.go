@@ -20,10 +20,12 @@ type Stats struct {
 	Retried      uint64 `json:"retried"`   // batches sent again
 	Split        uint64 `json:"split"`     // reads that went to a reader
 	Unsplit      uint64 `json:"unsplit"`   // and those that would have, but for no reader was there or far enough
-	Replayed     uint64 `json:"replayed"`  // sessions made a client's
-	Cleaned      uint64 `json:"cleaned"`   // DISCARD ALL
-	Parsed       uint64 `json:"parsed"`    // statements prepared at servers
-	Opened       uint64 `json:"opened"`    // connections to servers
+	CacheHits    uint64 `json:"cacheHits"`
+	CacheMisses  uint64 `json:"cacheMisses"`
+	Replayed     uint64 `json:"replayed"` // sessions made a client's
+	Cleaned      uint64 `json:"cleaned"`  // DISCARD ALL
+	Parsed       uint64 `json:"parsed"`   // statements prepared at servers
+	Opened       uint64 `json:"opened"`   // connections to servers
 	Closed       uint64 `json:"closed"`
 	// Waits counts borrowed connections by how long the client waited: Waits[i] those of less than 2^i µs,
 	// the last all others.
@@ -34,8 +36,10 @@ type Stats struct {
 	Execs    [len(pooldir.TimeBounds) + 1]uint64 `json:"execs"`
 	Executed time.Duration                       `json:"executed"`
 	// Pins counts why clients kept their server.
-	Pins map[string]uint64 `json:"pins"`
+	Pins               map[string]uint64 `json:"pins"`
+	CacheInvalidations uint64            `json:"cacheInvalidations"`
 	// Now.
+	CacheBytes                              int64
 	Clients, Waiting, Servers, Busy, Pinned int
 }
 
@@ -116,6 +120,10 @@ func (p *Proxy) Stats() map[string]Stats {
 	p.each(func(id string, l *loop) {
 		st := l.stats
 		st.Pins = maps.Clone(st.Pins)
+		if l.cache != nil {
+			n := l.cache.Counts()
+			st.CacheHits, st.CacheMisses, st.CacheBytes, st.CacheInvalidations = n.Hits, n.Misses, n.Bytes, n.Invalidations
+		}
 		st.Clients, st.Waiting = l.clients, l.waiting()
 		for p := range l.pools() {
 			st.Servers += len(p.all)

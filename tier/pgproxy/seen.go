@@ -82,7 +82,7 @@ func (n *seen) look(sql []byte, backslash bool, now time.Time) class {
 	n.trace = trace
 	if len(sql) > maxCached {
 		k := classify(sql, backslash)
-		k.seen = n.find(k.form, sql, now)
+		k.seen, k.keep = n.find(k.form, sql, now), cacheComment(sql, backslash)
 		k.seen.traced(trace)
 		return k
 	}
@@ -96,7 +96,7 @@ func (n *seen) look(sql []byte, backslash bool, now time.Time) class {
 		return r.class
 	}
 	k := classify(sql, backslash)
-	k.seen = n.find(k.form, sql, now)
+	k.seen, k.keep = n.find(k.form, sql, now), cacheComment(sql, backslash)
 	k.seen.traced(trace)
 	if r.candidate == h {
 		*r = recent{hash: h, candidate: h, text: string(sql), backslash: backslash, class: k}
@@ -171,6 +171,8 @@ func (c *counts) add(b *pooldir.Statement) {
 	c.Rows += b.Rows
 	c.Received += b.Received
 	c.Sent += b.Sent
+	c.Hits += b.Hits
+	c.Misses += b.Misses
 	c.Waited += b.Waited
 	c.Executed += b.Executed
 	c.Longest = max(c.Longest, b.Longest)

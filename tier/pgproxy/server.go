@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tenfold/internal/pgwire"
+	"tenfold/tier/pgproxy/querycache"
 )
 
 // dialLimit is how long a server may take until it is ready for a query.
@@ -85,6 +86,8 @@ type server struct {
 	defined    bool // its transaction has DDL
 	cancelling int
 	fatal      *pgwire.Error // said before it hung up
+
+	fill *querycache.Fill // of the answer under way; nil: it is not kept
 
 	sealed bool // its client, whose read was split off, has to wait until this batch is answered
 	wrote  bool // the transaction may have written

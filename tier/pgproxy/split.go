@@ -51,7 +51,7 @@ type position struct{ number, lsn uint64 }
 // splits says that a client's message goes to a reader: it is all of what a single statement that is proven
 // to write nothing needs, or begins a transaction that is READ ONLY.
 func (l *loop) splits(c *client, typ byte, msg []byte) bool {
-	if !l.db.Split || c.reader || c.direct || c.retried || c.pins != 0 || c.suspect&^mayFree != 0 || !l.hasReader() || l.tuned(c) {
+	if !l.db.Split || c.fill != nil || c.reader || c.direct || c.retried || c.pins != 0 || c.suspect&^mayFree != 0 || !l.hasReader() || l.tuned(c) {
 		return false
 	}
 	if p := c.account.pools[1]; p.failing != nil && l.now.Before(p.retryAt) {
@@ -176,6 +176,7 @@ func (l *loop) wrote(c *client, ddl bool) {
 	l.split.last++
 	c.wrote = l.split.last
 	if ddl {
+		l.redefined()
 		l.split.defined = l.split.last
 	}
 }

@@ -16,7 +16,7 @@ func (p *Proxy) View() map[string]pooldir.View {
 }
 
 func (l *loop) view() pooldir.View {
-	v := pooldir.View{Groups: l.groups(), Statements: l.seen.all(), Slow: l.slow.all(), Retried: l.stats.Retried, TimedOut: l.stats.TimedOut}
+	v := pooldir.View{Groups: l.groups(), Statements: l.seen.all(), Slow: l.slow.all(), Retried: l.stats.Retried, TimedOut: l.stats.TimedOut, Cache: l.cacheView()}
 	v.Pins = l.pinsSeen(v.Statements)
 	return v
 }

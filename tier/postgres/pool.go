@@ -33,7 +33,7 @@ func (p *Postgres) Pool() []pooldir.Database {
 		d := pooldir.Database{
 			ID: key, Name: role(r.ID), Port: r.Pool, Epoch: r.Epoch, Paused: p.paused[key], Suspended: r.Suspended,
 			Pool: cmp.Or(r.Spec.Proxy.Pool, poolSize), Wait: cmp.Or(r.Spec.Proxy.Wait, poolWait), Hold: cmp.Or(r.Spec.Proxy.Hold, poolHold),
-			Split: r.Spec.Proxy.Split, Cache: r.Spec.Proxy.Cache, MD5: r.Spec.Proxy.MD5,
+			Split: r.Spec.Proxy.Split, Cache: r.Spec.Proxy.Cache, CacheFor: r.Spec.Proxy.CacheFor, MD5: r.Spec.Proxy.MD5,
 			Users:        []pooldir.User{{Name: role(r.ID), Password: r.Password, Limit: r.Spec.Proxy.UserLimit}},
 			ServiceLimit: r.Spec.Proxy.ServiceLimit,
 		}

@@ -243,7 +243,13 @@ func populate(ctx context.Context, r record) error {
 		verb = "alter"
 	}
 	// The password is hexadecimal, of our own making: nothing in it needs quoting.
-	if _, err := c.Exec(ctx, verb+" role "+name+" login password '"+r.Password+"'"); err != nil {
+	// Replication is for the pool's query cache, which reads changes as the app's role; pg_hba.conf lets it into
+	// its own database only, so there is no copying of the whole server with it.
+	follows := " noreplication"
+	if r.Spec.Proxy.Cache && !r.Spec.Proxy.Off {
+		follows = " replication"
+	}
+	if _, err := c.Exec(ctx, verb+" role "+name+" login"+follows+" password '"+r.Password+"'"); err != nil {
 		return fmt.Errorf("make role: %w", err)
 	}
 	if err := c.QueryRow(ctx, "select exists (select from pg_database where datname = $1)", role(r.ID)).Scan(&has); err != nil {
