@@ -25,9 +25,10 @@ type groups struct {
 // group is the cgroup of one process of a unit: a folder in each hierarchy that is needed.
 // A nil group holds nothing.
 type group struct {
-	dirs   []string
-	memory string // the folder that counts kills for memory
-	two    string // the folder of version 2; not handed on by a re-exec, since only a fork needs it
+	mu     sync.Mutex
+	dirs   []string // under mu
+	memory string   // under mu: the folder that counts kills for memory
+	two    string   // the folder of version 2; not handed on by a re-exec, since only a fork needs it
 }
 
 const (
@@ -82,7 +83,7 @@ func (g *groups) find() {
 	}
 }
 
-// delegate hands memory and cpu of version 2 to groups below base. A group with processes of its own
+// delegate hands memory, cpu and pids of version 2 to groups below base. A group with processes of its own
 // may not, so the keeper and its warden move into one beside the units'.
 func (g *groups) delegate(base string) {
 	b, err := os.ReadFile(filepath.Join(base, "cgroup.controllers"))
@@ -99,18 +100,17 @@ func (g *groups) delegate(base string) {
 		})
 	}
 	for _, c := range strings.Fields(string(b)) {
-		if c == "memory" || c == "cpu" {
+		if c == "memory" || c == "cpu" || c == "pids" {
 			g.two[c] = put(base, "cgroup.subtree_control", "+"+c) == nil
 		}
 	}
 }
 
 // make makes the group of a unit with its limits. unenforced says which of them do not hold, and why.
-func (g *groups) make(house string, u Unit) (made *group, unenforced string) {
+func (g *groups) make(house, id string, l Limits) (made *group, unenforced string) {
 	g.once.Do(g.find)
 	made = &group{}
-	var missing []string
-	name := groupName(house, u.ID)
+	name := groupName(house, id)
 	// One hierarchy to find descendants by; version 2 where it can be written.
 	for _, c := range []string{"", "pids", "freezer"} {
 		if dir, err := made.in(g.bases, c, name); err == nil {
@@ -120,17 +120,7 @@ func (g *groups) make(house string, u Unit) (made *group, unenforced string) {
 			break
 		}
 	}
-	if u.Memory > 0 {
-		if err := g.limitMemory(made, name, u.Memory); err != nil {
-			missing = append(missing, "memory: "+err.Error())
-		}
-	}
-	if u.CPU > 0 {
-		if err := g.limitCPU(made, name, u.CPU); err != nil {
-			missing = append(missing, "cpu: "+err.Error())
-		}
-	}
-	return made, strings.Join(missing, "; ")
+	return made, g.limit(made, name, l)
 }
 
 var errNoGroup = errors.New("no cgroup can be written here")
@@ -145,50 +135,19 @@ func (m *group) in(bases map[string]string, controller, name string) (string, er
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if !slices.Contains(m.dirs, dir) {
 		m.dirs = append(m.dirs, dir)
 	}
 	return dir, nil
 }
 
-func (g *groups) limitMemory(m *group, name string, bytes int64) error {
-	limit := strconv.FormatInt(bytes, 10)
-	if g.two["memory"] {
-		dir, err := m.in(g.bases, "", name)
-		if err != nil {
-			return err
-		}
-		m.memory = dir
-		put(dir, "memory.swap.max", "0") // no such file without swap accounting
-		return put(dir, "memory.max", limit)
-	}
-	dir, err := m.in(g.bases, "memory", name)
-	if err != nil {
-		return err
-	}
-	m.memory = dir
-	if err := put(dir, "memory.limit_in_bytes", limit); err != nil {
-		return err
-	}
-	put(dir, "memory.memsw.limit_in_bytes", limit) // likewise
-	return nil
-}
-
-func (g *groups) limitCPU(m *group, name string, cores float64) error {
-	const period = 100_000 // microseconds
-	quota := strconv.Itoa(max(1000, int(cores*period)))
-	if g.two["cpu"] {
-		dir, err := m.in(g.bases, "", name)
-		if err != nil {
-			return err
-		}
-		return put(dir, "cpu.max", quota+" "+strconv.Itoa(period))
-	}
-	dir, err := m.in(g.bases, "cpu", name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(put(dir, "cpu.cfs_period_us", strconv.Itoa(period)), put(dir, "cpu.cfs_quota_us", quota))
+// folders are the group's, one in each hierarchy that it is in.
+func (m *group) folders() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.dirs)
 }
 
 // open opens the group of version 2, into which a process can be born.
@@ -201,12 +160,12 @@ func (m *group) open() (*os.File, error) {
 
 // join moves a process that has just begun into the group, with what it may have started already.
 func (m *group) join(house, id string, p *proc) error {
-	if m == nil || len(m.dirs) == 0 {
+	if m == nil || len(m.folders()) == 0 {
 		return nil
 	}
 	var failed error
 	early := family{}.look(house, id, p)
-	for _, dir := range m.dirs {
+	for _, dir := range m.folders() {
 		if err := put(dir, "cgroup.procs", strconv.Itoa(p.pid)); err != nil && !errors.Is(err, syscall.ESRCH) {
 			failed = errors.Join(failed, err)
 		}
@@ -223,7 +182,7 @@ func (m *group) processes() []int {
 		return nil
 	}
 	var out []int
-	for _, dir := range m.dirs {
+	for _, dir := range m.folders() {
 		lines(filepath.Join(dir, "cgroup.procs"), func(l string) {
 			if pid, err := strconv.Atoi(l); err == nil && pid > 0 {
 				out = append(out, pid)
@@ -235,12 +194,18 @@ func (m *group) processes() []int {
 
 // killedForMemory says whether the kernel killed one of the group for memory.
 func (m *group) killedForMemory() bool {
-	if m == nil || m.memory == "" {
+	if m == nil {
+		return false
+	}
+	m.mu.Lock()
+	folder := m.memory
+	m.mu.Unlock()
+	if folder == "" {
 		return false
 	}
 	killed := false
 	for _, name := range []string{"memory.events", "memory.oom_control"} {
-		lines(filepath.Join(m.memory, name), func(l string) {
+		lines(filepath.Join(folder, name), func(l string) {
 			if n, ok := strings.CutPrefix(l, "oom_kill "); ok && n != "0" {
 				killed = true
 			}
@@ -252,7 +217,7 @@ func (m *group) killedForMemory() bool {
 // remove removes the group, which is empty when its unit is fenced.
 func (m *group) remove() {
 	if m != nil {
-		for _, dir := range m.dirs {
+		for _, dir := range m.folders() {
 			os.Remove(dir)
 		}
 	}

@@ -137,7 +137,7 @@ func (k *Keeper) become(binary string) error {
 				u.Proc.Ended = &ended
 			}
 			if p.group != nil {
-				u.Proc.Dirs, u.Proc.Memory = p.group.dirs, p.group.memory
+				u.Proc.Dirs, u.Proc.Memory = p.group.folders(), p.group.memory
 			}
 			u.Proc.Pipes, u.Proc.Pending = p.out.park()
 			defer p.out.unpark(u.Proc.Pipes)

@@ -81,6 +81,8 @@ type Status struct {
 	Restarts int       `json:"restarts,omitempty"`
 	// LastExit is the most recent end of the process; nil before the first.
 	LastExit *Exit `json:"lastExit,omitempty"`
+	// Limits are those that Limit set; nil: the unit's own.
+	Limits *Limits `json:"limits,omitempty"`
 	// Unenforced says which limit could not be set, and why; empty when all hold.
 	Unenforced string `json:"unenforced,omitempty"`
 }

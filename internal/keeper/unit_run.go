@@ -29,6 +29,8 @@ type held struct {
 	once   sync.Once
 	exited chan struct{} // closed when Exited
 
+	limiting sync.Mutex // one change of limits at a time
+
 	// Under Keeper.mu: what a re-exec hands on.
 	status  Status
 	backoff time.Duration
@@ -139,7 +141,13 @@ func (k *Keeper) launch(h *held, p *proc) error {
 	defer out.Close()
 	defer errw.Close()
 	p.out = o
-	group, unenforced := k.groups.make(k.house, h.unit)
+	k.mu.Lock()
+	limits := h.unit.limits()
+	if h.status.Limits != nil {
+		limits = *h.status.Limits
+	}
+	k.mu.Unlock()
+	group, unenforced := k.groups.make(k.house, h.unit.ID, limits)
 	p.group = group
 	k.update(h, func(s *Status) { h.proc, s.Started, s.Unenforced = p, time.Now(), unenforced })
 	if err := k.fork(h, p, out, errw); err != nil {
@@ -147,7 +155,7 @@ func (k *Keeper) launch(h *held, p *proc) error {
 	}
 	k.update(h, func(s *Status) {
 		s.Phase, s.PID = Running, p.pid // Started stands: all output is later than that
-		if err := group.join(k.house, h.unit.ID, p); err != nil && (h.unit.Memory > 0 || h.unit.CPU > 0) {
+		if err := group.join(k.house, h.unit.ID, p); err != nil && limits != (Limits{}) {
 			s.Unenforced = err.Error()
 		}
 	})

@@ -17,13 +17,14 @@ import (
 
 // request is one command.
 type request struct {
-	Op      string `json:"op"`
-	ID      string `json:"id,omitempty"`
-	Unit    *Unit  `json:"unit,omitempty"`
-	Signal  int    `json:"signal,omitempty"`
-	Name    string `json:"name,omitempty"`
-	Network string `json:"network,omitempty"`
-	Addr    string `json:"addr,omitempty"` // of listen; of reexec the binary
+	Op      string  `json:"op"`
+	ID      string  `json:"id,omitempty"`
+	Unit    *Unit   `json:"unit,omitempty"`
+	Signal  int     `json:"signal,omitempty"`
+	Name    string  `json:"name,omitempty"`
+	Limits  *Limits `json:"limits,omitempty"`
+	Network string  `json:"network,omitempty"`
+	Addr    string  `json:"addr,omitempty"` // of listen; of reexec the binary
 }
 
 // answer is what comes back.
@@ -151,6 +152,12 @@ func (k *Keeper) answer(c net.Conn, r request) (answer, error) {
 			return answer{}, syscall.Kill(pid, syscall.Signal(r.Signal))
 		}
 		return answer{}, nil
+	case "limit":
+		if r.Limits == nil {
+			return answer{}, errors.New("limit unit: no limits")
+		}
+		s, err := k.limit(r.ID, *r.Limits)
+		return answer{Units: []Status{s}}, err
 	case "listen":
 		addr, err := k.listen(r.Name, r.Network, r.Addr)
 		return answer{Addr: addr}, err

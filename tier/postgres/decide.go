@@ -33,9 +33,10 @@ const (
 
 // sight is what was seen of one node.
 type sight struct {
-	Unit  keeper.Phase // "": the keeper has none
-	PID   int
-	Asked bool // its last end was asked for
+	Unit    keeper.Phase // "": the keeper has none
+	PID     int
+	Started time.Time
+	Asked   bool // its last end was asked for
 	// Failures counts ends in a row soon after a start.
 	Failures int
 	Hung     bool // stopped, or silent for longer than a server can be

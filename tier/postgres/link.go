@@ -141,7 +141,7 @@ func (p *Postgres) look(ctx context.Context, r record, n int, u *keeper.Status) 
 	if u == nil {
 		return s
 	}
-	s.Unit, s.PID = u.Phase, u.PID
+	s.Unit, s.PID, s.Started = u.Phase, u.PID, u.Started
 	s.Asked = u.LastExit != nil && u.LastExit.Asked
 	if s.Unit != keeper.Running {
 		if s.Unit == keeper.Exited {

@@ -44,6 +44,8 @@ type Config struct {
 // Units runs the servers, and tells when one ends.
 type Units interface {
 	keeper.Units
+	// Limit sets what a unit may take; unenforced says which of it does not hold here.
+	Limit(ctx context.Context, id string, l keeper.Limits) (unenforced string, err error)
 	Subscribe(ctx context.Context) (<-chan keeper.Event, error)
 }
 
@@ -82,8 +84,10 @@ type Postgres struct {
 	crowds    map[string]crowd
 	samplers  map[string]*sampler
 	restarts  map[string][]restartAsked
-	engines   map[int]found // by major
-	began     time.Time     // never changes
+	confined  map[place]confinement
+	unheld    map[string]string // limits that do not hold, by key
+	engines   map[int]found     // by major
+	began     time.Time         // never changes
 	// What the pool said, and when; change is closed when Pool says something new.
 	report   pooldir.Report
 	reported time.Time
@@ -105,7 +109,7 @@ func New(cfg Config) (*Postgres, error) {
 		cfg: cfg, records: recs, healthy: map[string]time.Time{}, backoff: map[string]time.Duration{}, said: map[string]string{},
 		last: map[string]pgrepl.LSN{}, seen: map[string]view{}, paused: map[string]bool{}, links: map[place]*link{},
 		greeted: map[place]time.Time{}, positions: map[place]string{}, slotted: map[place]string{}, archived: map[string]archived{}, locks: map[string]*sync.Mutex{},
-		engines: map[int]found{}, loads: map[string]load{}, scalings: map[string]scaling{}, crowds: map[string]crowd{}, samplers: map[string]*sampler{}, restarts: map[string][]restartAsked{}, began: time.Now(), change: make(chan struct{}),
+		engines: map[int]found{}, loads: map[string]load{}, scalings: map[string]scaling{}, crowds: map[string]crowd{}, samplers: map[string]*sampler{}, restarts: map[string][]restartAsked{}, confined: map[place]confinement{}, unheld: map[string]string{}, began: time.Now(), change: make(chan struct{}),
 	}
 	p.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: p.pursue, Pace: 2 * time.Second}
 	p.archive = ledger.Pursuit{Keys: p.backedUp, Work: p.keepArchive, Pace: 2 * time.Second}
@@ -174,7 +178,7 @@ func (p *Postgres) Observe(ctx context.Context) ([]tenfold.Resource, error) {
 			o.State, o.Endpoint, o.Note = tenfold.StateReady, address(p.door(r)), "PostgreSQL "+r.Version+", asleep: the first connection wakes it"
 		case runs[key] && r.Serving == r.Goal && p.answers(key):
 			o.State, o.Endpoint = tenfold.StateReady, address(r.port())
-			o.Note = "PostgreSQL " + r.Version + " on " + o.Endpoint + p.note(key, r)
+			o.Note = "PostgreSQL " + r.Version + " on " + o.Endpoint + p.note(key, r) + p.held(key)
 		}
 		out = append(out, o)
 	}

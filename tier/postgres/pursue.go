@@ -145,6 +145,10 @@ func (p *Postgres) rest(ctx context.Context, key string, r record, v view) time.
 		p.mu.Unlock()
 		p.scale(key, r, s.PID)
 		p.tick(key, r, time.Now())
+		p.clampedNote(key, r)
+		if now, _ := p.get(key); now.Primary == r.Primary {
+			p.confine(ctx, key, now, r.Primary, s.PID, s.Started)
+		}
 		p.gather(key, r)
 		if mu := p.one(key + "#password"); r.Next != "" && mu.TryLock() { // a rotation was cut off
 			p.rotate(ctx, key) // what fails here is tried again at the next look

@@ -131,6 +131,7 @@ func (p *Postgres) followOnce(ctx context.Context, key string, r record, x node)
 		return answerPace, p.cfg.Units.Remove(ctx, unitOf(key, x.N))
 	case streaming:
 		p.greet(key, r, x.N, u.Started)
+		p.confine(ctx, key, r, x.N, u.PID, u.Started)
 		return watchPace, p.prepare(ctx, key, r, x.N, u.Started)
 	case p.lost(key, x.N, at) && time.Since(u.Started) > lostLimit:
 		p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityWarning, Text: fmt.Sprintf("reader %d cannot follow: it is cloned anew", x.N)})

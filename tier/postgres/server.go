@@ -206,7 +206,7 @@ func (p *Postgres) unit(e engines.Engine, r record, n int) keeper.Unit {
 		ID:   unitOf(r.ID.String(), n),
 		Argv: []string{e.Server, "-D", p.dataOf(r.ID, n)}, Env: environment(e), Dir: "/", UID: uid, GID: gid,
 		StopSignal: syscall.SIGINT, StopGrace: 60 * time.Second, DeathSignal: syscall.SIGINT, // SIGINT: fast shutdown
-		Log: p.logOf(r.ID, n), OOMScore: -300,
+		Log: p.logOf(r.ID, n), OOMScore: -300, Memory: limitsOf(r).Memory, // from its first page on; the cores later
 	}
 }
 

@@ -83,7 +83,7 @@ func TestReaderAndWakeOfAGigabyte(t *testing.T) {
 		t.Skip("LARGE=1 runs it")
 	}
 	f := begin(t)
-	db := tenfold.Database{Capacity: tenfold.Capacity{Max: 1}, Readers: tenfold.Bounds{Max: 1}}
+	db := tenfold.Database{Capacity: tenfold.Capacity{Max: 8}, Readers: tenfold.Bounds{Max: 1}}
 	f.start(t, db)
 	f.await(t, "ready", ready)
 	if _, err := f.connect(t).Exec(t.Context(), `create table t (n int, pad text); alter table t alter pad set storage external;

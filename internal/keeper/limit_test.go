@@ -1,0 +1,98 @@
+package keeper_test
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"tenfold/internal/keeper"
+	"tenfold/internal/keeper/keepertest"
+)
+
+// control is what a process's cgroup says, "" when it has none with that file.
+func control(pid int, names ...string) string {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	for _, l := range strings.Split(strings.TrimSpace(string(b)), "\n") {
+		f := strings.SplitN(l, ":", 3)
+		if len(f) != 3 {
+			continue
+		}
+		for _, mount := range []string{f[1], "unified", ""} {
+			for _, name := range names {
+				for _, path := range []string{f[2], "/" + filepath.Base(f[2])} { // the second in a namespace
+					if v, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", mount, path, name)); err == nil && strings.Contains(path, "tenfold-") {
+						return strings.TrimSpace(string(v))
+					}
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// Limits change while a unit runs, hold for what it forked before, through its restarts, and can be lifted.
+func TestLimitsAreChangedWhileAUnitRuns(t *testing.T) {
+	house := keepertest.Start(t)
+	_, err := house.Start(t.Context(), keeper.Unit{ID: "limited", Argv: []string{"/bin/sh", "-c", "sleep 1000 & sleep 1000"}, Env: []string{"PATH=/usr/bin:/bin"}, Restart: keeper.RestartAlways})
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := func(not int) int {
+		for begun := time.Now(); ; <-time.After(time.Millisecond) {
+			if all, err := house.List(t.Context(), "limited"); err != nil {
+				t.Fatal(err)
+			} else if all[0].Phase == keeper.Running && all[0].PID != 0 && all[0].PID != not {
+				return all[0].PID
+			}
+			if time.Since(begun) > 20*time.Second {
+				t.Fatal("it does not run")
+			}
+		}
+	}
+	pid := running(0)
+	unenforced, err := house.Limit(t.Context(), "limited", keeper.Limits{Memory: 256 << 20, High: 128 << 20, CPU: 0.5, Weight: 2, PIDs: 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unenforced != "" {
+		t.Skipf("not enforced here, and said so: %s", unenforced)
+	}
+	holds := func(pid int) {
+		t.Helper()
+		for what, got := range map[string]string{
+			"memory": control(pid, "memory.max", "memory.limit_in_bytes"), "high": control(pid, "memory.high", "memory.soft_limit_in_bytes"),
+			"pids": control(pid, "pids.max"), "cpu": control(pid, "cpu.max", "cpu.cfs_quota_us"), "weight": control(pid, "cpu.weight", "cpu.shares"),
+		} {
+			want := map[string][]string{"memory": {"268435456"}, "high": {"134217728"}, "pids": {"50"}, "cpu": {"50000 100000", "50000"}, "weight": {"200", "2048"}}[what]
+			if got != want[0] && got != want[len(want)-1] {
+				t.Errorf("%s of %d: %q, want %q", what, pid, got, want)
+			}
+		}
+	}
+	holds(pid)
+	children, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(pid) + "/children")
+	for _, c := range strings.Fields(string(children)) {
+		n, _ := strconv.Atoi(c)
+		holds(n)
+	}
+	if err := house.Signal(t.Context(), "limited", 9); err != nil {
+		t.Fatal(err)
+	}
+	pid = running(pid)
+	holds(pid)
+	if unenforced, err := house.Limit(t.Context(), "limited", keeper.Limits{}); err != nil || unenforced != "" {
+		t.Error(unenforced, err)
+	}
+	if got := control(pid, "cpu.max", "cpu.cfs_quota_us"); got != "max 100000" && got != "-1" {
+		t.Errorf("lifted, cpu is %q", got)
+	}
+	if got := control(pid, "pids.max"); got != "max" {
+		t.Errorf("lifted, pids is %q", got)
+	}
+	if _, err := house.Limit(t.Context(), "nobody", keeper.Limits{}); err == nil {
+		t.Error("a unit that is not there was limited")
+	}
+}
