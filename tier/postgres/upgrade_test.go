@@ -85,7 +85,7 @@ func (f *fixture) drive(t *testing.T) *client {
 				continue
 			}
 			n := c.n.Load() + 1
-			_, err := conn.Exec(ctx, "insert into w (n) values ($1)", n)
+			_, err := conn.Exec(ctx, "insert into w (n) values ($1) on conflict do nothing", n) // it may be the second time: it was cut off behind it
 			if err == nil {
 				_, err = conn.Exec(ctx, "update w set seen = seen + 1 where n = $1", n)
 			}
