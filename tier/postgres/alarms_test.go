@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -40,8 +41,9 @@ func TestAlarmsAreSaidOnceAndCleared(t *testing.T) {
 	f.start(t, tenfold.Database{})
 	f.await(t, "ready", ready)
 	app := f.connect(t)
-	stop()           // from here on nobody looks but this test
-	stop = f.open(t) // a daemon that comes back, and is gone again
+	defer app.Close(context.Background()) // one that nobody holds is closed by the garbage collector
+	stop()                                // from here on nobody looks but this test
+	stop = f.open(t)                      // a daemon that comes back, and is gone again
 	stop()
 	key := id.String()
 	r, _ := f.get(key)
