@@ -217,11 +217,12 @@ func until(ctx context.Context, limit time.Duration, ok func(context.Context) (b
 	}
 }
 
-// wrong finds what a running server could not take of its files. What takes a restart is no fault.
+// wrong finds what a running server could not take of its files. What takes a restart is no fault; of what
+// stands there no more and takes one, the server says so without a name.
 func wrong(ctx context.Context, c *pgx.Conn) error {
 	var name, value, fault string
 	err := c.QueryRow(ctx, `select f.name, coalesce(f.setting, ''), f.error from pg_file_settings f left join pg_settings s using (name)
-		where f.error is not null and s.context is distinct from 'postmaster' order by f.seqno limit 1`).Scan(&name, &value, &fault)
+		where f.error is not null and f.name is not null and s.context is distinct from 'postmaster' order by f.seqno limit 1`).Scan(&name, &value, &fault)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
