@@ -33,6 +33,9 @@ type waiting struct {
 	err error // why there is none; set before got is closed
 }
 
+// errRemoved is why a function that was removed takes no invocation.
+var errRemoved = errors.New("the function was removed")
+
 func newFunction(v *Invoker, g Goal) *function {
 	return &function{v: v, goal: g, logs: newLogs(g)}
 }
@@ -55,7 +58,7 @@ func (f *function) end() {
 	f.mu.Lock()
 	f.gone = true
 	for _, w := range f.queue {
-		w.err = errors.New("the function was removed")
+		w.err = errRemoved
 		close(w.got)
 	}
 	f.queue = nil
@@ -97,6 +100,10 @@ func (f *function) fill() {
 // acquire gives an environment with room.
 func (f *function) acquire(ctx context.Context) (*environment, error) {
 	f.mu.Lock()
+	if f.gone { // it was found just before it was removed: nobody would serve a queue
+		f.mu.Unlock()
+		return nil, errRemoved
+	}
 	var best *environment
 	busy := 0
 	for _, e := range f.envs {
