@@ -176,8 +176,10 @@ type call struct {
 	Invocation
 	sink Sink
 
-	// Under Environment.mu: answering says that somebody delivers the answer; done is closed with it.
+	// Under Environment.mu: answering says that somebody delivers the answer; done is closed with it. late has
+	// the runtime's answer read no further.
 	answering bool
+	late      func()
 	done      chan struct{}
 	fail      *Failure
 }
@@ -253,7 +255,11 @@ func (e *Environment) Invoke(ctx context.Context, in Invocation, sink Sink) erro
 			return ctx.Err()
 		}
 		e.mu.Unlock()
+		c.late()
 		<-c.done // the sink is being written to
+		if c.fail != nil {
+			return ctx.Err()
+		}
 	}
 	if c.fail != nil {
 		return c.fail
@@ -325,6 +331,7 @@ func (e *Environment) take(w http.ResponseWriter, r *http.Request) *call {
 		return nil
 	}
 	c.answering = true
+	c.late = func() { http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) }
 	return c
 }
 

@@ -151,6 +151,36 @@ func TestResponsesThatAreTooLargeOrCut(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatNeverEndsIsTimedOut(t *testing.T) {
+	e, c := serve(t, Config{})
+	for _, mode := range []string{"streaming", ""} {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		var out sink
+		go func() { done <- e.Invoke(ctx, Invocation{ID: "slow" + mode}, &out) }()
+		c.do("GET", runtime+"invocation/next", "")
+		pr, pw := io.Pipe()
+		r, _ := http.NewRequest("POST", c.url+runtime+"invocation/slow"+mode+"/response", pr)
+		if mode != "" {
+			r.Header.Set(fieldMode, mode)
+		}
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			if res, err := http.DefaultClient.Do(r); err == nil {
+				res.Body.Close()
+			}
+		}()
+		pw.Write([]byte("half")) // the head is read by now, or will be: then nobody answers yet
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("%q: %v", mode, err)
+		}
+		pw.Close()
+		<-sent
+	}
+}
+
 func TestExtensions(t *testing.T) {
 	e, c := serve(t, Config{Function: "f", Handler: "h", Account: "1", Extensions: []string{"watcher"}})
 	const ext = "/2020-01-01/extension/"
