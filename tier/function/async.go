@@ -46,6 +46,11 @@ func (v *Invoker) Enqueue(ctx context.Context, id tenfold.ID, in runtimeapi.Invo
 	if len(in.Payload) > asyncMost {
 		return tenfold.Errorf(tenfold.CodeInvalid, "an asynchronous event has %d bytes, and %d at most", len(in.Payload), asyncMost)
 	}
+	return v.keep(id, in)
+}
+
+// keep writes an event down, whether or not its function is there.
+func (v *Invoker) keep(id tenfold.ID, in runtimeapi.Invocation) error {
 	now := time.Now()
 	e := event1{ID: in.ID, Function: id, Payload: in.Payload, Client: in.Client, Trace: in.Trace, At: now, Due: now}
 	if err := v.async.Update(in.ID, func(r *event1) { *r = e }); err != nil {
@@ -55,23 +60,37 @@ func (v *Invoker) Enqueue(ctx context.Context, id tenfold.ID, in runtimeapi.Invo
 	return nil
 }
 
+// tried is what came of an attempt.
+type tried struct {
+	e event1
+	// unkept says that e could not be written down: what is on disk is older, and must not be gone by. rest
+	// is what is left to do of an event that the function had; nil: it is to be tried again.
+	unkept bool
+	rest   func() tried
+}
+
 // work hands out asynchronous events that are due, and ends idle environments, until ctx ends.
 func (v *Invoker) work(ctx context.Context) {
 	going := map[string]bool{} // by event
 	busy := map[string]int{}   // by function
-	done := make(chan event1)
+	held := map[string]tried{} // by event: those unkept
+	done := make(chan tried)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			for len(going) > 0 { // they end with their environments, or soon
-				delete(going, (<-done).ID)
+				delete(going, (<-done).e.ID)
 			}
 			return
-		case e := <-done:
-			delete(going, e.ID)
-			busy[e.Function.String()]--
+		case d := <-done:
+			delete(going, d.e.ID)
+			delete(held, d.e.ID)
+			if d.unkept {
+				held[d.e.ID] = d
+			}
+			busy[d.e.Function.String()]--
 		case <-v.news:
 		case now := <-tick.C:
 			v.reap(now)
@@ -79,6 +98,10 @@ func (v *Invoker) work(ctx context.Context) {
 		now := time.Now()
 		for id, e := range v.async.All() {
 			fn := e.Function.String()
+			h, ok := held[id]
+			if ok {
+				e = h.e
+			}
 			if going[id] || now.Before(e.Due) || busy[fn] >= asyncAtOnce || ctx.Err() != nil {
 				continue
 			}
@@ -87,78 +110,96 @@ func (v *Invoker) work(ctx context.Context) {
 			v.mu.Unlock()
 			if f == nil { // it may come back
 				if now.Sub(e.At) > orphaned {
-					v.forget(e)
+					_ = v.forget(e) // or the next time
 				}
 				continue
 			}
 			going[id] = true
 			busy[fn]++
 			v.wg.Go(func() {
-				v.attempt(ctx, f, e)
-				done <- e
+				if h.rest != nil {
+					done <- h.rest()
+				} else {
+					done <- v.attempt(ctx, f, e)
+				}
 			})
 		}
 	}
 }
 
 // attempt tries an event once and writes down what comes next.
-func (v *Invoker) attempt(ctx context.Context, f *function, e event1) {
+func (v *Invoker) attempt(ctx context.Context, f *function, e event1) tried {
 	f.mu.Lock()
 	g := f.goal
 	f.mu.Unlock()
 	now := time.Now()
 	if g.Age > 0 && now.Sub(e.At) > g.Age {
-		v.giveUp(ctx, g, e, "EventAgeExceeded", nil)
-		return
+		return v.giveUp(g, e, "EventAgeExceeded", nil)
 	}
 	var out collect
 	_, err := f.invoke(ctx, runtimeapi.Invocation{ID: e.ID, Payload: e.Payload, Client: e.Client, Trace: e.Trace}, false, &out)
 	var fail *runtimeapi.Failure
 	var busy *Throttled
+	now = time.Now()
 	switch {
+	case err == nil: // also when this process ends: the function had it
+		return v.finish(g, e, out.Bytes())
 	case ctx.Err() != nil:
-		return // the next process tries it again
-	case err == nil:
-		if err := v.tell(ctx, g.To, g, e, "Success", nil, out.Bytes()); err != nil {
-			v.cfg.Log.Error("tell what came of an event", "function", g.ID.String(), "event", e.ID, "err", err)
-			v.put(e, now.Add(busyFirst))
-			return
-		}
-		v.forget(e)
+		return tried{e: e} // the next process tries it again
 	case errors.As(err, &busy):
 		e.Busy++
-		v.put(e, now.Add(min(busyMost, busyFirst<<min(e.Busy-1, 16))))
+		return v.put(e, now.Add(min(busyMost, busyFirst<<min(e.Busy-1, 16))))
 	case errors.As(err, &fail):
 		e.Busy = 0
 		if e.Tries++; e.Tries > g.Retries {
-			v.giveUp(ctx, g, e, "RetriesExhausted", fail)
-			return
+			return v.giveUp(g, e, "RetriesExhausted", fail)
 		}
 		pause := retryNext
 		if e.Tries == 1 {
 			pause = retryFirst
 		}
-		v.put(e, now.Add(pause))
-	default:
-		v.put(e, now.Add(busyFirst))
+		return v.put(e, now.Add(pause))
 	}
+	return v.put(e, now.Add(busyFirst))
 }
 
-func (v *Invoker) put(e event1, due time.Time) {
+func (v *Invoker) put(e event1, due time.Time) tried {
 	e.Due = due
 	if err := v.async.Update(e.ID, func(r *event1) { *r = e }); err != nil {
 		v.cfg.Log.Error("keep an event", "event", e.ID, "err", err)
+		return tried{e: e, unkept: true}
 	}
+	return tried{e: e}
 }
 
-func (v *Invoker) forget(e event1) {
+func (v *Invoker) forget(e event1) tried {
 	if err := v.async.Delete(e.ID); err != nil {
 		v.cfg.Log.Error("forget an event", "event", e.ID, "err", err)
+		return later(e, func() tried { return v.forget(e) })
 	}
+	return tried{e: e}
+}
+
+// later has the rest of an event done in a while: the function is not asked again.
+func later(e event1, rest func() tried) tried {
+	e.Due = time.Now().Add(restPace)
+	return tried{e: e, unkept: true, rest: rest}
+}
+
+// restPace is how often it is tried to write down what came of an event.
+const restPace = 10 * time.Second
+
+// finish ends an event that the function did.
+func (v *Invoker) finish(g Goal, e event1, said []byte) tried {
+	if err := v.tell(g.To, g, e, "Success", nil, said); err != nil {
+		v.cfg.Log.Error("tell what came of an event", "function", g.ID.String(), "event", e.ID, "err", err)
+		return later(e, func() tried { return v.finish(g, e, said) })
+	}
+	return v.forget(e)
 }
 
 // giveUp ends an event that the function could not do.
-func (v *Invoker) giveUp(ctx context.Context, g Goal, e event1, why string, fail *runtimeapi.Failure) {
+func (v *Invoker) giveUp(g Goal, e event1, why string, fail *runtimeapi.Failure) tried {
 	to := g.Dead
 	if to == nil {
 		to = g.To
@@ -168,10 +209,9 @@ func (v *Invoker) giveUp(ctx context.Context, g Goal, e event1, why string, fail
 	if fail != nil {
 		said, text = fail.Payload(), fail.Error()
 	}
-	if err := v.tell(ctx, to, g, e, why, fail, said); err != nil {
+	if err := v.tell(to, g, e, why, fail, said); err != nil {
 		v.cfg.Log.Error("hand on an event that was given up on", "function", g.ID.String(), "event", e.ID, "err", err)
-		v.put(e, time.Now().Add(busyMost))
-		return
+		return later(e, func() tried { return v.giveUp(g, e, why, fail) })
 	}
 	v.mu.Lock()
 	f := v.functions[g.ID.String()]
@@ -182,11 +222,12 @@ func (v *Invoker) giveUp(ctx context.Context, g Goal, e event1, why string, fail
 		f.mu.Unlock()
 		f.logs.add(true, fmt.Sprintf("GAVE UP RequestId: %s after %d tries: %s", e.ID, e.Tries, text))
 	}
-	v.forget(e)
+	return v.forget(e)
 }
 
-// tell hands what came of an event to a destination, in Lambda's form (version 1.0).
-func (v *Invoker) tell(ctx context.Context, to *tenfold.ID, g Goal, e event1, condition string, fail *runtimeapi.Failure, payload []byte) error {
+// tell hands what came of an event to a destination, in Lambda's form (version 1.0). It is kept for one that
+// is not there at the moment.
+func (v *Invoker) tell(to *tenfold.ID, g Goal, e event1, condition string, fail *runtimeapi.Failure, payload []byte) error {
 	if to == nil {
 		return nil
 	}
@@ -195,17 +236,22 @@ func (v *Invoker) tell(ctx context.Context, to *tenfold.ID, g Goal, e event1, co
 	if fail != nil {
 		res["functionError"] = "Unhandled"
 	}
-	b, err := json.Marshal(object{
+	record := object{
 		"version": "1.0", "timestamp": time.Now().UTC().Format("2006-01-02T15:04:05.000Z"),
 		"requestContext":  object{"requestId": e.ID, "functionArn": g.ARN() + ":$LATEST", "condition": condition, "approximateInvokeCount": max(1, e.Tries)},
 		"requestPayload":  jsonOr(e.Payload),
 		"responseContext": res,
 		"responsePayload": jsonOr(payload),
-	})
+	}
+	b, err := json.Marshal(record)
+	if err == nil && len(b) > runtimeapi.MaxEvent { // without what nobody could be handed
+		record["responsePayload"] = nil
+		b, err = json.Marshal(record)
+	}
 	if err != nil {
 		return err
 	}
-	return v.Enqueue(ctx, *to, runtimeapi.Invocation{ID: newID(), Payload: b, Trace: e.Trace})
+	return v.keep(*to, runtimeapi.Invocation{ID: newID(), Payload: b, Trace: e.Trace})
 }
 
 // jsonOr gives b as JSON: as it is when it is some.
