@@ -1,6 +1,7 @@
 package tenfold
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -156,6 +157,8 @@ type Workload struct {
 	Health Health  `json:"health"`
 	Size   Size    `json:"size"`
 	Scale  Bounds  `json:"scale"`
+	// Scaling is by what the count moves within Scale; nil: by measured concurrency.
+	Scaling *Scaling `json:"scaling,omitempty"`
 	// Deadline bounds a Deployment, without the time that it is tried out in.
 	Deadline time.Duration `json:"deadline"`
 	// Strategy is StrategyRolling, StrategyBlueGreen or StrategyCanary; "" is StrategyRolling. Share is the
@@ -183,6 +186,25 @@ const (
 	StrategyBlueGreen = "blue-green"
 	StrategyCanary    = "canary"
 )
+
+// Scaling are the targets of a service, for one task; the one that asks for most tasks wins. 0: no target.
+type Scaling struct {
+	Concurrency float64       `json:"concurrency,omitempty"` // requests at once
+	RPS         float64       `json:"rps,omitempty"`         // requests a second
+	CPU         float64       `json:"cpu,omitempty"`         // share of its cores, (0, 1]
+	Latency     time.Duration `json:"latency,omitempty"`     // of Quantile of the answers
+	Quantile    float64       `json:"quantile,omitempty"`
+	Predict     bool          `json:"predict,omitempty"` // a forecast acts once it has proved itself
+	Schedule    []Timed       `json:"schedule,omitempty"`
+}
+
+// Sleeps says that there may be no task at all.
+func (w Workload) Sleeps() bool {
+	if w.Scale.Max > 0 && w.Scale.Min == 0 {
+		return true
+	}
+	return w.Scaling != nil && slices.ContainsFunc(w.Scaling.Schedule, func(t Timed) bool { return t.Bounds.Min == 0 && t.Bounds.Max > 0 })
+}
 
 // Health says when a task is well. Route "" means: TCP accepts and GET / answers below 500.
 type Health struct {

@@ -34,7 +34,7 @@ var floors = []floor{
 	{"console", []string{".", "internal", "control"}, "the console has no way to data beside control"},
 	{"daemon", []string{".", "internal", "manifest", "plan", "tier", "learn", "export", "control", "console"}, "the daemon joins all below the commands"},
 	{"cmd", []string{".", "internal", "manifest", "learn", "export", "control", "daemon"}, "commands speak through control, and start modes through daemon"},
-	{"bench", []string{".", "internal", "manifest", "plan", "tier", "learn", "export", "control", "daemon"}, "measurements use what they measure"},
+	{"bench", []string{".", "internal", "manifest", "plan", "tier", "learn", "export", "control", "daemon", "+"}, "measurements use what they measure"},
 	{"test", []string{".", "internal", "control"}, "scenarios see what a user sees"},
 	{"examples", nil, "examples are users' projects"},
 }

@@ -45,6 +45,7 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 	b.frontends()
 	b.services()
 	b.functions()
+	b.canWake()
 	b.pins()
 	b.jobs()
 	b.caches()
@@ -288,7 +289,7 @@ func (b *builder) services() {
 func (b *builder) workload(n tenfold.Name, t *tree) tenfold.Workload {
 	w := tenfold.Workload{
 		Command: b.command(t, "command"), Migrate: b.command(t, "migrate"), Env: b.env(t),
-		Health: b.health(t), Scale: b.scale(n, t), Drain: b.duration(t, "drain", 30*time.Second), Sticky: b.duration(t, "sticky", 0),
+		Health: b.health(t), Drain: b.duration(t, "drain", 30*time.Second), Sticky: b.duration(t, "sticky", 0),
 	}
 	if w.Migrate.Shell == Nothing {
 		w.Migrate = tenfold.Command{}
@@ -300,6 +301,7 @@ func (b *builder) workload(n tenfold.Name, t *tree) tenfold.Workload {
 	}
 	w.Timeout = tenfold.Timeout{Request: b.duration(timeout, "request", time.Minute), Idle: b.duration(timeout, "idle", 10*time.Minute)}
 	w.Logs = tenfold.Logs{Keep: b.duration(logs, "keep", 30*24*time.Hour), Max: b.size(logs, "max", 1<<30)}
+	w.Scale, w.Scaling = b.scale(t)
 	b.strategy(deploy, &w)
 	if t != nil {
 		w.Line = t.line()
@@ -353,19 +355,3 @@ func (b *builder) health(t *tree) tenfold.Health {
 
 // maxTasks bounds a count of tasks on one machine.
 const maxTasks = 1000
-
-func (b *builder) scale(n tenfold.Name, t *tree) tenfold.Bounds {
-	s := t.get("scale")
-	out := tenfold.Bounds{Min: b.count(s, "min", 1, 0, maxTasks)}
-	out.Max = b.count(s, "max", max(out.Min, 1), 0, maxTasks)
-	if out.Min > out.Max {
-		b.reporter.at(s.place(), "write the smaller number first", "%s: min %d is above max %d", s.path, out.Min, out.Max)
-	}
-	if out.Min < out.Max {
-		b.reporter.warn(s.place(), "tenfold scale "+string(n)+"=2", "%s: %d-%d starts at %d; until autoscaling runs, tenfold scale moves it", s.path, out.Min, out.Max, max(1, out.Min))
-	}
-	if out.Min == 0 {
-		b.reporter.at(s.place(), "write scale: 1, or 1-"+itoa(max(2, out.Max)), "%s: this Tenfold does not run services that fall asleep yet", s.path)
-	}
-	return out
-}

@@ -202,10 +202,16 @@ func serviceKeys() []key {
 			{name: "memory", form: fSize, deflt: "no limit", doc: "Memory."},
 			{name: "cpu", form: fCPU, deflt: "no limit", doc: "Cores, for example 0.5."},
 		}},
-		{name: "scale", form: fMap, main: rangeKey, deflt: "1", doc: "Number of tasks: 3, 1-4 or {min, max}. Within a range tenfold scale moves it, until autoscaling runs.", keys: keys([]key{
-			{name: "min", form: fCount, deflt: "1", doc: "Fewest tasks, and how many run at first."},
+		{name: "scale", form: fMap, main: rangeKey, deflt: "1", doc: "Number of tasks: 3, 1-4, or {min, max} with targets, which are for one task: the one that asks for most tasks wins. A range alone goes by measured concurrency. From 0 it sleeps while nothing comes.", keys: keys([]key{
+			{name: "min", form: fCount, deflt: "1", doc: "Fewest tasks, and how many run at first. 0: none while nothing comes; requests wait while one starts."},
 			{name: "max", form: fCount, deflt: "min", doc: "Most tasks."},
-		}, later("autoscaling", "concurrency", "rps", "cpu", "latency", "backlog", "predict", "schedule"))},
+			{name: "concurrency", form: fCount, deflt: "measured", doc: "Requests that one task works on at once."},
+			{name: "rps", form: fCount, deflt: "none", doc: "Requests a second."},
+			{name: "cpu", form: fShare, deflt: "none", doc: "Use of a task's cores, as size has them (one if it has none): 70%."},
+			{name: "latency", form: fText, deflt: "none", doc: "How fast answers should be: p95<250ms."},
+			{name: "predict", form: fBool, deflt: "false", doc: "Start tasks before the load of this time of the week comes, once the forecast has been better for seven days."},
+			{name: "schedule", form: fTexts, deflt: "none", doc: "Bounds by time: a cron line in UTC, and the bounds that hold from then on until another begins: {\"0 8 * * 1-5\": 4-20, \"0 20 * * *\": 1-20}."},
+		}, later("queues", "backlog"))},
 		{name: "deploy", form: fMap, main: "strategy", deflt: "rolling", doc: "How tasks are replaced. docs/deploys.md.", keys: []key{
 			{name: "strategy", form: fWord, words: strategies, deflt: "rolling", doc: "rolling: new tasks take the places of old ones, one after the other; blue-green: all at once; canary: a few get a share of the requests first, and are judged by it."},
 			{name: "share", form: fShare, deflt: "5%", doc: "Which part of the requests a canary gets, up to 50%."},

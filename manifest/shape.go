@@ -155,8 +155,8 @@ func laterHint(path string, c key) string {
 		hint += " or use a queue library on a cache with evict: noeviction and persist: true"
 	case "tables", "series":
 		hint += " or use a table of a database"
-	case "concurrency", "rps", "latency", "backlog", "predict":
-		hint += " or write a number: scale: 2"
+	case "backlog":
+		hint += " or go by processors: scale: {min: 1, max: 4, cpu: 70%}"
 	case "server":
 		hint += " or run it as a service with routes: [/*]"
 	default:

@@ -37,6 +37,7 @@ var groups = []struct {
 	{"broken", (*bench).broken},
 	{"equal", (*bench).equal},
 	{"functions", (*bench).functions},
+	{"autoscale", (*bench).autoscale},
 }
 
 func main() {

@@ -182,6 +182,8 @@ type Service struct {
 	Idle      time.Duration `json:"idle"`    // silence of WebSocket and SSE; 0: 10 m
 	// Sticky keeps a client at its task by a cookie of that age; 0: no cookie.
 	Sticky time.Duration `json:"sticky,omitempty"`
+	// Hold is how long requests wait while there is no task; 0: 5 s. One that sleeps needs as long as it boots.
+	Hold time.Duration `json:"hold,omitempty"`
 	// Private is a loopback address of the door's own that leads to this service only: how another
 	// service of the app calls it. Empty: none.
 	Private string `json:"private,omitempty"`
@@ -221,11 +223,44 @@ type Report struct {
 	Endpoints map[string]Count `json:"endpoints"`
 	Routes    []RouteCount     `json:"routes,omitempty"`
 	Cache     CacheCount       `json:"cache"`
+	// Services are how services are used, by "app/env/name".
+	Services map[string]Load `json:"services,omitempty"`
 	// Root is the certificate, in PEM, of the authority that signs local names; empty without TLS.
 	Root         string        `json:"root,omitempty"`
 	Certificates []Certificate `json:"certificates,omitempty"`
 	// Faults are what is wrong with certificates, by host; each stands here until it is mended.
 	Faults []Fault `json:"faults,omitempty"`
+}
+
+// Load is how a service is used: sums since the door began, and what is under way.
+type Load struct {
+	Requests uint64        `json:"requests"`          // sent to tasks
+	Answered uint64        `json:"answered"`          // of which an answer began
+	Busy     time.Duration `json:"busy"`              // that tasks took to begin those, in sum
+	InFlight int64         `json:"inFlight"`          // at tasks
+	Waiting  int64         `json:"waiting"`           // held until a task takes them
+	Buckets  []uint64      `json:"buckets,omitempty"` // of Answered by time, as Bounds
+}
+
+// Add adds another part of the same service.
+func (l *Load) Add(o Load) {
+	l.Requests += o.Requests
+	l.Answered += o.Answered
+	l.Busy += o.Busy
+	l.InFlight += o.InFlight
+	l.Waiting += o.Waiting
+	if l.Buckets == nil {
+		l.Buckets = make([]uint64, len(Bounds)+1)
+	}
+	for i, n := range o.Buckets {
+		l.Buckets[i] += n
+	}
+}
+
+// Waiting answers who waits for services that have no task.
+type Waiting struct {
+	Seq      uint64   `json:"seq"`      // to be named when asked again: the answer comes when it changed
+	Services []string `json:"services"` // "app/env/name"
 }
 
 // Fault is what is wrong with a host's certificate.

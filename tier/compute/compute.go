@@ -40,6 +40,10 @@ type Traffic interface {
 	InFlight(ctx context.Context, task string) (int, error)
 	// Counts renews the lease of tasks, if it names any, and says what every task answered so far.
 	Counts(ctx context.Context, l directory.Lease) (map[string]directory.Count, error)
+	// Load is how a service is used.
+	Load(ctx context.Context, service tenfold.ID) (directory.Load, error)
+	// Waiting says who waits for services without a task, once that is somebody else than at after.
+	Waiting(ctx context.Context, after uint64) (directory.Waiting, error)
 }
 
 // Config is what a Compute stands on. All fields but KeepBuilds, URL and BaseEnv are required.
@@ -225,6 +229,7 @@ func (c *Compute) Run(ctx context.Context, ready func()) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ready()
+	wg.Go(func() { c.wakeUp(ctx) })
 	for {
 		c.mu.Lock()
 		for _, it := range c.items {

@@ -69,6 +69,15 @@ func (d *door) Counts(context.Context, directory.Lease) (map[string]directory.Co
 	return nil, nil
 }
 
+func (d *door) Load(context.Context, tenfold.ID) (directory.Load, error) {
+	return directory.Load{}, nil
+}
+
+func (d *door) Waiting(ctx context.Context, _ uint64) (directory.Waiting, error) {
+	<-ctx.Done()
+	return directory.Waiting{}, ctx.Err()
+}
+
 func (d *door) get(id tenfold.ID) (live []string, draining int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -63,7 +63,7 @@ func (s *service) sayUp(n int) {
 		return
 	}
 	answer, _ := s.probed(n)
-	s.emit(tenfold.SeverityInfo, time.Since(t.Since), fmt.Sprintf("task %d of %d healthy: %s", s.index(r, n), max(v.Spec.count(), s.index(r, n)), answer))
+	s.emit(tenfold.SeverityInfo, time.Since(t.Since), fmt.Sprintf("task %d of %d healthy: %s", s.index(r, n), max(r.count(v.Spec), s.index(r, n)), answer))
 }
 
 func (s *service) sayDown(ctx context.Context, n int) {
@@ -92,7 +92,7 @@ func (s *service) sayDown(ctx context.Context, n int) {
 func (s *service) switched() {
 	r := s.snapshot()
 	if r.Deployments > 1 {
-		s.emit(tenfold.SeverityInfo, 0, fmt.Sprintf("version %s serves: %s", short(r.Serving.Version), plural(r.Serving.Spec.count(), "task")))
+		s.emit(tenfold.SeverityInfo, 0, fmt.Sprintf("version %s serves: %s", short(r.Serving.Version), plural(r.count(r.Serving.Spec), "task")))
 	}
 	s.wg.Go(func() {
 		s.c.forgetLogs(s.id, r.Serving.Spec.Logs.Keep, time.Now())

@@ -113,6 +113,9 @@ func (c *Compute) forget(ctx context.Context, id tenfold.ID) error {
 	for _, dir := range []string{filepath.Dir(logs), filepath.Dir(filepath.Dir(logs))} {
 		_ = os.Remove(dir) // the kind's, then the environment's, once they are empty
 	}
+	if err := os.Remove(c.seasonPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget %s: %w", id.Short(), err)
+	}
 	if err := os.Remove(c.recordPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

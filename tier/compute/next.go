@@ -55,6 +55,7 @@ type effect struct {
 }
 
 const (
+	maxScaling  = 8                // the same when the load asks for them
 	maxStarting = 2                // tasks starting at once: a herd would slow each other down
 	upLong      = 10 * time.Second // up this long, a crash counts as the first again
 	maxBackoff  = 10 * time.Second
@@ -232,13 +233,27 @@ func (p *planner) living(t *task, u unitSeen, exists, ended bool) {
 	case p.w.Healthy[t.N] && t.Phase == starting && !p.isNew(*t):
 		p.phase(t, serving)
 		t.Healthy = true
+		p.booted(u)
 		p.do(sayUp, t.N, "")
 	case p.w.Healthy[t.N] && t.Phase == starting && !t.Healthy:
 		t.Healthy = true
+		p.booted(u)
 		p.do(sayUp, t.N, "")
 	case t.Phase == serving && t.Restarts > 0 && p.now.Sub(t.Since) > upLong:
 		t.Restarts = 0
 	}
+}
+
+// booted notes how long a task took to its first good answer.
+func (p *planner) booted(u unitSeen) {
+	took := p.now.Sub(u.Started)
+	if u.Started.IsZero() || took <= 0 {
+		return
+	}
+	if p.r.Boot == 0 {
+		p.r.Boot = took
+	}
+	p.r.Boot += (took - p.r.Boot) / 4
 }
 
 func (p *planner) crashed(t *task) {
@@ -404,11 +419,15 @@ func (p *planner) keepCount() {
 			}
 		}
 	}
-	for ; have < v.Spec.count() && waiting < maxStarting; have++ {
+	want, most := p.r.count(v.Spec), maxStarting
+	if v.Spec.ranged() {
+		most = maxScaling
+	}
+	for ; have < want && waiting < most; have++ {
 		p.add(v.Version)
 		waiting++
 	}
-	for i := len(p.r.Tasks) - 1; i >= 0 && have > v.Spec.count(); i-- {
+	for i := len(p.r.Tasks) - 1; i >= 0 && have > want; i-- {
 		if t := &p.r.Tasks[i]; t.Version == v.Version && (t.Phase == starting || t.Phase == serving) {
 			p.retire(t)
 			have--

@@ -201,7 +201,7 @@ func TestDeploymentsConvergeInRandomWorlds(t *testing.T) {
 					t.Fatalf("seed %d: %d tasks of %s serve, want %d: %+v", seed, got, v, count, w.rec.Tasks)
 				}
 			} else if good != "" {
-				if w.rec.Serving == nil || w.rec.Serving.Version != good || w.taking(good) != w.rec.Serving.Spec.count() {
+				if w.rec.Serving == nil || w.rec.Serving.Version != good || w.taking(good) != w.rec.Serving.Spec.Scale.Min {
 					t.Fatalf("seed %d: %s failed and %s does not serve on: %+v", seed, v, good, w.rec)
 				}
 			}

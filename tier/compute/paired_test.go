@@ -66,7 +66,7 @@ func TestTheServerOfAFrontendWaitsForItsRelease(t *testing.T) {
 			w.released = "three"
 		}
 		w.settle(t, 3000)
-		want := w.rec.Goal.Spec.count()
+		want := w.rec.Goal.Spec.Scale.Min
 		if w.users() != want || len(w.rec.Tasks) != want || w.rec.Before != nil {
 			t.Fatalf("seed %d: at rest: %+v", seed, w.rec)
 		}

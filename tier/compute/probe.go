@@ -15,6 +15,7 @@ import (
 )
 
 const (
+	soonPace  = 5 * time.Millisecond   // of the first forty of them
 	firstPace = 100 * time.Millisecond // between probes until the first good answer
 	sickAfter = 3                      // bad probes in a row take a task out of traffic
 	hungAfter = 30 * time.Second       // without a good answer a task is started again
@@ -44,7 +45,11 @@ func (h *health) take(ok bool, answer string, now time.Time, every time.Duration
 		h.since = now
 	}
 	h.bad++
-	h.next = now.Add(min(every, firstPace*time.Duration(1+h.bad/20)))
+	pace := firstPace * time.Duration(1+h.bad/20)
+	if h.bad < 40 {
+		pace = soonPace
+	}
+	h.next = now.Add(min(every, pace))
 }
 
 // prober asks tasks whether they are well. It follows no redirect and keeps no connection: a probe

@@ -64,7 +64,11 @@ type record struct {
 	// Kept are earlier versions with tasks for the pages that were made with them, oldest first.
 	Kept []kept `json:"kept,omitempty"`
 	// Proven are versions that served well, newest last: they are not tried out again.
-	Proven      []proven             `json:"proven,omitempty"`
+	Proven []proven `json:"proven,omitempty"`
+	// Scaled is the count that autoscaling came to, and Boot how long a task takes to its first good answer.
+	// They are no part of a version: a deployment changes neither.
+	Scaled      *int                 `json:"scaled,omitempty"`
+	Boot        time.Duration        `json:"boot,omitempty"`
 	Tasks       []task               `json:"tasks,omitempty"`
 	LastTask    int                  `json:"lastTask"` // numbers are never used again
 	Deployments tenfold.DeploymentID `json:"deployments"`

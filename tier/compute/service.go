@@ -42,7 +42,8 @@ type service struct {
 	looked    time.Time
 	wrong     map[int]bool
 	warned    time.Time
-	told      time.Time           // of a crash loop
+	told      time.Time // of a crash loop
+	scaled    scaling
 	clean     bool                // no migration of an earlier deployment is left
 	counts    map[int]judge.Count // of tasks, when they were last asked for
 	counted   time.Time
@@ -127,6 +128,9 @@ func (s *service) observe() (tenfold.Resource, bool) {
 	o.Goal, o.Needs = r.Goal.Fingerprint, r.Goal.Needs
 	o.Note = plural(up, "task")
 	s.mu.Lock()
+	if r.Serving != nil && r.Serving.Spec.ranged() {
+		o.Note = s.scaled.note(up, r)
+	}
 	if s.shown != "" {
 		o.Note += ", " + s.shown
 	}
@@ -140,7 +144,7 @@ func (s *service) observe() (tenfold.Resource, bool) {
 	o.Serving = r.Serving.Fingerprint
 	pending := ""
 	switch {
-	case up == 0 && r.Serving.Spec.count() > 0:
+	case up == 0 && r.count(r.Serving.Spec) > 0:
 		pending = "no task is healthy"
 	case !s.switchedTo(r.Serving.Version):
 		pending = "the front door has not switched yet"
@@ -181,8 +185,11 @@ func (s *service) run(ctx context.Context) {
 			s.emit(tenfold.SeverityWarning, 0, err.Error())
 		}
 		pace := busyPace
-		if quiet {
+		switch {
+		case quiet:
 			pace = quietPace
+		case s.waking(s.snapshot()):
+			pace = wakePace
 		}
 		if !s.wait(ctx, pace) {
 			return
@@ -214,6 +221,7 @@ func (s *service) look(ctx context.Context) (quiet bool, err error) {
 		s.carryOut(ctx, e)
 	}
 	s.strays(ctx, units)
+	s.autoscale(ctx, s.snapshot(), now)
 	rec = s.snapshot()
 	s.ask(ctx, rec, w, now)
 	s.publish(ctx, rec, w)

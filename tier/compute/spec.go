@@ -43,6 +43,7 @@ type serviceSpec struct {
 	Logs     tenfold.Logs      `json:"logs"`
 	Routed   bool              `json:"routed"` // has routes or may be called by others
 	Scale    tenfold.Bounds    `json:"scale"`
+	Scaling  *tenfold.Scaling  `json:"scaling,omitempty"`
 	Deadline time.Duration     `json:"deadline"`
 	Drain    time.Duration     `json:"drain"`
 	Strategy string            `json:"strategy,omitempty"`
@@ -60,12 +61,10 @@ type serviceSpec struct {
 // it: changing them starts no deployment.
 func (s serviceSpec) version() (string, error) {
 	s.Strategy, s.Share, s.Bake, s.Pinned = "", 0, 0, 0
+	s.Scaling = nil
 	s.Scale, s.Deadline, s.Drain, s.Line, s.Logs, s.Routed = tenfold.Bounds{}, 0, 0, 0, tenfold.Logs{}, false
 	return tenfold.FingerprintOf(s, nil)
 }
-
-// count is how many tasks are wanted: the lower bound, until something measures a need for more.
-func (s serviceSpec) count() int { return s.Scale.Min }
 
 // jobSpec is what a job resource wants.
 type jobSpec struct {
@@ -156,7 +155,7 @@ func (c *Compute) pairedService(app tenfold.App, name tenfold.Name, w tenfold.Wo
 func specOf(w tenfold.Workload, build string) serviceSpec {
 	return serviceSpec{
 		Build: build, Command: w.Command, Migrate: w.Migrate, Env: w.Env, Bindings: w.Bindings, Health: w.Health,
-		Size: w.Size, Logs: w.Logs, Scale: w.Scale, Deadline: w.Deadline, Drain: w.Drain, Line: w.Line,
+		Size: w.Size, Logs: w.Logs, Scale: w.Scale, Scaling: w.Scaling, Deadline: w.Deadline, Drain: w.Drain, Line: w.Line,
 		Strategy: w.Strategy, Share: w.Share, Bake: w.Bake, Pinned: w.Pinned,
 	}
 }
@@ -165,6 +164,11 @@ func specOf(w tenfold.Workload, build string) serviceSpec {
 func (s serviceSpec) resource(id tenfold.ID, needs []tenfold.ID, scale tenfold.Scale) (tenfold.Resource, error) {
 	if bounds, ok := scale[id.Name]; ok {
 		s.Scale = bounds
+		if s.Scaling != nil && len(s.Scaling.Schedule) > 0 { // who sets bounds by hand means them at any time
+			scaling := *s.Scaling
+			scaling.Schedule = nil
+			s.Scaling = &scaling
+		}
 	}
 	slices.SortFunc(needs, tenfold.ID.Compare)
 	hashed := s

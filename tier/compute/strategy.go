@@ -81,7 +81,7 @@ type proven struct {
 func (p *planner) method() method {
 	d, old := p.r.Deploy, p.r.Serving
 	switch {
-	case old == nil || d.To.Spec.Paired || d.To.Fingerprint == old.Fingerprint, d.To.Spec.count() == 0, !d.To.Spec.Routed:
+	case old == nil || d.To.Spec.Paired || d.To.Fingerprint == old.Fingerprint, p.r.count(d.To.Spec) == 0 && !d.To.Spec.ranged(), !d.To.Spec.Routed:
 		return atOnce
 	case slices.ContainsFunc(p.r.Proven, func(v proven) bool { return v.Version == d.To.Version }):
 		return atOnce
@@ -131,7 +131,10 @@ func (p *planner) trying() bool {
 // wanted is how many new tasks there should be now.
 func (p *planner) wanted() int {
 	d := p.r.Deploy
-	n := d.To.Spec.count()
+	n := p.r.count(d.To.Spec)
+	if d.To.Spec.ranged() {
+		n = max(n, 1) // one that sleeps is tried out too
+	}
 	if p.method() == canary && d.Passed == "" {
 		return min(n, max(1, int(math.Ceil(d.To.Spec.share()*float64(n)))))
 	}
@@ -341,7 +344,7 @@ func (p *planner) keepPinned() {
 				k.Called = p.now
 			}
 			if own, rest := float64(calls-min(calls, k.Calls)), float64(others-min(others, k.Others)); own+rest > 0 {
-				p.release(k.Version.Version, max(1, int(math.Ceil(float64(k.Version.Spec.count())*own/(own+rest)))))
+				p.release(k.Version.Version, max(1, int(math.Ceil(float64(p.r.count(k.Version.Spec))*own/(own+rest)))))
 			}
 			k.Looked, k.Calls, k.Others = p.now, calls, others
 		}

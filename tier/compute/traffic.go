@@ -135,6 +135,8 @@ func (s *service) endpoints(r record, w seen) (out []directory.Endpoint, down st
 		down = s.id.Short() + " is stopped"
 	case r.Serving == nil:
 		down = s.id.Short() + " is starting"
+	case r.count(r.Serving.Spec) == 0:
+		down = s.id.Short() + " sleeps and did not wake in time"
 	default:
 		down = s.id.Short() + ": no task is healthy"
 	}

@@ -94,6 +94,7 @@ type Door struct {
 
 	// leaving is closed when the door is to take no more connections, left when it has none.
 	leaving, left chan struct{}
+	waits         waits
 	leaves        sync.Once
 }
 
@@ -109,7 +110,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 	}
 	d := &Door{
 		cfg: cfg, passwords: newPasswords(), places: &places{open: map[string]*place{}}, statics: newStatics(), traffic: newTraffic(), logs: &accessLogs{dir: cfg.Dir, m: map[string]*accessLog{}}, private: map[string]*privateListener{},
-		leaving: make(chan struct{}), left: make(chan struct{}),
+		leaving: make(chan struct{}), left: make(chan struct{}), waits: waits{changed: make(chan struct{})},
 		services: services{ways: map[serviceKey]*upstream.Service{}, ends: map[serviceKey]context.CancelFunc{}},
 	}
 	d.pictures = &pictures{d: d, m: map[string]*pictureHandler{}}
@@ -467,6 +468,7 @@ func (d *Door) controlHandler() http.Handler {
 		d.mu.Unlock()
 		json.NewEncoder(w).Encode(d.report(false))
 	})
+	mux.HandleFunc("GET /waiting", d.serveWaiting)
 	mux.HandleFunc("GET /report", func(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(d.report(r.FormValue("routes") == "true"))
 	})
@@ -476,6 +478,7 @@ func (d *Door) controlHandler() http.Handler {
 func (d *Door) report(routes bool) directory.Report {
 	r := directory.Report{Version: d.current.Load().snapshot.Version, Endpoints: map[string]directory.Count{}}
 	d.mu.Lock()
+	r.Services = d.loads()
 	for _, way := range d.services.ways {
 		for _, c := range way.Counts() {
 			n := r.Endpoints[c.ID] // one that is apart has two ways

@@ -101,6 +101,7 @@ type limits struct {
 	Request time.Duration `json:"request,omitempty"`
 	Idle    time.Duration `json:"idle,omitempty"`
 	Sticky  time.Duration `json:"sticky,omitempty"`
+	Hold    time.Duration `json:"hold,omitempty"`
 }
 
 type record struct {
@@ -189,7 +190,7 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 	var needs []tenfold.ID
 	for _, name := range slices.Sorted(maps.Keys(app.Services)) {
 		v := app.Services[name]
-		s.Services[string(name)] = limits{v.Timeout.Request, v.Timeout.Idle, v.Sticky}
+		s.Services[string(name)] = limits{v.Timeout.Request, v.Timeout.Idle, v.Sticky, holdOf(v)}
 		if len(v.Routes) > 0 {
 			needs = append(needs, app.ID(tenfold.KindService, name))
 		}
@@ -213,7 +214,7 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 		s.Frontends[string(name)] = v.Fallback
 		if v.Server != nil {
 			s.Servers = append(s.Servers, string(name))
-			s.Services[string(name)] = limits{v.Server.Timeout.Request, v.Server.Timeout.Idle, v.Server.Sticky}
+			s.Services[string(name)] = limits{v.Server.Timeout.Request, v.Server.Timeout.Idle, v.Server.Sticky, holdOf(*v.Server)}
 		}
 		if v.Pin != nil {
 			if s.Pins == nil {
@@ -480,7 +481,7 @@ func (e *Edge) snapshot(ctx context.Context) directory.Snapshot {
 		p, _ := e.endpoints.Get(key)
 		x := get(p.ID)
 		b := bounds[tenfold.ID{App: p.ID.App, Env: p.ID.Env, Name: p.ID.Name}]
-		x.Services = append(x.Services, directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: b.Request, Idle: b.Idle, Sticky: b.Sticky})
+		x.Services = append(x.Services, directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: b.Request, Idle: b.Idle, Sticky: b.Sticky, Hold: b.Hold})
 	}
 	s.Trust = slices.Sorted(maps.Keys(trust))
 	e.contact, e.credentials = contactOf(e.contact, contacts), credentials
@@ -620,6 +621,43 @@ func (e *Edge) Report(ctx context.Context, routes bool) (directory.Report, error
 		return r, fmt.Errorf("ask the door: %w", err)
 	}
 	return r, nil
+}
+
+// holdOf is how long requests wait for a service that has no task. One that may sleep gets as long as its
+// tasks get for their first good answer.
+func holdOf(w tenfold.Workload) time.Duration {
+	if !w.Sleeps() {
+		return 0
+	}
+	return max(w.Health.Grace, 5*time.Second)
+}
+
+// Waiting says for which services, by "app/env/name", requests wait that have no task, and the number by
+// which to ask again; asked with that, it answers when somebody else begins to wait, or after half a minute.
+func (e *Edge) Waiting(ctx context.Context, after uint64) (directory.Waiting, error) {
+	var out directory.Waiting
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://door/waiting?after=%d", after), nil)
+	if err != nil {
+		return out, err
+	}
+	res, err := e.client.Do(req)
+	if err != nil {
+		return out, fmt.Errorf("ask the door who waits: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return out, fmt.Errorf("ask the door who waits: it answers %s", res.Status)
+	}
+	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
+		return out, fmt.Errorf("ask the door who waits: %w", err)
+	}
+	return out, nil
+}
+
+// Load is how a service is used.
+func (e *Edge) Load(ctx context.Context, service tenfold.ID) (directory.Load, error) {
+	r, err := e.Report(ctx, false)
+	return r.Services[string(service.App)+"/"+string(service.Env)+"/"+string(service.Name)], err
 }
 
 // Counts renews a lease of tasks, if it names any, and gives the traffic of all tasks by their names.

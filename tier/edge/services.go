@@ -76,11 +76,11 @@ func (d *Door) updateWay(key serviceKey, sv directory.Service, eps []directory.E
 		if isApart(key) {
 			fail = d.orCurrent(serviceKey{key.app, key.env, sv.Name}, fail)
 		}
-		way = upstream.NewService(upstream.Config{Name: sv.Name, Fail: fail})
+		way = upstream.NewService(upstream.Config{Name: sv.Name, Fail: fail, Waits: d.somebodyWaits})
 		d.services.ways[key] = way
 		d.begin(key, way)
 	}
-	policy := upstream.Policy{Timeout: sv.Request, Idle: sv.Idle, Sticky: sv.Sticky, Trust: trust}
+	policy := upstream.Policy{Timeout: sv.Request, Idle: sv.Idle, Sticky: sv.Sticky, Hold: sv.Hold, Trust: trust}
 	apart := isApart(key)
 	if apart {
 		policy.Hold, policy.SlowStart = -1, -1 // the current version answers then; these tasks are warm

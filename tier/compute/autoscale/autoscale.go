@@ -118,6 +118,9 @@ func (s *Scaler) Set(t Targets) {
 	s.win = windows{}
 }
 
+// Woke says that a request waited for a service that slept, and was not let wait until the next sample.
+func (s *Scaler) Woke(at time.Time) { s.want, s.idle = max(s.want, 1), at }
+
 // Season is what was learned of days and weeks, to be kept.
 func (s *Scaler) Season() *Season { return s.fore }
 
@@ -291,6 +294,9 @@ func (s *Scaler) floor(now time.Time, boot time.Duration, l load) ask {
 		seconds = h
 	}
 	need := s.held(seconds)
+	if s.want == 0 {
+		need = 0 // what was needed before it fell asleep wakes nobody
+	}
 	return ask{int(math.Ceil(need * (1 - slack/2))), fmt.Sprintf("at most %.1f tasks needed in the last %d s", need, seconds)}
 }
 
@@ -302,6 +308,9 @@ func (s *Scaler) settle(x Sample, l load, best, floor ask, low, high int, when s
 	}
 	if n < s.want && l.queue > 0.5 && x.Starting+x.Ready > 0 {
 		n = s.want // what waits was counted in
+	}
+	if n < s.want && x.At.Sub(s.from) < holdLeast*time.Second {
+		n = s.want // what was needed before is not known
 	}
 	if n < s.want {
 		if half := (s.want + 1) / 2; n < half {

@@ -89,7 +89,7 @@ func TestMeasuresConcurrency(t *testing.T) {
 
 func TestSleepsAndWakes(t *testing.T) {
 	d := newDrive(Targets{Min: 0, Max: 5, Concurrency: 2}, 1)
-	d.run(5, 10, nil)
+	d.run(30, 10, nil)
 	for i := range 200 {
 		d.run(1, 0, nil)
 		if d.tasks == 0 {
@@ -102,7 +102,11 @@ func TestSleepsAndWakes(t *testing.T) {
 	if d.tasks != 0 || !strings.Contains(d.last.Reason, "nothing came") {
 		t.Fatalf("does not sleep: %d, %q", d.tasks, d.last.Reason)
 	}
-	d.run(100, 0, nil)
+	for range 200 {
+		if d.run(1, 0, nil); d.tasks != 0 {
+			break
+		}
+	}
 	if d.tasks != 0 {
 		t.Fatal("woke by itself")
 	}

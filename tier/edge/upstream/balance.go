@@ -228,6 +228,9 @@ func (s *Service) pick(ctx context.Context, p *Policy, tried []*endpoint, want *
 				return nil, &Down{s.name, "too many requests wait for a task"}
 			}
 			*waits = true
+			if s.waits != nil && len(set.releases) == 0 {
+				s.waits()
+			}
 		}
 		if !listens {
 			listens = true

@@ -40,6 +40,7 @@ type endpoint struct {
 	errors   atomic.Uint64
 	class    [6]atomic.Uint64 // of answers, by status class; 0: none came
 	buckets  []atomic.Uint64  // by directory.Bounds, of the time to the first byte
+	busy     atomic.Int64     // those times in sum
 	pool     pool
 
 	since    atomic.Int64          // clock when it began to take requests, for its slow start; 0: long ago
@@ -96,6 +97,16 @@ func (e *endpoint) answered(status int) {
 	}
 }
 
+// load is how the task was used.
+func (e *endpoint) load() directory.Load {
+	l := directory.Load{Requests: e.requests.Load(), Busy: time.Duration(e.busy.Load()), InFlight: e.inFlight.Load(), Buckets: make([]uint64, len(e.buckets))}
+	for i := range e.buckets {
+		l.Buckets[i] = e.buckets[i].Load()
+		l.Answered += l.Buckets[i]
+	}
+	return l
+}
+
 // leave ends a request, and tells when a draining task has none left.
 func (e *endpoint) leave() {
 	if e.inFlight.Add(-1) == 0 && e.draining.Load() {
@@ -114,6 +125,7 @@ func (e *endpoint) tell() {
 func (e *endpoint) observe(now int64, took time.Duration) {
 	i, _ := slices.BinarySearch(directory.Bounds, took)
 	e.buckets[i].Add(1)
+	e.busy.Add(int64(took))
 	t := float64(took)
 	e.mu.Lock()
 	cost := math.Float64frombits(e.cost.Load())

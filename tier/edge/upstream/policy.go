@@ -163,4 +163,6 @@ type Config struct {
 	// Drained is called with the id of a draining task when nothing is in flight to it any more.
 	// Nothing will be. It may be called while Update runs: it must neither block nor call the Service.
 	Drained func(id string)
+	// Waits is called when a request begins to wait while there is no task at all. It must not block.
+	Waits func()
 }

@@ -35,6 +35,7 @@ type Service struct {
 	fail    func(http.ResponseWriter, *http.Request, error)
 	done    func(*http.Request, *Result)
 	drained func(string)
+	waits   func()
 	policy  atomic.Pointer[Policy]
 	set     atomic.Pointer[set]
 	budget  budget
@@ -44,12 +45,13 @@ type Service struct {
 
 	mu    sync.Mutex           // of what follows
 	known map[string]*endpoint // by id; those that left stay while they have requests
+	gone  directory.Load       // of those that left
 	wake  chan struct{}        // closed when a held request should look again
 }
 
 // NewService makes a service without tasks. It starts nothing; Run does what needs a clock.
 func NewService(c Config) *Service {
-	s := &Service{name: c.Name, fail: c.Fail, done: c.Done, drained: c.Drained, known: map[string]*endpoint{}, wake: make(chan struct{})}
+	s := &Service{name: c.Name, fail: c.Fail, done: c.Done, drained: c.Drained, waits: c.Waits, known: map[string]*endpoint{}, wake: make(chan struct{})}
 	if s.fail == nil {
 		s.fail = fail
 	}
@@ -77,6 +79,7 @@ func (s *Service) Update(tasks []Endpoint, down string) {
 			if e != nil {
 				e.draining.Store(true) // the task that had this id
 				e.pool.close(true)
+				s.gone.Add(e.load()) // what it goes on answering is not counted any more
 			}
 			e = newEndpoint(t, s.drained)
 			if !first {
@@ -113,7 +116,7 @@ func (s *Service) Update(tasks []Endpoint, down string) {
 			e.pool.close(true)
 			if e.inFlight.Load() == 0 {
 				e.tell()
-				delete(s.known, id)
+				s.forget(id, e)
 			}
 		}
 	}
@@ -229,10 +232,33 @@ func (s *Service) sweep(now int64) {
 	for id, e := range s.known {
 		e.pool.sweep(now)
 		if e.inFlight.Load() == 0 && !slices.Contains(named, e) {
-			delete(s.known, id)
+			s.forget(id, e)
 		}
 	}
 }
+
+// forget drops a task and keeps its sums. Under s.mu.
+func (s *Service) forget(id string, e *endpoint) {
+	s.gone.Add(e.load())
+	delete(s.known, id)
+}
+
+// Load is how the service was used since it was made: the sums never fall.
+func (s *Service) Load() directory.Load {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var l directory.Load
+	l.Add(s.gone)
+	l.InFlight = 0
+	for _, e := range s.known {
+		l.Add(e.load())
+	}
+	l.Waiting = s.held.Load()
+	return l
+}
+
+// Asleep says that requests wait and no task is there to take them.
+func (s *Service) Asleep() bool { return s.held.Load() > 0 && len(s.set.Load().releases) == 0 }
 
 // Close closes idle connections. Requests under way go on, and their connections close after them.
 func (s *Service) Close() error {
