@@ -22,7 +22,7 @@ func TestLawBesidePeers(t *testing.T) {
 		t.Skip("make unit runs it without the race detector")
 	}
 	for _, s := range Scenarios() {
-		seeds := 2
+		seeds := 5
 		if s.Seconds > 10_000 {
 			seeds = 1
 		}

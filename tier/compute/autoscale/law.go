@@ -9,7 +9,7 @@ const (
 	bins     = 128
 	room     = 0.78                  // the share of a task's capacity that arrivals may fill
 	spread   = 0.9                   // square roots of the work that are kept free beside it
-	drainFor = 1.5                   // seconds in which what has piled up should be gone
+	drainFor = 0.7                   // seconds in which what has piled up should be gone
 	perGuess = 10                    // requests at once that a task is taken to do until measured
 	serve    = 50 * time.Millisecond // the same of the time that one takes
 	blocks   = 12                    // of the memory of undisturbed service times
