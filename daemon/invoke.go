@@ -138,7 +138,7 @@ func newInvokers(ctx context.Context, h *house, binary, version string) (*invoke
 func (i *invokers) Put(ctx context.Context, s function.Snapshot) (function.Report, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if len(s.Functions) == 0 {
+	if len(s.Functions)+len(s.Kept) == 0 {
 		return function.Report{}, i.end(ctx, "")
 	}
 	if !i.started {

@@ -100,7 +100,7 @@ func (v *Invoker) Run(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// Put takes a snapshot. Functions that are not in it end.
+// Put takes a snapshot. Functions that are neither in it nor kept end.
 func (v *Invoker) Put(s Snapshot) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -109,6 +109,9 @@ func (v *Invoker) Put(s Snapshot) {
 		v.keys[k.Access] = k
 	}
 	now := map[string]bool{}
+	for _, id := range s.Kept {
+		now[id.String()] = true
+	}
 	for _, g := range s.Functions {
 		id := g.ID.String()
 		now[id] = true

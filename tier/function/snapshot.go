@@ -11,7 +11,9 @@ import (
 // socket and never written down: a process that starts waits for its first.
 type Snapshot struct {
 	Functions []Goal `json:"functions"`
-	Keys      []Key  `json:"keys,omitempty"`
+	// Kept are functions that stay as they are, if they are there.
+	Kept []tenfold.ID `json:"kept,omitempty"`
+	Keys []Key        `json:"keys,omitempty"`
 }
 
 // Goal is a function as it is to be served.

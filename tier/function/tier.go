@@ -71,7 +71,9 @@ type Tier struct {
 	// published are functions that the front door was told of by this process.
 	published map[tenfold.ID]bool
 
-	told map[string]string // by ID: the goal that an event told of; Run's
+	// Run's alone, by ID: the goal that an event told of, and what was served last.
+	told map[string]string
+	last map[string]Goal
 }
 
 var _ tenfold.Tier = (*Tier)(nil)
@@ -134,7 +136,7 @@ func New(cfg Config) (*Tier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tier{cfg: cfg, records: recs, wake: make(chan struct{}, 1), served: map[string]string{}, published: map[tenfold.ID]bool{}, told: map[string]string{}}, nil
+	return &Tier{cfg: cfg, records: recs, wake: make(chan struct{}, 1), served: map[string]string{}, published: map[tenfold.ID]bool{}, told: map[string]string{}, last: map[string]Goal{}}, nil
 }
 
 // Name implements tenfold.Service.
@@ -198,7 +200,9 @@ func (t *Tier) Observe(context.Context) ([]tenfold.Resource, error) {
 				o.State = tenfold.StateStopped
 			}
 		case r.Failed != "" && r.Failed == r.Goal:
-			o.State = tenfold.StateFailed
+			if o.State, o.Serving = tenfold.StateFailed, t.served[key]; o.Serving != "" {
+				o.State = tenfold.StateReady // the version before
+			}
 		case t.served[key] == r.Goal:
 			o.State, o.Serving = tenfold.StateReady, r.Goal
 			o.Note = note(t.report.Functions[key], r.Spec.Scale)
@@ -323,17 +327,38 @@ func (t *Tier) serve(ctx context.Context) error {
 	served := map[string]string{}
 	gone := map[string]bool{}
 	t.mu.Lock()
-	for key := range t.served {
+	before := maps.Clone(t.served)
+	t.mu.Unlock()
+	for key := range before {
 		gone[key] = true
 	}
-	t.mu.Unlock()
+	// keep leaves a function as the invoke process has it: one whose database does not answer now, or whose
+	// next version cannot be served, still works.
+	keep := func(key string, id tenfold.ID) {
+		if g, ok := t.last[key]; ok {
+			s.Functions = append(s.Functions, g)
+		} else {
+			s.Kept = append(s.Kept, id)
+		}
+		delete(gone, key)
+		if goal := before[key]; goal != "" {
+			served[key] = goal
+		}
+	}
 	for key, r := range t.records.All() {
-		if r.Stopped || r.Goal == "" || r.Failed == r.Goal {
+		if r.Stopped || r.Goal == "" {
+			continue
+		}
+		if r.Failed == r.Goal {
+			keep(key, r.ID)
 			continue
 		}
 		g, err := t.goal(ctx, r)
 		if err != nil {
-			t.fail(key, r, err)
+			if before[key] != r.Goal { // what serves does not fail by what cannot be looked up for a while
+				t.fail(key, r, err)
+			}
+			keep(key, r.ID)
 			continue
 		}
 		s.Functions = append(s.Functions, g)
@@ -341,6 +366,7 @@ func (t *Tier) serve(ctx context.Context) error {
 		delete(gone, key)
 	}
 	slices.SortFunc(s.Functions, func(a, b Goal) int { return a.ID.Compare(b.ID) })
+	slices.SortFunc(s.Kept, tenfold.ID.Compare)
 	var err error
 	if s.Keys, err = t.cfg.Keys(ctx); err != nil {
 		return err
@@ -348,6 +374,10 @@ func (t *Tier) serve(ctx context.Context) error {
 	rep, err := t.cfg.Invokers.Put(ctx, s)
 	if err != nil {
 		return err
+	}
+	clear(t.last)
+	for _, g := range s.Functions {
+		t.last[g.ID.String()] = g
 	}
 	for _, g := range s.Functions {
 		t.mu.Lock()
@@ -376,7 +406,6 @@ func (t *Tier) serve(ctx context.Context) error {
 		}
 	}
 	t.mu.Lock()
-	before := t.served
 	t.served, t.report = served, rep
 	t.mu.Unlock()
 	for _, g := range s.Functions {
