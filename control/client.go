@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"tenfold"
+	"tenfold/internal/unixhttp"
 )
 
 // Client calls a daemon. It implements API.
@@ -30,10 +30,7 @@ var _ API = (*Client)(nil)
 
 // Unix makes a client of the daemon behind a unix socket. Nothing is dialled yet.
 func Unix(socket string) *Client {
-	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}
-	return &Client{http: &http.Client{Transport: t}, base: "http://tenfold", where: socket}
+	return &Client{http: &http.Client{Transport: unixhttp.Transport(socket)}, base: "http://tenfold", where: socket}
 }
 
 // TCP makes a client of a daemon that listens on TCP, for example "http://127.0.0.1:7070".

@@ -84,15 +84,6 @@ func (h *house) databaseField(ctx context.Context, id tenfold.ID, f tenfold.Fiel
 	return h.postgres.Field(ctx, id, f)
 }
 
-// idOf reads an ID that the house wrote; an environment's name may be two parts.
-func idOf(s string) (id tenfold.ID) {
-	p := strings.Split(s, "/")
-	if n := len(p); n >= 4 {
-		id = tenfold.ID{App: tenfold.AppName(p[0]), Env: tenfold.Environment(strings.Join(p[1:n-2], "/")), Kind: tenfold.Kind(p[n-2]), Name: tenfold.Name(p[n-1])}
-	}
-	return id
-}
-
 // inARN is a resource's name among all of the house.
 func inARN(id tenfold.ID) string {
 	return strings.ReplaceAll(string(id.App)+"-"+string(id.Env)+"-"+string(id.Name), "/", "-")
@@ -109,10 +100,13 @@ func secretARN(id tenfold.ID) string {
 // dataAPI says who may ask a database over HTTP: the services and functions that use it, in the revision that serves and
 // in the one that is to.
 func (h *house) dataAPI(d pooldir.Database) *pooldir.API {
-	id := idOf(d.ID)
+	id, err := tenfold.ParseID(d.ID)
+	if err != nil {
+		h.log.Error("look up who uses a database", "database", d.ID, "err", err)
+	}
 	api := &pooldir.API{Resource: clusterARN(id), Secret: secretARN(id), Database: d.Name, Keys: []pooldir.Key{}, Peers: map[string]int{}}
 	for _, x := range h.postgres.Pool() {
-		if other := idOf(x.ID); x.API != nil && other.App == id.App && other.Env == id.Env && other != id && x.Port != 0 {
+		if other, err := tenfold.ParseID(x.ID); err == nil && x.API != nil && other.App == id.App && other.Env == id.Env && other != id && x.Port != 0 {
 			api.Peers[clusterARN(other)] = x.Port
 		}
 	}
@@ -150,7 +144,7 @@ func (p *pools) introduce(ctx context.Context, of tenfold.ID) {
 	p.mu.Lock()
 	lines := map[string]*poolLine{}
 	for key, line := range p.running {
-		if id := idOf(key); id.App == of.App && id.Env == of.Env {
+		if id, err := tenfold.ParseID(key); err == nil && id.App == of.App && id.Env == of.Env {
 			lines[key] = line
 		}
 	}

@@ -279,17 +279,22 @@ func (p *pools) take(rep pooldir.Report) {
 	p.h.postgres.Report(all)
 }
 
-// stats asks every pool, by ID of its database; one that does not answer is left out.
+// stats asks every pool for its counts, by ID of its database.
 func (p *pools) stats(ctx context.Context) map[string]pgproxy.Stats {
+	return askAll(ctx, p, (*pgproxy.Remote).Stats)
+}
+
+// askAll asks every pool; one that does not answer is left out.
+func askAll[V any](ctx context.Context, p *pools, ask func(*pgproxy.Remote, context.Context) (map[string]V, error)) map[string]V {
 	p.mu.Lock()
 	lines := maps.Clone(p.running)
 	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	out := map[string]pgproxy.Stats{}
+	out := map[string]V{}
 	for _, line := range lines {
-		if st, err := line.remote.Stats(ctx); err == nil {
-			maps.Copy(out, st)
+		if of, err := ask(line.remote, ctx); err == nil {
+			maps.Copy(out, of)
 		}
 	}
 	return out

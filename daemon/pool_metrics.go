@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"maps"
 	"strings"
 	"time"
 
@@ -100,18 +99,7 @@ func histogram(b *strings.Builder, name, labels string, counts []uint64, sum tim
 	fmt.Fprintf(b, "%s_sum{%s} %g\n%s_count{%s} %d\n", name, labels, sum.Seconds(), name, labels, total)
 }
 
-// views asks every pool what it has seen; one that does not answer is left out.
+// views asks every pool what it has seen, by ID of its database.
 func (p *pools) views(ctx context.Context) map[string]pooldir.View {
-	p.mu.Lock()
-	lines := maps.Clone(p.running)
-	p.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	out := map[string]pooldir.View{}
-	for _, line := range lines {
-		if v, err := line.remote.View(ctx); err == nil {
-			maps.Copy(out, v)
-		}
-	}
-	return out
+	return askAll(ctx, p, (*pgproxy.Remote).View)
 }

@@ -294,13 +294,13 @@ func (b *builder) workload(n tenfold.Name, t *tree) tenfold.Workload {
 	if w.Migrate.Shell == Nothing {
 		w.Migrate = tenfold.Command{}
 	}
-	size, timeout, logs, deploy := t.get("size"), t.get("timeout"), t.get("logs"), t.get("deploy")
+	size, timeout, deploy := t.get("size"), t.get("timeout"), t.get("deploy")
 	w.Size.Memory = b.size(size, "memory", 0)
 	if f, ok := value(size, "cpu"); ok {
 		w.Size.CPU, _ = readCPU(b.reporter, f.node, f.path)
 	}
 	w.Timeout = tenfold.Timeout{Request: b.duration(timeout, "request", time.Minute), Idle: b.duration(timeout, "idle", 10*time.Minute)}
-	w.Logs = tenfold.Logs{Keep: b.duration(logs, "keep", 30*24*time.Hour), Max: b.size(logs, "max", 1<<30)}
+	w.Logs = b.logs(t)
 	w.Scale, w.Scaling = b.scale(t)
 	b.strategy(deploy, &w)
 	if t != nil {
@@ -308,6 +308,12 @@ func (b *builder) workload(n tenfold.Name, t *tree) tenfold.Workload {
 		w.Bindings, w.Uses = b.uses(t, w.Env, tenfold.KindService, n)
 	}
 	return w
+}
+
+// logs says how much output of an entry is kept.
+func (b *builder) logs(t *tree) tenfold.Logs {
+	l := t.get("logs")
+	return tenfold.Logs{Keep: b.duration(l, "keep", 30*24*time.Hour), Max: b.size(l, "max", 1<<30)}
 }
 
 // server reads a frontend's server. Without the key it has defaults, no command and no line: whether

@@ -34,22 +34,19 @@ func functionKeys() []key {
 		}},
 		{name: "env", form: fEnv, doc: "Variables, as text."},
 		{name: "uses", form: fUses, doc: "Databases, caches, services, functions and secrets that it may use."},
-		{name: "logs", form: fMap, main: "keep", deflt: "30d", doc: "Output that is kept.", keys: []key{
-			{name: "keep", form: fDuration, deflt: "30d", doc: "For how long."},
-			{name: "max", form: fSize, deflt: "1gb", doc: "At most."},
-		}},
+		logsKey(),
 	}, later("container images", "image"), later("a choice of isolation", "isolation"), later("event sources", "from"))
 }
 
 func (b *builder) functions() {
 	b.each("functions", func(n tenfold.Name, t *tree) {
-		size, scale, logs := t.get("size"), t.get("scale"), t.get("logs")
+		size, scale := t.get("size"), t.get("scale")
 		f := tenfold.Function{
 			Source: tenfold.Source{Path: b.path(t, "path")}, Build: b.build(t), Command: b.command(t, "command"), Env: b.env(t), Line: t.line(),
 			Event: b.word(t, "event", "http", []string{"http", "alb"}), Retries: b.count(t, "retries", 2, 0, 100), Age: b.duration(t, "age", 6*time.Hour),
 			Timeout: b.duration(t, "timeout", 30*time.Second), Size: tenfold.Size{Memory: b.size(size, "memory", 256<<20)},
 			Concurrency: b.count(scale, "concurrency", 1, 1, 1000),
-			Logs:        tenfold.Logs{Keep: b.duration(logs, "keep", 30*24*time.Hour), Max: b.size(logs, "max", 1<<30)},
+			Logs:        b.logs(t),
 		}
 		if v, ok := value(size, "cpu"); ok {
 			f.Size.CPU, _ = readCPU(b.reporter, v.node, v.path)

@@ -225,12 +225,17 @@ func serviceKeys() []key {
 		{name: "drain", form: fDuration, deflt: "30s", doc: "For what is in flight when a task stops."},
 		{name: "env", form: fEnv, doc: "Variables, as text: false, 08 and 1.10 arrive so."},
 		{name: "uses", form: fUses, doc: "Databases, caches, services and secrets that the service may use; each injects its variables."},
-		{name: "logs", form: fMap, main: "keep", deflt: "30d", doc: "Output that is kept.", keys: []key{
-			{name: "keep", form: fDuration, deflt: "30d", doc: "For how long."},
-			{name: "max", form: fSize, deflt: "1gb", doc: "At most."},
-		}},
+		logsKey(),
 		{name: "sticky", form: fDuration, off: true, deflt: "false", doc: "Keep a client at its task, by a cookie of that age."},
 	}, later("container images", "image"), later("a choice of isolation", "isolation"), later("tracing", "trace"))
+}
+
+// logsKey is what services and functions say of their output.
+func logsKey() key {
+	return key{name: "logs", form: fMap, main: "keep", deflt: "30d", doc: "Output that is kept.", keys: []key{
+		{name: "keep", form: fDuration, deflt: "30d", doc: "For how long."},
+		{name: "max", form: fSize, deflt: "1gb", doc: "At most."},
+	}}
 }
 
 func jobKeys() []key {

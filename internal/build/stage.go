@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -213,6 +214,21 @@ func hint(language string, e *StageError, exit *keeper.Exit) string {
 		return "make the test pass, or leave it out with test: false"
 	}
 	return fmt.Sprintf("run it yourself in the project: %s", e.Command)
+}
+
+// Environ is env for what runs from the build: its own runtimes come first in PATH, and of several values
+// of a variable the last stands.
+func (r Result) Environ(env []string) []string {
+	if len(r.Bin) > 0 {
+		path := ""
+		for _, e := range env {
+			if v, ok := strings.CutPrefix(e, "PATH="); ok {
+				path = v
+			}
+		}
+		env = append(env, "PATH="+strings.Join(append(slices.Clone(r.Bin), path), string(filepath.ListSeparator)))
+	}
+	return Dedupe(env)
 }
 
 // Dedupe keeps the last value of each variable of an environment: of two, programs disagree which holds.

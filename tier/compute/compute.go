@@ -328,16 +328,7 @@ func (c *Compute) environment(ctx context.Context, id tenfold.ID, v version, ext
 	if c.cfg.URL != nil {
 		env = append(env, "APP_URL="+c.cfg.URL(id.App, id.Env))
 	}
-	if len(b.Bin) > 0 {
-		path := ""
-		for _, e := range env {
-			if v, ok := strings.CutPrefix(e, "PATH="); ok {
-				path = v
-			}
-		}
-		env = append(env, "PATH="+strings.Join(append(slices.Clone(b.Bin), path), string(filepath.ListSeparator)))
-	}
-	return build.Dedupe(env), nil
+	return b.Environ(env), nil
 }
 
 // logDir is the folder of a resource's logs.

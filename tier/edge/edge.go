@@ -32,6 +32,7 @@ import (
 	"tenfold/internal/directory"
 	"tenfold/internal/freeport"
 	"tenfold/internal/ledger"
+	"tenfold/internal/unixhttp"
 )
 
 // Config is what an Edge needs.
@@ -142,9 +143,7 @@ func New(cfg Config) (*Edge, error) {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
 	e := &Edge{cfg: cfg, records: recs, endpoints: eps, version: last.Version, contact: last.Contact, turn: make(chan struct{}, 1)}
-	e.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", cfg.Control)
-	}}}
+	e.client = &http.Client{Transport: unixhttp.Transport(cfg.Control)}
 	e.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: e.pursue, Pace: 10 * time.Second}
 	return e, nil
 }

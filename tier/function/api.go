@@ -1,7 +1,6 @@
 package function
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -16,20 +15,12 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream/eventstreamapi"
+	"github.com/google/uuid"
 
 	"tenfold"
 	"tenfold/internal/sigv4"
 	"tenfold/tier/function/runtimeapi"
 )
-
-// newID makes a UUID of version 4.
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	s := hex.EncodeToString(b[:])
-	return s[:8] + "-" + s[8:12] + "-" + s[12:16] + "-" + s[16:20] + "-" + s[20:]
-}
 
 // Handler serves the Invoke API, and what the front door sends to functions.
 func (v *Invoker) Handler() http.Handler {
@@ -76,7 +67,7 @@ func refuse(w http.ResponseWriter, f *fault) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Amzn-Errortype", f.kind)
 	if w.Header().Get("X-Amzn-Requestid") == "" {
-		w.Header().Set("X-Amzn-Requestid", newID())
+		w.Header().Set("X-Amzn-Requestid", uuid.NewString())
 	}
 	body := map[string]string{"Type": "User", "Message": f.message, "message": f.message}
 	if f.status >= 500 {
@@ -175,7 +166,7 @@ func (a invokeAPI) invoke(w http.ResponseWriter, r *http.Request) {
 		refuse(w, faultOf(err))
 		return
 	}
-	in := runtimeapi.Invocation{ID: newID(), Payload: body, Trace: r.Header.Get("X-Amzn-Trace-Id")}
+	in := runtimeapi.Invocation{ID: uuid.NewString(), Payload: body, Trace: r.Header.Get("X-Amzn-Trace-Id")}
 	w.Header().Set("X-Amzn-Requestid", in.ID)
 	if c := r.Header.Get("X-Amz-Client-Context"); c != "" {
 		b, err := base64.StdEncoding.DecodeString(c)
@@ -227,7 +218,7 @@ func (a invokeAPI) invoke(w http.ResponseWriter, r *http.Request) {
 func (a invokeAPI) old(w http.ResponseWriter, r *http.Request) {
 	id, body, err := a.asked(r, asyncMost, "InvokeAsync")
 	if err == nil {
-		err = a.v.Enqueue(r.Context(), id, runtimeapi.Invocation{ID: newID(), Payload: body})
+		err = a.v.Enqueue(r.Context(), id, runtimeapi.Invocation{ID: uuid.NewString(), Payload: body})
 	}
 	if err != nil {
 		refuse(w, faultOf(err))
@@ -245,7 +236,7 @@ func (a invokeAPI) stream(w http.ResponseWriter, r *http.Request) {
 		refuse(w, faultOf(err))
 		return
 	}
-	in := runtimeapi.Invocation{ID: newID(), Payload: body, Trace: r.Header.Get("X-Amzn-Trace-Id")}
+	in := runtimeapi.Invocation{ID: uuid.NewString(), Payload: body, Trace: r.Header.Get("X-Amzn-Trace-Id")}
 	w.Header().Set("X-Amzn-Requestid", in.ID)
 	switch r.Header.Get("X-Amz-Invocation-Type") {
 	case "", "RequestResponse":

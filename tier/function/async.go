@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
+
 	"tenfold"
 	"tenfold/tier/function/runtimeapi"
 )
@@ -251,7 +253,7 @@ func (v *Invoker) tell(to *tenfold.ID, g Goal, e event1, condition string, fail 
 	if err != nil {
 		return err
 	}
-	return v.keep(*to, runtimeapi.Invocation{ID: newID(), Payload: b, Trace: e.Trace})
+	return v.keep(*to, runtimeapi.Invocation{ID: uuid.NewString(), Payload: b, Trace: e.Trace})
 }
 
 // jsonOr gives b as JSON: as it is when it is some.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"tenfold"
 	"tenfold/internal/httproute"
 	"tenfold/tier/function/event"
@@ -49,7 +51,7 @@ func (v *Invoker) gateway(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Header.Del(FieldFunction)
-	request := newID()
+	request := uuid.NewString()
 	payload, err := event.Request(r, body, event.Source{Form: g.Form, ID: request, Account: g.Account, API: string(id.App) + "-" + strings.ReplaceAll(string(id.Env), "/", "-"), Route: route, Params: params, Client: clientOf(r), At: time.Now()})
 	if err != nil {
 		message(w, http.StatusBadRequest, "Bad Request")

@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
+	"github.com/google/uuid"
 
 	"tenfold"
 	"tenfold/internal/keeper/keepertest"
@@ -98,7 +99,7 @@ func startIn(t testing.TB, h *keepertest.House, dir string) *bench {
 func (b *bench) call(name string, o order) (string, Outcome, error) {
 	payload, _ := json.Marshal(o)
 	var out collect
-	got, err := b.Invoke(b.t.Context(), id(name), runtimeapi.Invocation{ID: newID(), Payload: payload}, false, &out)
+	got, err := b.Invoke(b.t.Context(), id(name), runtimeapi.Invocation{ID: uuid.NewString(), Payload: payload}, false, &out)
 	return out.String(), got, err
 }
 
@@ -336,7 +337,7 @@ func TestEventsOutliveTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.Put(Snapshot{Functions: []Goal{{ID: id("echo"), Max: 1, Concurrency: 1}}})
-	if err := v.Enqueue(t.Context(), id("echo"), runtimeapi.Invocation{ID: newID(), Payload: []byte("{}")}); err != nil {
+	if err := v.Enqueue(t.Context(), id("echo"), runtimeapi.Invocation{ID: uuid.NewString(), Payload: []byte("{}")}); err != nil {
 		t.Fatal(err)
 	} // it dies here
 	b := startIn(t, h, dir)

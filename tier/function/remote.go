@@ -12,7 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"tenfold"
+	"tenfold/internal/unixhttp"
 	"tenfold/tier/function/runtimeapi"
 )
 
@@ -73,7 +76,7 @@ func reply(w http.ResponseWriter, v any) {
 func (v *Invoker) call(ctx context.Context, c Call) (Answered, error) {
 	in := runtimeapi.Invocation{ID: c.ID, Payload: c.Payload}
 	if in.ID == "" {
-		in.ID = newID()
+		in.ID = uuid.NewString()
 	}
 	if c.Async {
 		return Answered{RequestID: in.ID}, v.Enqueue(ctx, c.Function, in)
@@ -99,9 +102,7 @@ type Remote struct{ client *http.Client }
 
 // NewRemote is for the Invoker whose ControlHandler is served on a unix socket. It connects when it is asked.
 func NewRemote(socket string) *Remote {
-	return &Remote{&http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}}
+	return &Remote{unixhttp.Once(socket)}
 }
 
 // Put hands down a snapshot.

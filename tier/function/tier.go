@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"tenfold"
 	"tenfold/internal/build"
 	"tenfold/internal/directory"
@@ -529,16 +531,7 @@ func (t *Tier) environment(ctx context.Context, r record, b build.Result) ([]str
 		env = append(env, bind.Var+"="+v)
 	}
 	env = append(env, "APP_ENV="+string(r.ID.Env), "APP_URL="+t.cfg.URL(r.ID.App, r.ID.Env))
-	if len(b.Bin) > 0 {
-		path := ""
-		for _, e := range env {
-			if v, ok := strings.CutPrefix(e, "PATH="); ok {
-				path = v
-			}
-		}
-		env = append(env, "PATH="+strings.Join(append(slices.Clone(b.Bin), path), string(filepath.ListSeparator)))
-	}
-	return build.Dedupe(env), nil
+	return b.Environ(env), nil
 }
 
 func (t *Tier) logDir(id tenfold.ID) string {
@@ -630,7 +623,7 @@ func (t *Tier) schedules(ctx context.Context, now time.Time) {
 // scheduled is the event of a schedule, as EventBridge sends it.
 func scheduled(account string, id tenfold.ID, at time.Time) []byte {
 	return fmt.Appendf(nil, `{"version":"0","id":%q,"detail-type":"Scheduled Event","source":"aws.events","account":%q,"time":%q,"region":%q,"resources":["arn:aws:events:%s:%s:rule/%s"],"detail":{}}`,
-		newID(), account, at.UTC().Format(time.RFC3339), region, region, account, id.Name)
+		uuid.NewString(), account, at.UTC().Format(time.RFC3339), region, region, account, id.Name)
 }
 
 // Check says what is amiss with an address for the invoke process.

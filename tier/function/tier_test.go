@@ -81,7 +81,7 @@ func TestWhatServesOutlivesWhatCannotBeLookedUp(t *testing.T) {
 	apply("two")
 	look(tenfold.StateReady) // by the version before
 	look(tenfold.StateReady) // and again, from the record
-	apply("one")              // it went back
+	apply("one")             // it went back
 	look(tenfold.StateReady)
 	if err := tier.Apply(t.Context(), tenfold.Step{Verb: tenfold.VerbStop, Want: tenfold.Resource{ID: id}}); err != nil {
 		t.Fatal(err)

@@ -6,12 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"tenfold/internal/pooldir"
+	"tenfold/internal/unixhttp"
 )
 
 // Remote is a pool in another process, as the daemon sees it.
@@ -19,11 +19,7 @@ type Remote struct{ client *http.Client }
 
 // NewRemote is for the pool whose Config.Control is socket. It connects when it is asked.
 func NewRemote(socket string) *Remote {
-	// A connection is for one question: while one pool hands over to the next both have the socket's name,
-	// and a connection that is kept is the old one's, which then alone would hear what changes.
-	return &Remote{&http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}}
+	return &Remote{unixhttp.Once(socket)}
 }
 
 // Close lets go of its connections.

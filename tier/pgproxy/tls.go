@@ -26,7 +26,7 @@ const (
 // nothing but memory. The obvious design, a goroutine with a tls.Conn for each client for good, costs an
 // idle client two stacks and each message two switches of goroutine.
 //
-// It works because crypto/tls keeps what it read of a record when a read fails for now (a net.Error that
+// It works because crypto/tls keeps what it read of a record when a read only waits (a net.Error that
 // is Temporary), and writes what it seals in one call without looking at what a slow client takes.
 type channel struct {
 	conn    *tls.Conn

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"crypto/rand"
+	"github.com/google/uuid"
 )
 
 // Fields of the Extensions API.
@@ -65,21 +65,6 @@ func (x *extensions) routes(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+base+"exit/error", x.failed)
 }
 
-func identifier() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	const digits = "0123456789abcdef"
-	out := make([]byte, 0, 36)
-	for i, c := range b {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			out = append(out, '-')
-		}
-		out = append(out, digits[c>>4], digits[c&15])
-	}
-	return string(out)
-}
-
 func (x *extensions) register(w http.ResponseWriter, r *http.Request) {
 	name := r.Header.Get(fieldName)
 	var body struct {
@@ -118,7 +103,7 @@ func (x *extensions) register(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	id := identifier()
+	id := uuid.NewString()
 	x.all[id] = &extension{name: name, invoke: slices.Contains(body.Events, "INVOKE"), stop: slices.Contains(body.Events, "SHUTDOWN"), events: make(chan event, 16)}
 	w.Header().Set(fieldIdentifier, id)
 	w.Header().Set("Content-Type", "application/json")
@@ -171,7 +156,7 @@ func (x *extensions) next(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
-	w.Header().Set(fieldEventID, identifier())
+	w.Header().Set(fieldEventID, uuid.NewString())
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(ev)
 }
