@@ -102,7 +102,8 @@ func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tenfold",
 		Short: "From the first user to the ten-millionth: one manifest, one binary",
-		Long: `Tenfold runs a three-tier web app (frontends, services, databases, caches) from one manifest.
+		Long: `Tenfold runs a three-tier web app (frontends, services, functions, databases,
+caches) from one manifest.
 
   tenfold up            run the app in this folder; Ctrl-C stops it, data is kept
   tenfold init          write the manifest that up would infer

@@ -33,7 +33,7 @@ func twoMajors(t *testing.T) (from, to int) {
 		to = n
 	}
 	if from == to {
-		t.Skipf("only PostgreSQL %d is installed: an upgrade takes two majors (scripts/need scenarios, or ENGINES=folder with one that npm carries)", to)
+		t.Skipf("only PostgreSQL %d is installed: an upgrade takes two majors (ENGINES=folder with the other)", to)
 	}
 	return from, to
 }
