@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tenfold/control"
 )
@@ -221,8 +224,9 @@ func (h *house) process(part string) int {
 	return 0
 }
 
-// kill waits for a process of the house and kills it. Never by an unchecked pid: kill(0) is our own
-// process group, the test and everything that started it.
+// kill waits for a process of the house, kills it and waits until it is gone: what is asked of the house
+// afterwards is not answered by the dying. Never by an unchecked pid: kill(0) is our own process group,
+// the test and everything that started it.
 func (h *house) kill(part string) {
 	h.t.Helper()
 	pid := 0
@@ -231,8 +235,23 @@ func (h *house) kill(part string) {
 			h.t.Fatalf("no %s to kill among %v", part, h.mine())
 		}
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
 		h.t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		h.t.Fatal(err)
+	}
+	for { // readable once the last of its threads has ended
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20000)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if n != 1 {
+			h.t.Fatalf("%s, process %d, outlives SIGKILL (%v)", part, pid, err)
+		}
+		return
 	}
 }
 
