@@ -175,8 +175,10 @@ type Workload struct {
 	Timeout Timeout       `json:"timeout"`
 	// Sticky keeps a client at its task by a cookie of that age; 0: any task will do.
 	Sticky time.Duration `json:"sticky,omitempty"`
-	Logs   Logs          `json:"logs"`
-	Line   int           `json:"line,omitempty"`
+	// Isolation is IsolationStrict or IsolationBestEffort; "": what the house does.
+	Isolation string `json:"isolation,omitempty"`
+	Logs      Logs   `json:"logs"`
+	Line      int    `json:"line,omitempty"`
 }
 
 // How a service's tasks are replaced. Rolling: new tasks take the places of old ones, one after the other.
@@ -185,6 +187,13 @@ const (
 	StrategyRolling   = "rolling"
 	StrategyBlueGreen = "blue-green"
 	StrategyCanary    = "canary"
+)
+
+// What becomes of a process of which a limit cannot be enforced. Strict: it is not started. Best effort: it is, and
+// that is said.
+const (
+	IsolationStrict     = "strict"
+	IsolationBestEffort = "best-effort"
 )
 
 // Scaling are the targets of a service, for one task; the one that asks for most tasks wins. 0: no target.
@@ -258,6 +267,8 @@ type Function struct {
 	Age     time.Duration `json:"age"`
 	Timeout time.Duration `json:"timeout"`
 	Size    Size          `json:"size"`
+	// Isolation is as in Workload.
+	Isolation string `json:"isolation,omitempty"`
 	// Scale: Min environments are kept warm, there are never more than Max. Concurrency is how many calls
 	// may be in one process at once.
 	Scale       Bounds `json:"scale"`

@@ -253,6 +253,17 @@ type Task struct {
 	CPU      float64        `json:"cpu"`    // seconds since start
 	InFlight int64          `json:"inFlight"`
 	Requests uint64         `json:"requests"`
+	// Isolation is what shuts it in, and what does not; Unenforced which of its limits does not hold, and why.
+	Isolation  []Rung `json:"isolation,omitempty"`
+	Unenforced string `json:"unenforced,omitempty"`
+}
+
+// Rung is a way to shut a process in: "own user", "cgroup", "landlock".
+type Rung struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	// Found is what holds, or why it does not.
+	Found string `json:"found,omitempty"`
 }
 
 // Traffic is what the door saw of an environment since it started.

@@ -301,7 +301,7 @@ func (h *house) tasks(ctx context.Context, e control.Env) ([]control.Task, error
 		c := report.Endpoints[string(t.ID)]
 		out = append(out, control.Task{
 			ID: t.ID, Service: t.Service.Name, State: t.State, PID: t.PID, Port: t.Port, Started: t.Started, Restarts: t.Restarts,
-			Memory: t.RSS, CPU: t.CPU, InFlight: c.InFlight, Requests: c.Requests,
+			Memory: t.RSS, CPU: t.CPU, InFlight: c.InFlight, Requests: c.Requests, Isolation: rungsOf(t.Rungs), Unenforced: t.Unenforced,
 		})
 	}
 	return out, nil

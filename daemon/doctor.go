@@ -66,7 +66,9 @@ func Doctor(ctx context.Context, l Layout, fix Fix, say func(string)) []Check {
 			}
 		}
 	}
-	checks := []Check{checkData(l), checkDisk(l), checkClock(), checkListen(l), checkPostgres(ctx, l), checkCache(ctx), checkCgroups(), checkContainers()}
+	checks := []Check{checkData(l), checkDisk(l), checkClock(), checkListen(l), checkPostgres(ctx, l), checkCache(ctx)}
+	checks = append(checks, checkLadder(ctx, l)...)
+	checks = append(checks, checkContainers())
 	for _, t := range []struct{ name, what, fix string }{
 		{"git", "labels deployments with their commit", "apt-get install git"},
 		{"node", "builds JavaScript", "apt-get install nodejs npm"},
@@ -154,20 +156,6 @@ func checkCache(ctx context.Context) Check {
 		return Check{Name: "Valkey or Redis", Optional: true, Found: "not installed: needed by caches", Fix: "tenfold doctor --fix (apt-get install valkey-server, before Debian 13 redis-server)"}
 	}
 	return Check{Name: "Valkey or Redis", OK: true, Found: e.Name + " " + e.Version}
-}
-
-func checkCgroups() Check {
-	c := Check{Name: "cgroups", Optional: true, Found: "not writable: limits of memory and CPU cannot be enforced", Fix: "run as the system service (make package), which has Delegate=yes"}
-	if b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err == nil && syscall.Access("/sys/fs/cgroup", 2) == nil {
-		if names := strings.TrimSpace(string(b)); names != "" {
-			c.OK, c.Found, c.Fix = true, "v2: "+names, ""
-		} else {
-			c.Found, c.Fix = "v2 without a controller: limits of memory and CPU cannot be enforced", "give this system's root group memory and cpu (/sys/fs/cgroup/cgroup.controllers is empty)"
-		}
-	} else if syscall.Access("/sys/fs/cgroup/memory", 2) == nil {
-		c.OK, c.Found, c.Fix = true, "v1", ""
-	}
-	return c
 }
 
 func checkContainers() Check {

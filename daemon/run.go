@@ -233,13 +233,13 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}
 	if h.compute, err = compute.New(compute.Config{
 		Dir: l.Tier("compute"), Units: k, Builder: builder, Traffic: h.edge, Resolve: h.resolve, Emit: emit, URL: h.url,
-		KeepBuilds: h.builds, FrontendBuild: frontend.BuildKey, Released: h.frontend.Released,
+		Box: h.box, Strict: strict(), KeepBuilds: h.builds, FrontendBuild: frontend.BuildKey, Released: h.frontend.Released,
 	}); err != nil {
 		return err
 	}
 	if h.function, err = function.New(function.Config{
 		Dir: l.Tier("function"), Builder: builder, BuildKey: compute.FunctionBuild, Invokers: h.invokers, Address: h.invokers.addr, Traffic: h.edge,
-		Resolve: h.resolve, Emit: emit, URL: h.url, Account: account, Keys: h.functionKeys,
+		Resolve: h.resolve, Emit: emit, URL: h.url, Account: account, Keys: h.functionKeys, Box: h.boxBeside, Strict: strict(),
 	}); err != nil {
 		return err
 	}

@@ -290,6 +290,7 @@ func (b *builder) workload(n tenfold.Name, t *tree) tenfold.Workload {
 	w := tenfold.Workload{
 		Command: b.command(t, "command"), Migrate: b.command(t, "migrate"), Env: b.env(t),
 		Health: b.health(t), Drain: b.duration(t, "drain", 30*time.Second), Sticky: b.duration(t, "sticky", 0),
+		Isolation: b.word(t, "isolation", "", isolations),
 	}
 	if w.Migrate.Shell == Nothing {
 		w.Migrate = tenfold.Command{}

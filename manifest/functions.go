@@ -35,7 +35,8 @@ func functionKeys() []key {
 		{name: "env", form: fEnv, doc: "Variables, as text."},
 		{name: "uses", form: fUses, doc: "Databases, caches, services, functions and secrets that it may use."},
 		logsKey(),
-	}, later("container images", "image"), later("a choice of isolation", "isolation"), later("event sources", "from"))
+		isolationKey(),
+	}, later("container images", "image"), later("event sources", "from"))
 }
 
 func (b *builder) functions() {
@@ -47,6 +48,7 @@ func (b *builder) functions() {
 			Timeout: b.duration(t, "timeout", 30*time.Second), Size: tenfold.Size{Memory: b.size(size, "memory", 256<<20)},
 			Concurrency: b.count(scale, "concurrency", 1, 1, 1000),
 			Logs:        b.logs(t),
+			Isolation:   b.word(t, "isolation", "", isolations),
 		}
 		if v, ok := value(size, "cpu"); ok {
 			f.Size.CPU, _ = readCPU(b.reporter, v.node, v.path)

@@ -1,6 +1,10 @@
 package manifest
 
-import "slices"
+import (
+	"slices"
+
+	"tenfold"
+)
 
 // The vocabulary. Parser, schema (docs/tenfold.schema.json) and documentation (docs/manifest.md)
 // are made of this table or tested against it: a key that is not here does not exist.
@@ -227,7 +231,17 @@ func serviceKeys() []key {
 		{name: "uses", form: fUses, doc: "Databases, caches, services, functions and secrets that the service may use; each injects its variables."},
 		logsKey(),
 		{name: "sticky", form: fDuration, off: true, deflt: "false", doc: "Keep a client at its task, by a cookie of that age."},
-	}, later("container images", "image"), later("a choice of isolation", "isolation"), later("tracing", "trace"))
+		isolationKey(),
+	}, later("container images", "image"), later("tracing", "trace"))
+}
+
+// isolations are the words of isolation.
+var isolations = []string{tenfold.IsolationStrict, tenfold.IsolationBestEffort}
+
+// isolationKey is what services and functions say of limits that cannot be enforced.
+func isolationKey() key {
+	return key{name: "isolation", form: fWord, words: isolations, deflt: "strict as a system service, else best-effort",
+		doc: "When a limit of size cannot be enforced on this machine. strict: no process is started; best-effort: it is, with a warning. docs/isolation.md."}
 }
 
 // logsKey is what services and functions say of their output.

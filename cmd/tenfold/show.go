@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,6 +66,7 @@ func (c *cli) statusCommand() *cobra.Command {
 			rows = append(rows, []string{string(r.Name), string(r.Kind), string(r.State), r.Now, note})
 		}
 		table(c.out, rows)
+		isolation(c.out, st.Tasks)
 		for _, k := range st.Certificates {
 			switch {
 			case k.Error != "":
@@ -116,6 +119,37 @@ func (c *cli) psCommand() *cobra.Command {
 		table(c.out, rows)
 		return nil
 	}}
+}
+
+// isolation says of tasks what shuts them in, those of a service that are alike in one line.
+func isolation(w io.Writer, tasks []control.Task) {
+	var lines []string
+	for _, t := range tasks {
+		var holds, fails []string
+		for _, r := range t.Isolation {
+			if r.OK {
+				holds = append(holds, r.Name)
+			} else {
+				fails = append(fails, "no "+r.Name+": "+r.Found)
+			}
+		}
+		if len(t.Isolation) == 0 {
+			continue
+		}
+		line := fmt.Sprintf("isolation of %s: %s", t.Service, strings.Join(holds, ", "))
+		if len(fails) > 0 {
+			line += "\n  " + strings.Join(fails, "\n  ")
+		}
+		if t.Unenforced != "" {
+			line += "\n  a limit does not hold: " + t.Unenforced
+		}
+		if !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) > 0 {
+		fmt.Fprintf(w, "\n%s\n", strings.Join(lines, "\n"))
+	}
 }
 
 func (c *cli) logsCommand() *cobra.Command {

@@ -92,6 +92,8 @@ type Result struct {
 	// Dir is the entry's folder in the build; Output the folder asked for in the request.
 	Dir    string `json:"-"`
 	Output string `json:"-"`
+	// Tree is the folder of everything that was copied and built; Dir lies in it, or is it.
+	Tree string `json:"-"`
 	// Bin lists folders that come first in the PATH of what runs from the build: a runtime that the
 	// machine itself lacks.
 	Bin    []string      `json:"bin,omitempty"`
@@ -147,7 +149,8 @@ func (b *Builder) Find(key string) (Result, error) {
 	if err := atomicfile.ReadJSON(filepath.Join(b.dir(key), "build.json"), &r); err != nil {
 		return r, fmt.Errorf("find build %s: %w", key, err)
 	}
-	r.Dir = filepath.Join(b.dir(key), "tree", filepath.FromSlash(r.Entry))
+	r.Tree = filepath.Join(b.dir(key), "tree")
+	r.Dir = filepath.Join(r.Tree, filepath.FromSlash(r.Entry))
 	r.Output = filepath.Join(r.Dir, filepath.FromSlash(r.Folder))
 	if _, err := os.Stat(r.Dir); err != nil {
 		return r, fmt.Errorf("find build %s: %w", key, err)
@@ -223,7 +226,8 @@ func (b *Builder) make(ctx context.Context, r Request, key string) (Result, erro
 	began := time.Now()
 	m := &making{Builder: b, Request: r}
 	m.result = Result{Key: key, Entry: entryOf(r), Folder: r.Output}
-	m.result.Dir = filepath.Join(b.dir(key), "tree", filepath.FromSlash(m.result.Entry))
+	m.result.Tree = filepath.Join(b.dir(key), "tree")
+	m.result.Dir = filepath.Join(m.result.Tree, filepath.FromSlash(m.result.Entry))
 	m.result.Output = filepath.Join(m.result.Dir, filepath.FromSlash(r.Output))
 	if m.Timeout == 0 {
 		m.Timeout = DefaultTimeout

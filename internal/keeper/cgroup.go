@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"tenfold/internal/isolate"
 )
 
 // groups is where cgroups can be made: version 2 below the keeper's own (systemd with Delegate=yes),
@@ -28,6 +30,7 @@ type group struct {
 	mu     sync.Mutex
 	dirs   []string // under mu
 	memory string   // under mu: the folder that counts kills for memory
+	held   []string // under mu: the controllers that limit it, "v2 memory"
 	two    string   // the folder of version 2; not handed on by a re-exec, since only a fork needs it
 }
 
@@ -38,8 +41,16 @@ const (
 
 func groupName(house, id string) string { return groupPrefix + house + "-" + hash(id) }
 
-// find reads where this process's own groups are.
+// find finds where groups can be made, and makes ready for them.
 func (g *groups) find() {
+	g.look()
+	if base, ok := g.bases[""]; ok {
+		g.delegate(base)
+	}
+}
+
+// look reads where this process's own groups are.
+func (g *groups) look() {
 	g.bases, g.two = map[string]string{}, map[string]bool{}
 	own := map[string]string{} // by controller, "" for version 2
 	lines(procSelf("cgroup"), func(l string) {
@@ -78,9 +89,6 @@ func (g *groups) find() {
 			}
 		}
 	})
-	if base, ok := g.bases[""]; ok {
-		g.delegate(base)
-	}
 }
 
 // delegate hands memory, cpu and pids of version 2 to groups below base. A group with processes of its own
@@ -141,6 +149,69 @@ func (m *group) in(bases map[string]string, controller, name string) (string, er
 		m.dirs = append(m.dirs, dir)
 	}
 	return dir, nil
+}
+
+// holds notes that a controller limits the group.
+func (m *group) holds(controller string, two bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name := controller + " (v1)"
+	if two {
+		name = controller + " (v2)"
+	}
+	if !slices.Contains(m.held, name) {
+		m.held = append(m.held, name)
+	}
+}
+
+// rung says what of cgroups holds for the process in the group.
+func (m *group) rung(unenforced string) isolate.Rung {
+	r := isolate.Rung{Name: rungCgroup, Found: unenforced}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if unenforced == "" {
+		r.OK, r.Found = len(m.held) > 0, strings.Join(m.held, ", ")
+	}
+	if r.Found == "" {
+		r.Found = errNoGroup.Error()
+	}
+	return r
+}
+
+// rungCgroup is the rung that is the keeper's.
+const rungCgroup = "cgroup"
+
+// Ladder says which rungs this machine has for units of a keeper that runs as this process does, and changes nothing.
+func Ladder() []isolate.Rung {
+	g := &groups{}
+	g.look()
+	found := map[string]string{} // by controller
+	if base, ok := g.bases[""]; ok {
+		b, _ := os.ReadFile(filepath.Join(base, "cgroup.controllers"))
+		for _, c := range strings.Fields(string(b)) {
+			found[c] = c + " (v2)"
+		}
+	}
+	var have, miss []string
+	for _, c := range []string{"cpu", "memory", "pids"} {
+		if _, ok := g.bases[c]; ok && found[c] == "" {
+			found[c] = c + " (v1)"
+		}
+		if found[c] == "" {
+			miss = append(miss, c)
+		} else {
+			have = append(have, found[c])
+		}
+	}
+	r := isolate.Rung{Name: rungCgroup, OK: len(miss) == 0, Found: strings.Join(have, ", ")}
+	switch {
+	case len(have) == 0:
+		r.Found = errNoGroup.Error()
+	case len(miss) > 0:
+		r.Found += "; not " + strings.Join(miss, ", ")
+	}
+	out := isolate.Probe()
+	return slices.Insert(out, 2, r)
 }
 
 // folders are the group's, one in each hierarchy that it is in.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"tenfold/internal/isolate"
 )
 
 // Units is the part of a Client that tiers use to run processes; a fake may stand in for it.
@@ -157,6 +159,12 @@ func (c *Client) Listen(ctx context.Context, name, network, addr string) (string
 func (c *Client) Unlisten(ctx context.Context, name string) error {
 	_, err := c.call(ctx, request{Op: "unlisten", Name: name})
 	return err
+}
+
+// Ladder says which rungs the keeper has to shut units in.
+func (c *Client) Ladder(ctx context.Context) ([]isolate.Rung, error) {
+	a, err := c.call(ctx, request{Op: "ladder"})
+	return a.Rungs, err
 }
 
 // Shutdown makes the keeper end every unit in reverse order of its start, and itself. It returns at once.

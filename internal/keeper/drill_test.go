@@ -215,6 +215,7 @@ func TestSweepsWhatAnEarlierHouseLeft(t *testing.T) {
 	h.Warden.Kill() // both, so that nobody clears away
 	syscall.Kill(k, syscall.SIGKILL)
 	h.Gone(t)
+	eventually(t, "the keeper has ended, which holds the lock", func() bool { return !alive(k) })
 	h.Again(t)
 	if alive(orphan) {
 		t.Fatal("it lives on beside the new keeper")

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,10 +20,26 @@ type Limits struct {
 	CPU    float64 `json:"cpu,omitempty"`    // cores
 	Weight float64 `json:"weight,omitempty"` // share of the cores while others want them too, 1 is what every unit has
 	PIDs   int     `json:"pids,omitempty"`   // processes and threads
+
+	bound int // processes and threads while PIDs says nothing: a unit's PIDs
 }
 
+// none says that nothing was asked for.
+func (l Limits) none() bool { l.bound = 0; return l == Limits{} }
+
 // limits of a unit from its start, until Limit says others.
-func (u Unit) limits() Limits { return Limits{Memory: u.Memory, CPU: u.CPU} }
+func (u Unit) limits() Limits { return Limits{Memory: u.Memory, CPU: u.CPU, bound: u.bound()} }
+
+// boxPIDs bounds the processes and threads of a unit with a box that says nothing itself: a fork bomb ends there, and a
+// virtual machine with a thousand threads does not.
+const boxPIDs = 4096
+
+func (u Unit) bound() int {
+	if u.PIDs == 0 && u.Box != nil {
+		return boxPIDs
+	}
+	return u.PIDs
+}
 
 // Limit sets what a unit may take from now on, through restarts too; fields that are zero are lifted.
 // unenforced says which of them do not hold here, and why; "" when all do. It is no error.
@@ -41,6 +58,7 @@ func (k *Keeper) limit(id string, l Limits) (Status, error) {
 	defer h.limiting.Unlock()
 	k.mu.Lock()
 	h.status.Limits = &l
+	l.bound = h.unit.bound()
 	p, pid := h.proc, h.status.PID
 	k.mu.Unlock()
 	if p == nil || pid == 0 || p.group == nil { // its next process begins with them
@@ -49,7 +67,7 @@ func (k *Keeper) limit(id string, l Limits) (Status, error) {
 		return h.status, nil
 	}
 	unenforced := k.groups.limit(p.group, groupName(k.house, id), l)
-	if err := k.gather(h, p, pid); err != nil && unenforced == "" && l != (Limits{}) {
+	if err := k.gather(h, p, pid); err != nil && unenforced == "" && !l.none() {
 		unenforced = err.Error()
 	}
 	k.update(h, func(s *Status) { s.Unenforced = unenforced })
@@ -85,15 +103,18 @@ func (g *groups) limit(m *group, name string, l Limits) (unenforced string) {
 	}{
 		{what: "memory", want: l.Memory > 0 || l.High > 0, do: func(dir string, two bool) error { return setMemory(dir, two, l) }},
 		{what: "cpu", want: l.CPU > 0 || l.Weight > 0, do: func(dir string, two bool) error { return setCPU(dir, two, l) }},
-		{what: "pids", want: l.PIDs > 0, do: func(dir string, two bool) error {
-			return put(dir, "pids.max", orMax(int64(l.PIDs), "max"))
+		{what: "pids", want: cmp.Or(l.PIDs, l.bound) > 0, do: func(dir string, two bool) error {
+			return put(dir, "pids.max", orMax(int64(cmp.Or(l.PIDs, l.bound)), "max"))
 		}},
 	} {
 		dir, two, err := g.folder(m, x.what, name, x.want)
 		if err == nil && dir != "" {
 			err = x.do(dir, two)
 		}
-		if err != nil && x.want {
+		if err == nil && dir != "" && x.want {
+			m.holds(x.what, two)
+		}
+		if err != nil && x.want && (x.what != "pids" || l.PIDs > 0) {
 			missing = append(missing, x.what+": "+err.Error())
 		}
 	}

@@ -1,6 +1,7 @@
 package keeper_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"tenfold/internal/isolate"
 	"tenfold/internal/keeper"
 	"tenfold/internal/keeper/keepertest"
 )
@@ -60,16 +62,22 @@ func TestLimitsAreChangedWhileAUnitRuns(t *testing.T) {
 	if unenforced != "" {
 		t.Skipf("not enforced here, and said so: %s", unenforced)
 	}
-	holds := func(pid int) {
-		t.Helper()
+	differs := func(pid int) (out []string) {
 		for what, got := range map[string]string{
 			"memory": control(pid, "memory.max", "memory.limit_in_bytes"), "high": control(pid, "memory.high", "memory.soft_limit_in_bytes"),
 			"pids": control(pid, "pids.max"), "cpu": control(pid, "cpu.max", "cpu.cfs_quota_us"), "weight": control(pid, "cpu.weight", "cpu.shares"),
 		} {
 			want := map[string][]string{"memory": {"268435456"}, "high": {"134217728"}, "pids": {"50"}, "cpu": {"50000 100000", "50000"}, "weight": {"200", "2048"}}[what]
 			if got != want[0] && got != want[len(want)-1] {
-				t.Errorf("%s of %d: %q, want %q", what, pid, got, want)
+				out = append(out, fmt.Sprintf("%s of %d: %q, want %q", what, pid, got, want))
 			}
+		}
+		return out
+	}
+	holds := func(pid int) {
+		t.Helper()
+		for _, d := range differs(pid) {
+			t.Error(d)
 		}
 	}
 	holds(pid)
@@ -82,7 +90,7 @@ func TestLimitsAreChangedWhileAUnitRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid = running(pid)
-	holds(pid)
+	eventually(t, "the limits hold for the next process", func() bool { return len(differs(pid)) == 0 }) // it begins meanwhile
 	if unenforced, err := house.Limit(t.Context(), "limited", keeper.Limits{}); err != nil || unenforced != "" {
 		t.Error(unenforced, err)
 	}
@@ -94,5 +102,67 @@ func TestLimitsAreChangedWhileAUnitRuns(t *testing.T) {
 	}
 	if _, err := house.Limit(t.Context(), "nobody", keeper.Limits{}); err == nil {
 		t.Error("a unit that is not there was limited")
+	}
+}
+
+// A unit with a box tells which rungs shut it in, keeps them through a re-exec of its keeper, and is bounded.
+func TestAUnitWithABoxTellsItsRungs(t *testing.T) {
+	house := keepertest.Start(t)
+	u := sh("boxed", "exec sleep 1000")
+	u.Box, u.PIDs = &isolate.Box{Home: filepath.Join(house.Dir, "home"), Hide: []string{house.Dir}}, 20
+	u.Env, u.Dir = []string{"PATH=/usr/bin:/bin"}, "/"
+	start(t, house, u)
+	var s keeper.Status
+	eventually(t, "rungs are told", func() bool {
+		l, _ := house.List(t.Context(), "boxed")
+		s = l[0]
+		return len(s.Rungs) > 0
+	})
+	ladder, err := house.Ladder(t.Context())
+	if err != nil || len(ladder) != len(s.Rungs) {
+		t.Fatalf("%+v, %v; of the unit: %+v", ladder, err, s.Rungs)
+	}
+	for i, r := range s.Rungs {
+		if r.Name != ladder[i].Name || r.OK && !ladder[i].OK || r.Found == "" {
+			t.Errorf("rung %d is %+v, the machine's %+v", i, r, ladder[i])
+		}
+		if r.Name == "cgroup" && r.OK && strings.Contains(r.Found, "pids") && control(s.PID, "pids.max") != "20" {
+			t.Errorf("processes are bounded to %q", control(s.PID, "pids.max"))
+		}
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := house.Reexec(t.Context(), exe); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := house.List(t.Context(), "boxed"); err != nil || len(l) != 1 || l[0].PID != s.PID || len(l[0].Rungs) != len(s.Rungs) {
+		t.Fatalf("after a re-exec: %+v, %v", l, err)
+	}
+}
+
+// Where limits cannot be enforced a strict unit does not run, and says why; where they can it does.
+func TestAStrictUnitRunsOnlyWithItsLimits(t *testing.T) {
+	house := keepertest.Start(t)
+	u := sh("strict", "exit 3")
+	u.Memory, u.CPU, u.Strict = 64<<20, 1, true
+	start(t, house, u)
+	s, err := house.Wait(t.Context(), "strict")
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch e := s.LastExit; {
+	case s.Unenforced == "" && (e.Code != 3 || e.Refused != ""):
+		t.Errorf("limits hold, and it ended with %+v", e)
+	case s.Unenforced != "" && (e.Code != 127 || !strings.Contains(e.Refused, "cannot be enforced: "+s.Unenforced)):
+		t.Errorf("%s does not hold, and it ended with %+v", s.Unenforced, e)
+	}
+	if u := sh("no program", ""); true {
+		u.Argv = []string{"/no/such/program"}
+		start(t, house, u)
+		if s, err := house.Wait(t.Context(), u.ID); err != nil || !strings.Contains(s.LastExit.Refused, "/no/such/program") || !strings.HasPrefix(s.LastExit.Describe(), "not started") {
+			t.Errorf("%+v, %v", s.LastExit, err)
+		}
 	}
 }

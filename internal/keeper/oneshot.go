@@ -49,6 +49,8 @@ func LastLines(log string, since time.Time, n int) []string {
 // Describe says how a process ended, as people read it.
 func (e Exit) Describe() string {
 	switch {
+	case e.Refused != "":
+		return "not started: " + e.Refused
 	case e.OOM:
 		return "killed by the kernel: out of memory"
 	case e.Signal != 0 && e.Asked:

@@ -272,6 +272,9 @@ func (k *Keeper) adopt(s *state) error {
 			}()
 			continue
 		}
+		if p := h.proc; p != nil && p.ended == nil {
+			go p.group.join(k.house, h.unit.ID, p) // the earlier binary may have been about to
+		}
 		go k.live(h, h.proc)
 	}
 	return nil

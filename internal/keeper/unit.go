@@ -10,6 +10,8 @@ package keeper
 import (
 	"syscall"
 	"time"
+
+	"tenfold/internal/isolate"
 )
 
 // Restart says what the keeper does when a unit's process ends by itself.
@@ -57,6 +59,15 @@ type Unit struct {
 	// Memory (bytes) and CPU (cores) are limits, enforced by cgroups where they can be written; 0: none.
 	Memory int64   `json:"memory,omitempty"`
 	CPU    float64 `json:"cpu,omitempty"`
+	// PIDs bounds processes and threads where a cgroup can; 0: no bound, or 4096 with a Box. It is no limit that was asked for:
+	// where it does not hold, Unenforced does not tell of it.
+	PIDs int `json:"pids,omitempty"`
+	// Box shuts the process in, as far as this machine can; nil: it may do what the keeper may. UID, GID and
+	// Listeners are not for a unit with a box, which has a user of its own.
+	Box *isolate.Box `json:"box,omitempty"`
+	// Strict keeps a process from running of which a limit cannot be enforced: it ends as one that could not
+	// be started.
+	Strict bool `json:"strict,omitempty"`
 	// OOMScore adjusts the kernel's choice of whom to kill, -1000 to 1000.
 	OOMScore int `json:"oomScore,omitempty"`
 }
@@ -85,6 +96,8 @@ type Status struct {
 	Limits *Limits `json:"limits,omitempty"`
 	// Unenforced says which limit could not be set, and why; empty when all hold.
 	Unenforced string `json:"unenforced,omitempty"`
+	// Rungs are what shuts the current or last process of a unit with a box in, and what does not, with the reason.
+	Rungs []isolate.Rung `json:"rungs,omitempty"`
 }
 
 // Exit is how a process ended.
@@ -93,6 +106,8 @@ type Exit struct {
 	Signal syscall.Signal `json:"signal,omitempty"` // 0: it exited by itself
 	OOM    bool           `json:"oom,omitempty"`    // the kernel killed it for memory
 	At     time.Time      `json:"at"`
+	// Refused says why there was no process at all, then with the status 127; "" when there was one.
+	Refused string `json:"refused,omitempty"`
 	// Asked says that Stop caused it.
 	Asked bool `json:"asked,omitempty"`
 }

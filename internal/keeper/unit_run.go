@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"tenfold/internal/isolate"
 )
 
 // How a unit is restarted and ended.
@@ -39,9 +42,10 @@ type held struct {
 
 // proc is one process of a unit, from before its fork until its tree is gone.
 type proc struct {
-	out    *output
-	group  *group // nil: no cgroup
-	reaped chan syscall.WaitStatus
+	refused string // why there is no process; set before reaped
+	out     *output
+	group   *group // nil: no cgroup
+	reaped  chan syscall.WaitStatus
 
 	// Written by the main goroutine, which also carries out a re-exec.
 	pid   int
@@ -124,6 +128,7 @@ func (k *Keeper) begin(h *held) *proc {
 	err := k.launch(h, p)
 	if err != nil {
 		k.log("start unit", "unit", h.unit.ID, "err", err)
+		p.refused = err.Error()
 		if err := p.out.close(err.Error()); err != nil {
 			k.log("close log", "unit", h.unit.ID, "err", err)
 		}
@@ -149,18 +154,40 @@ func (k *Keeper) launch(h *held, p *proc) error {
 	k.mu.Unlock()
 	group, unenforced := k.groups.make(k.house, h.unit.ID, limits)
 	p.group = group
-	k.update(h, func(s *Status) { h.proc, s.Started, s.Unenforced = p, time.Now(), unenforced })
-	if err := k.fork(h, p, out, errw); err != nil {
+	k.update(h, func(s *Status) { h.proc, s.Started, s.Unenforced, s.Rungs = p, time.Now(), unenforced, nil })
+	if h.unit.Strict && unenforced != "" {
+		return &unenforcedError{unenforced}
+	}
+	rungs, err := k.fork(h, p, out, errw)
+	if err != nil {
 		return err
 	}
-	k.update(h, func(s *Status) {
-		s.Phase, s.PID = Running, p.pid // Started stands: all output is later than that
-		if err := group.join(k.house, h.unit.ID, p); err != nil && limits != (Limits{}) {
-			s.Unenforced = err.Error()
+	// Started stands: all output is later than that.
+	k.update(h, func(s *Status) { s.Phase, s.PID = Running, p.pid })
+	// Version 1 has no way to be born in a group, and takes its time over moving what runs: meanwhile the
+	// process begins.
+	if err := group.join(k.house, h.unit.ID, p); err != nil && !limits.none() {
+		unenforced = err.Error()
+		if h.unit.Strict {
+			k.log("end a unit of which a limit does not hold", "unit", h.unit.ID, "err", err)
+			syscall.Kill(p.pid, syscall.SIGKILL)
 		}
-	})
+	}
+	if rungs != nil || unenforced != "" {
+		k.update(h, func(s *Status) {
+			s.Unenforced = unenforced
+			if rungs != nil {
+				s.Rungs = slices.Insert(rungs, min(2, len(rungs)), group.rung(unenforced))
+			}
+		})
+	}
 	return nil
 }
+
+// unenforcedError is why a strict unit was not started.
+type unenforcedError struct{ what string }
+
+func (e *unenforcedError) Error() string { return "a limit cannot be enforced: " + e.what }
 
 // follow waits for the end of a process, or ends it when the unit is stopped, until its whole tree
 // is gone and its output stored.
@@ -184,7 +211,7 @@ func (k *Keeper) follow(h *held, p *proc) Exit {
 	if err := p.out.close(""); err != nil {
 		k.log("close log", "unit", h.unit.ID, "err", err)
 	}
-	e := Exit{Code: ws.ExitStatus(), At: time.Now()}
+	e := Exit{Code: ws.ExitStatus(), At: time.Now(), Refused: p.refused}
 	if ws.Signaled() {
 		e.Code, e.Signal = -1, ws.Signal()
 	}
@@ -256,48 +283,52 @@ func (k *Keeper) environment(u Unit) []string {
 	return env
 }
 
-// fork starts the unit's process on the keeper's main thread and registers it with the reaper.
-func (k *Keeper) fork(h *held, p *proc, out, errw *os.File) error {
+// fork starts the unit's process on the keeper's main thread and registers it with the reaper. rungs say what shuts a
+// unit with a box in.
+func (k *Keeper) fork(h *held, p *proc, out, errw *os.File) (rungs []isolate.Rung, err error) {
 	u := h.unit
 	if len(u.Argv) == 0 {
-		return errors.New("it has no command")
+		return nil, errors.New("it has no command")
 	}
 	path, err := lookPath(u.Argv[0], u.Env, u.Dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer null.Close()
 	files := []uintptr{null.Fd(), out.Fd(), errw.Fd()}
-	attr := &syscall.ProcAttr{Dir: u.Dir, Env: k.environment(u), Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: u.DeathSignal}}
-	if attr.Sys.Pdeathsig == 0 {
-		attr.Sys.Pdeathsig = syscall.SIGKILL
-	}
-	if u.UID > 0 && os.Getuid() == 0 {
-		attr.Sys.Credential = &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID)}
-	}
-	return k.do(func() error {
-		for _, name := range u.Listeners {
-			fd, ok := k.listenerFD(name)
-			if !ok {
-				return fmt.Errorf("no listener %q is held", name)
-			}
-			files = append(files, uintptr(fd))
+	for _, name := range u.Listeners {
+		fd, ok := k.listenerFD(name)
+		if !ok {
+			return nil, fmt.Errorf("no listener %q is held", name)
 		}
-		attr.Files = files
+		files = append(files, uintptr(fd))
+	}
+	death := cmp.Or(u.DeathSignal, syscall.SIGKILL)
+	start := func(cgroup int) (int, error) { return k.forkOpen(u, path, files, death, cgroup) }
+	if u.Box != nil {
+		plan, err := isolate.Prepare(*u.Box, u.Argv, u.Env, u.Dir)
+		if err != nil {
+			return nil, err
+		}
+		defer plan.Close()
+		rungs = plan.Rungs()
+		env := overlay(k.environment(u), plan.Environ())
+		start = func(cgroup int) (int, error) {
+			return plan.Start(isolate.Process{Path: path, Argv: u.Argv, Env: env, Dir: u.Dir, Files: files, Cgroup: cgroup, DeathSignal: death})
+		}
+	}
+	return rungs, k.do(func() error {
 		// Born in its group, it has no moment in which to start something outside.
+		cgroup := -1
 		if dir, err := p.group.open(); err == nil {
 			defer dir.Close()
-			attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(dir.Fd())
+			cgroup = int(dir.Fd())
 		}
-		pid, err := syscall.ForkExec(path, u.Argv, attr)
-		if err != nil && attr.Sys.UseCgroupFD {
-			attr.Sys.UseCgroupFD = false
-			pid, err = syscall.ForkExec(path, u.Argv, attr)
-		}
+		pid, err := start(cgroup)
 		if err != nil {
 			return &os.PathError{Op: "start", Path: path, Err: err}
 		}
@@ -307,4 +338,29 @@ func (k *Keeper) fork(h *held, p *proc, out, errw *os.File) error {
 		}
 		return nil
 	})
+}
+
+// overlay puts variables in the places of those of the same name: of two, a program sees whichever it likes.
+func overlay(env, over []string) []string {
+	for _, kv := range over {
+		name, _, _ := strings.Cut(kv, "=")
+		env = append(slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }), kv)
+	}
+	return env
+}
+
+// forkOpen starts a process that is not shut in.
+func (k *Keeper) forkOpen(u Unit, path string, files []uintptr, death syscall.Signal, cgroup int) (pid int, err error) {
+	attr := &syscall.ProcAttr{Dir: u.Dir, Env: k.environment(u), Files: files, Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: death}}
+	if u.UID > 0 && os.Getuid() == 0 {
+		attr.Sys.Credential = &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID)}
+	}
+	if cgroup >= 0 {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, cgroup
+		if pid, err = syscall.ForkExec(path, u.Argv, attr); err == nil {
+			return pid, nil
+		}
+		attr.Sys.UseCgroupFD = false
+	}
+	return syscall.ForkExec(path, u.Argv, attr)
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"tenfold/internal/isolate"
 )
 
 // The protocol: a request is one JSON object a line on a unix stream socket, so is its answer;
@@ -32,6 +34,8 @@ type answer struct {
 	Error string   `json:"error,omitempty"`
 	Units []Status `json:"units,omitempty"`
 	Addr  string   `json:"addr,omitempty"`
+	// Rungs answer ladder.
+	Rungs []isolate.Rung `json:"rungs,omitempty"`
 	// Generation counts the keeper's re-execs.
 	Generation int `json:"generation,omitempty"`
 	// Event is one of many answers to subscribe.
@@ -164,6 +168,8 @@ func (k *Keeper) answer(c net.Conn, r request) (answer, error) {
 	case "unlisten":
 		k.unlisten(r.Name)
 		return answer{}, nil
+	case "ladder":
+		return answer{Rungs: Ladder()}, nil
 	case "generation":
 		k.mu.Lock()
 		defer k.mu.Unlock()

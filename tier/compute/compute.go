@@ -25,6 +25,7 @@ import (
 	"tenfold/internal/atomicfile"
 	"tenfold/internal/build"
 	"tenfold/internal/directory"
+	"tenfold/internal/isolate"
 	"tenfold/internal/keeper"
 	"tenfold/tier/compute/judge"
 )
@@ -62,6 +63,10 @@ type Config struct {
 	Released      func(frontend tenfold.ID) string
 	// URL is what processes are told as APP_URL; nil: nothing.
 	URL func(tenfold.AppName, tenfold.Environment) string
+	// Box says how the processes of a service are shut in that run from a build; nil: they are not. Strict says that
+	// none runs of which a limit cannot be enforced, where the manifest does not say.
+	Box    func(service tenfold.ID, b build.Result) (*isolate.Box, error)
+	Strict bool
 	// BaseEnv is what every process gets: PATH, HOME, LANG, TMPDIR. Empty: those of this process.
 	BaseEnv []string
 }
@@ -310,6 +315,19 @@ func (c *Compute) find(id tenfold.ID) (*service, error) {
 		return nil, tenfold.Errorf(tenfold.CodeNotFound, "no service %s runs in %s/%s", id.Name, id.App, id.Env).WithHint("see what runs: tenfold status --app %s", id.App)
 	}
 	return s, nil
+}
+
+// confine shuts a unit in that runs from a build of a service.
+func (c *Compute) confine(u keeper.Unit, id tenfold.ID, spec serviceSpec, b build.Result) (keeper.Unit, error) {
+	u.Strict = spec.Isolation == tenfold.IsolationStrict || spec.Isolation == "" && c.cfg.Strict
+	if c.cfg.Box == nil {
+		return u, nil
+	}
+	var err error
+	if u.Box, err = c.cfg.Box(id, b); err != nil {
+		return u, fmt.Errorf("shut %s in: %w", id.Short(), err)
+	}
+	return u, nil
 }
 
 // environment is what a process of a service's version gets.

@@ -127,9 +127,12 @@ func (s *service) migrate(ctx context.Context) {
 		}
 		return // tried again until the deadline
 	}
-	_, err = s.c.cfg.Units.Start(ctx, keeper.Unit{
+	u, err := s.c.confine(keeper.Unit{
 		ID: s.migrateID(*d), Argv: d.To.Spec.Migrate.Argv(), Env: env, Dir: b.Dir, Log: s.migrateLog(*d), StopGrace: 30 * time.Second, StopTree: true,
-	})
+	}, s.id, d.To.Spec, b)
+	if err == nil {
+		_, err = s.c.cfg.Units.Start(ctx, u)
+	}
 	if err != nil && ctx.Err() == nil {
 		s.fail(ctx, "migrate: "+err.Error(), "")
 	}
@@ -366,6 +369,8 @@ func exitText(u keeper.Status) string {
 	switch {
 	case e == nil:
 		return "ended"
+	case e.Refused != "":
+		return "was not started: " + e.Refused
 	case e.OOM:
 		return "was killed: out of memory"
 	case e.Signal != 0:
@@ -403,6 +408,8 @@ func (s *service) hint(v version, u keeper.Status, out []string, otherwise strin
 	text := strings.Join(out, "\n")
 	if e := u.LastExit; e != nil && u.Phase == keeper.Exited {
 		switch {
+		case e.Refused != "" && u.Unenforced != "":
+			return fmt.Sprintf("tenfold doctor says what is missing; to start without the limit: isolation: best-effort (%s)", where)
 		case e.OOM || e.Code == 137:
 			return fmt.Sprintf("give it more memory: size: 1gb (%s)", where)
 		case e.Code == 127:

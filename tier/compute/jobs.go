@@ -347,7 +347,8 @@ func (c *Compute) command(ctx context.Context, id tenfold.ID, argv []string, ext
 	if err != nil {
 		return keeper.Unit{}, err
 	}
-	return keeper.Unit{Argv: argv, Env: env, Dir: b.Dir, StopGrace: 10 * time.Second, StopTree: true, Memory: rec.Serving.Spec.Size.Memory, CPU: rec.Serving.Spec.Size.CPU}, nil
+	u := keeper.Unit{Argv: argv, Env: env, Dir: b.Dir, StopGrace: 10 * time.Second, StopTree: true, Memory: rec.Serving.Spec.Size.Memory, CPU: rec.Serving.Spec.Size.CPU}
+	return c.confine(u, id, rec.Serving.Spec, b)
 }
 
 // RunJob starts a job by hand and returns at once; follow Run.Log, then WaitRun.

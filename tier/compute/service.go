@@ -35,21 +35,22 @@ type service struct {
 	shown  string       // how the comparison of a new version stands
 
 	// The rest belongs to run's goroutine.
-	tries     map[int]*try // starts that did not come about
-	published []directory.Endpoint
-	down      string
-	known     bool // the door goes by published
-	looked    time.Time
-	wrong     map[int]bool
-	warned    time.Time
-	told      time.Time // of a crash loop
-	scaled    scaling
-	clean     bool                // no migration of an earlier deployment is left
-	counts    map[int]judge.Count // of tasks, when they were last asked for
-	counted   time.Time
-	usual     []usual
-	trial     *trial // nil: nothing is compared
-	verdict   judge.Verdict
+	tries      map[int]*try // starts that did not come about
+	published  []directory.Endpoint
+	down       string
+	known      bool // the door goes by published
+	looked     time.Time
+	wrong      map[int]bool
+	warned     time.Time
+	told       time.Time // of a crash loop
+	scaled     scaling
+	clean      bool                // no migration of an earlier deployment is left
+	unenforced string              // what was warned of; run's alone
+	counts     map[int]judge.Count // of tasks, when they were last asked for
+	counted    time.Time
+	usual      []usual
+	trial      *trial // nil: nothing is compared
+	verdict    judge.Verdict
 }
 
 type try struct {
@@ -266,6 +267,7 @@ func (s *service) see(ctx context.Context, r record, units []keeper.Status, now 
 	if r.Goal != nil && r.Goal.Spec.Paired && s.c.cfg.Released != nil {
 		w.Released = s.c.cfg.Released(tenfold.ID{App: s.id.App, Env: s.id.Env, Kind: tenfold.KindFrontend, Name: s.id.Name})
 	}
+	s.lookAtLimits(r, full)
 	s.lookAtPorts(r, full, now)
 	w.Wrong = s.wrong
 	s.mu.Lock()
@@ -278,6 +280,18 @@ func (s *service) see(ctx context.Context, r record, units []keeper.Status, now 
 		w.Busy[n] = true
 	}
 	return w, nil
+}
+
+// lookAtLimits warns once of a limit that does not hold.
+func (s *service) lookAtLimits(r record, units map[int]keeper.Status) {
+	for _, t := range r.Tasks {
+		u := units[t.N]
+		if u.Unenforced == "" || u.Unenforced == s.unenforced || u.Unit.Strict {
+			continue
+		}
+		s.unenforced = u.Unenforced
+		s.emit(tenfold.SeverityWarning, 0, "a limit cannot be enforced, and its tasks run without: "+u.Unenforced)
+	}
 }
 
 func unitOf(u keeper.Status) unitSeen {

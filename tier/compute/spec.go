@@ -53,8 +53,9 @@ type serviceSpec struct {
 	Pinned time.Duration `json:"pinned,omitempty"`
 	// Paired says that this is the server of a frontend: users have it when the frontend's release is
 	// switched, and until then the tasks of the version before serve on.
-	Paired bool `json:"paired,omitempty"`
-	Line   int  `json:"line,omitempty"`
+	Paired    bool   `json:"paired,omitempty"`
+	Isolation string `json:"isolation,omitempty"`
+	Line      int    `json:"line,omitempty"`
 }
 
 // version hashes what a running task would notice. Bounds, deadline, drain and how it is deployed are not in
@@ -156,7 +157,7 @@ func specOf(w tenfold.Workload, build string) serviceSpec {
 	return serviceSpec{
 		Build: build, Command: w.Command, Migrate: w.Migrate, Env: w.Env, Bindings: w.Bindings, Health: w.Health,
 		Size: w.Size, Logs: w.Logs, Scale: w.Scale, Scaling: w.Scaling, Deadline: w.Deadline, Drain: w.Drain, Line: w.Line,
-		Strategy: w.Strategy, Share: w.Share, Bake: w.Bake, Pinned: w.Pinned,
+		Strategy: w.Strategy, Share: w.Share, Bake: w.Bake, Pinned: w.Pinned, Isolation: w.Isolation,
 	}
 }
 

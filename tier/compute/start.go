@@ -88,7 +88,11 @@ func (s *service) startTask(ctx context.Context, n int) error {
 	s.mu.Lock()
 	delete(s.probes, n)
 	s.mu.Unlock()
-	_, err = s.c.cfg.Units.Start(ctx, s.unit(t, v, b, append(env, "PORT="+strconv.Itoa(t.Port))))
+	u, err := s.c.confine(s.unit(t, v, b, append(env, "PORT="+strconv.Itoa(t.Port))), s.id, v.Spec, b)
+	if err != nil {
+		return err
+	}
+	_, err = s.c.cfg.Units.Start(ctx, u)
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tenfold"
+	"tenfold/internal/isolate"
 	"tenfold/internal/keeper"
 )
 
@@ -22,6 +23,9 @@ type Task struct {
 	Version  string
 	CPU      float64 // seconds since its living processes started
 	RSS      int64   // bytes
+	// Rungs are what shuts it in, and what does not; Unenforced is which limit does not hold, and why.
+	Rungs      []isolate.Rung
+	Unenforced string
 }
 
 // Tasks lists all tasks of the house by ID.
@@ -49,7 +53,7 @@ func (c *Compute) Tasks(ctx context.Context) ([]Task, error) {
 				v.State = "warm"
 			}
 			if u, ok := byID[s.unitID(t.N)]; ok && u.Phase != keeper.Exited {
-				v.PID, v.Started = u.PID, u.Started
+				v.PID, v.Started, v.Rungs, v.Unenforced = u.PID, u.Started, u.Rungs, u.Unenforced
 				v.CPU, v.RSS = usage(tree(u.PID))
 			}
 			out = append(out, v)

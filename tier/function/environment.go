@@ -154,7 +154,7 @@ func (e *environment) units(g Goal, id, api string) []keeper.Unit {
 		env = append(env, "AWS_LAMBDA_MAX_CONCURRENCY="+strconv.Itoa(g.Concurrency))
 	}
 	u := keeper.Unit{ID: id, Argv: g.Argv, Env: env, Dir: g.Dir, StopGrace: 500 * time.Millisecond, StopTree: true,
-		Log: e.log, LogMax: max(g.Logs.Max/8, 64<<10), LogKeep: 1, Memory: g.Size.Memory, CPU: g.Size.CPU}
+		Log: e.log, LogMax: max(g.Logs.Max/8, 64<<10), LogKeep: 1, Memory: g.Size.Memory, CPU: g.Size.CPU, Box: g.Box, Strict: g.Strict}
 	var out []keeper.Unit
 	for _, p := range g.Extensions {
 		x := u
@@ -173,6 +173,8 @@ func (e *environment) follow(ctx context.Context, unit string, runtime bool) {
 	}
 	fail := &runtimeapi.Failure{Type: runtimeapi.ErrorExit, Message: "Runtime exited without providing a reason"}
 	switch x := st.LastExit; {
+	case x.Refused != "":
+		fail.Type, fail.Message = runtimeapi.ErrorEntry, "Runtime could not be started: "+x.Refused
 	case !runtime:
 		fail.Type, fail.Message = runtimeapi.ErrorExtension, "an extension ended: "+x.Describe()
 	case x.OOM:

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tenfold"
+	"tenfold/internal/isolate"
 )
 
 // Snapshot is everything the invoke process serves by. It has secrets in it, so it is handed over on a
@@ -47,6 +48,9 @@ type Goal struct {
 	Account string       `json:"account"` // of the environment
 	LogDir  string       `json:"logDir"`
 	Logs    tenfold.Logs `json:"logs,omitzero"`
+	// Box and Strict are as a unit of the keeper has them.
+	Box    *isolate.Box `json:"box,omitempty"`
+	Strict bool         `json:"strict,omitempty"`
 }
 
 // ARN names a function as AWS does.

@@ -20,6 +20,7 @@ import (
 	"tenfold"
 	"tenfold/internal/build"
 	"tenfold/internal/directory"
+	"tenfold/internal/isolate"
 	"tenfold/internal/ledger"
 	"tenfold/internal/schedule"
 )
@@ -39,7 +40,7 @@ type Invokers interface {
 	Invoke(context.Context, Call) (Answered, error)
 }
 
-// Config is what a Tier stands on. All fields but BaseEnv are required.
+// Config is what a Tier stands on. All fields but Box, Strict and BaseEnv are required.
 type Config struct {
 	Dir     string
 	Builder *build.Builder
@@ -57,6 +58,10 @@ type Config struct {
 	Account func(tenfold.AppName, tenfold.Environment) string
 	// Keys are those who may call functions.
 	Keys func(context.Context) ([]Key, error)
+	// Box says how the processes of a function are shut in that run from a build, and may read further folders; nil:
+	// they are not. Strict says that none runs of which a limit cannot be enforced, where the manifest does not say.
+	Box    func(function tenfold.ID, b build.Result, read ...string) (*isolate.Box, error)
+	Strict bool
 	// BaseEnv is what every process gets. Empty: PATH, HOME, LANG, TMPDIR of this process.
 	BaseEnv []string
 }
@@ -100,12 +105,13 @@ type spec struct {
 	Scale       tenfold.Bounds    `json:"scale"`
 	Concurrency int               `json:"concurrency"`
 	Logs        tenfold.Logs      `json:"logs"`
+	Isolation   string            `json:"isolation,omitempty"`
 	Line        int               `json:"line,omitempty"`
 }
 
 // version hashes what a running environment would notice.
 func (s spec) version() (string, error) {
-	return tenfold.FingerprintOf(spec{Build: s.Build, Language: s.Language, Handler: s.Handler, Command: s.Command, Env: s.Env, Bindings: s.Bindings, Size: s.Size, Concurrency: s.Concurrency}, nil)
+	return tenfold.FingerprintOf(spec{Build: s.Build, Language: s.Language, Handler: s.Handler, Command: s.Command, Env: s.Env, Bindings: s.Bindings, Size: s.Size, Concurrency: s.Concurrency, Isolation: s.Isolation}, nil)
 }
 
 type record struct {
@@ -151,7 +157,7 @@ func (t *Tier) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 		f := app.Functions[name]
 		s := spec{
 			Build: t.cfg.BuildKey(app, name), Language: f.Build.Language, Handler: f.Handler, Command: f.Command, Env: f.Env, Bindings: f.Bindings, Routes: f.Routes, Event: f.Event,
-			Schedule: f.Schedule, To: f.To, Dead: f.Dead, Retries: f.Retries, Age: f.Age, Timeout: f.Timeout, Size: f.Size, Scale: f.Scale, Concurrency: f.Concurrency, Logs: f.Logs, Line: f.Line,
+			Schedule: f.Schedule, To: f.To, Dead: f.Dead, Retries: f.Retries, Age: f.Age, Timeout: f.Timeout, Size: f.Size, Scale: f.Scale, Concurrency: f.Concurrency, Logs: f.Logs, Isolation: f.Isolation, Line: f.Line,
 		}
 		needs := append(slices.Clone(f.Uses), app.ID(tenfold.KindBuild, name))
 		slices.SortFunc(needs, tenfold.ID.Compare)
@@ -492,6 +498,12 @@ func (t *Tier) goal(ctx context.Context, r record) (Goal, error) {
 		g.Routes = append(g.Routes, string(route))
 	}
 	g.Extensions = extensions(b.Dir)
+	g.Strict = r.Spec.Isolation == tenfold.IsolationStrict || r.Spec.Isolation == "" && t.cfg.Strict
+	if t.cfg.Box != nil {
+		if g.Box, err = t.cfg.Box(r.ID, b, filepath.Join(t.cfg.Dir, "runtimes")); err != nil {
+			return Goal{}, fmt.Errorf("shut %s in: %w", r.ID.Short(), err)
+		}
+	}
 	return g, nil
 }
 
