@@ -109,11 +109,19 @@ func Prepare(b Box, argv, env []string, dir string) (*Plan, error) {
 
 func (p *Plan) add(r Rung) { p.rungs = append(p.rungs, r) }
 
-// Rungs says what holds for the process, in order.
-func (p *Plan) Rungs() []Rung { return p.rungs }
+// Rungs says what holds for the process, in order; of no plan, nothing.
+func (p *Plan) Rungs() []Rung {
+	if p == nil {
+		return nil
+	}
+	return p.rungs
+}
 
 // Close closes what the plan holds.
 func (p *Plan) Close() {
+	if p == nil {
+		return
+	}
 	for _, fd := range []*int{&p.ruleset, &p.proc} {
 		if *fd >= 0 {
 			unix.Close(*fd)

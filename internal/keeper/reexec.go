@@ -273,7 +273,11 @@ func (k *Keeper) adopt(s *state) error {
 			continue
 		}
 		if p := h.proc; p != nil && p.ended == nil {
-			go p.group.join(k.house, h.unit.ID, p) // the earlier binary may have been about to
+			p.joined = make(chan struct{})
+			go func() { // the earlier binary may have been about to
+				defer close(p.joined)
+				p.group.join(k.house, h.unit.ID, p)
+			}()
 		}
 		go k.live(h, h.proc)
 	}

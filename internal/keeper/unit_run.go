@@ -42,7 +42,9 @@ type held struct {
 
 // proc is one process of a unit, from before its fork until its tree is gone.
 type proc struct {
-	refused string // why there is no process; set before reaped
+	refused string        // why there is no process; set before reaped
+	over    chan struct{} // closed when the process has ended; nil for one that a re-exec left
+	joined  chan struct{} // closed when it is in its groups; nil before its start
 	out     *output
 	group   *group // nil: no cgroup
 	reaped  chan syscall.WaitStatus
@@ -150,38 +152,88 @@ func (k *Keeper) launch(h *held, p *proc) error {
 	limits := h.unit.limits()
 	if h.status.Limits != nil {
 		limits = *h.status.Limits
+		limits.bound = h.unit.bound()
 	}
 	k.mu.Unlock()
+	prepared := prepare(h.unit) // beside the group: both take as long as the fork does
 	group, unenforced := k.groups.make(k.house, h.unit.ID, limits)
 	p.group = group
-	k.update(h, func(s *Status) { h.proc, s.Started, s.Unenforced, s.Rungs = p, time.Now(), unenforced, nil })
-	if h.unit.Strict && unenforced != "" {
-		return &unenforcedError{unenforced}
-	}
-	rungs, err := k.fork(h, p, out, errw)
+	plan, err := prepared()
 	if err != nil {
 		return err
 	}
+	defer plan.Close()
+	k.update(h, func(s *Status) { h.proc, s.Started, s.Unenforced, s.Rungs = p, time.Now(), unenforced, nil })
+	p.over = make(chan struct{})
+	if h.unit.Strict && unenforced != "" {
+		return &unenforcedError{unenforced}
+	}
+	if err := k.fork(h, p, plan, out, errw); err != nil {
+		return err
+	}
+	rungs := plan.Rungs()
 	// Started stands: all output is later than that.
 	k.update(h, func(s *Status) { s.Phase, s.PID = Running, p.pid })
-	// Version 1 has no way to be born in a group, and takes its time over moving what runs: meanwhile the
-	// process begins.
-	if err := group.join(k.house, h.unit.ID, p); err != nil && !limits.none() {
-		unenforced = err.Error()
-		if h.unit.Strict {
-			k.log("end a unit of which a limit does not hold", "unit", h.unit.ID, "err", err)
-			syscall.Kill(p.pid, syscall.SIGKILL)
+	p.joined = make(chan struct{})
+	k.running.Add(1)
+	go func() {
+		defer k.running.Done()
+		defer close(p.joined)
+		k.settle(h, p, limits, rungs, unenforced)
+	}()
+	return nil
+}
+
+// settleIn is how long a process that is shut in has to itself before it is moved into groups of version 1: that holds
+// up whatever forks or ends on the machine, the new program's threads first of all.
+const settleIn = 25 * time.Millisecond
+
+// settle moves a new process into the groups that it could not be born in, and says what shuts it in.
+func (k *Keeper) settle(h *held, p *proc, limits Limits, rungs []isolate.Rung, unenforced string) {
+	if len(rungs) > 0 {
+		select {
+		case <-time.After(settleIn):
+		case <-p.over:
+			return
 		}
 	}
-	if rungs != nil || unenforced != "" {
+	err := p.group.join(k.house, h.unit.ID, p)
+	failed := err != nil && !limits.none()
+	if failed {
+		unenforced = err.Error()
+	}
+	if len(rungs) > 0 || failed {
 		k.update(h, func(s *Status) {
-			s.Unenforced = unenforced
-			if rungs != nil {
-				s.Rungs = slices.Insert(rungs, min(2, len(rungs)), group.rung(unenforced))
+			if failed { // else Limit may have said something newer
+				s.Unenforced = unenforced
+			}
+			if len(rungs) > 0 {
+				s.Rungs = slices.Insert(rungs, min(2, len(rungs)), p.group.rung(unenforced))
 			}
 		})
 	}
-	return nil
+	if failed && h.unit.Strict {
+		k.log("end a unit of which a limit does not hold", "unit", h.unit.ID, "err", err)
+		syscall.Kill(p.pid, syscall.SIGKILL)
+	}
+}
+
+// prepare begins to make what shuts a unit in; the result is to be asked for once, and closed. Without a box it is nil.
+func prepare(u Unit) func() (*isolate.Plan, error) {
+	if u.Box == nil {
+		return func() (*isolate.Plan, error) { return nil, nil }
+	}
+	var plan *isolate.Plan
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		plan, err = isolate.Prepare(*u.Box, u.Argv, u.Env, u.Dir)
+	}()
+	return func() (*isolate.Plan, error) {
+		<-done
+		return plan, err
+	}
 }
 
 // unenforcedError is why a strict unit was not started.
@@ -203,6 +255,12 @@ func (k *Keeper) follow(h *held, p *proc) Exit {
 	case <-stop:
 		k.update(h, func(s *Status) { s.Phase = Stopping })
 		ws = k.end(h, p, known)
+	}
+	if p.over != nil {
+		close(p.over)
+	}
+	if p.joined != nil {
+		<-p.joined // no group is removed into which something is moved
 	}
 	if p.pid > 0 {
 		k.update(h, func(s *Status) { s.Phase = Stopping })
@@ -283,45 +341,39 @@ func (k *Keeper) environment(u Unit) []string {
 	return env
 }
 
-// fork starts the unit's process on the keeper's main thread and registers it with the reaper. rungs say what shuts a
-// unit with a box in.
-func (k *Keeper) fork(h *held, p *proc, out, errw *os.File) (rungs []isolate.Rung, err error) {
+// fork starts the unit's process on the keeper's main thread and registers it with the reaper. plan is of a unit with a
+// box.
+func (k *Keeper) fork(h *held, p *proc, plan *isolate.Plan, out, errw *os.File) error {
 	u := h.unit
 	if len(u.Argv) == 0 {
-		return nil, errors.New("it has no command")
+		return errors.New("it has no command")
 	}
 	path, err := lookPath(u.Argv[0], u.Env, u.Dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer null.Close()
 	files := []uintptr{null.Fd(), out.Fd(), errw.Fd()}
 	for _, name := range u.Listeners {
 		fd, ok := k.listenerFD(name)
 		if !ok {
-			return nil, fmt.Errorf("no listener %q is held", name)
+			return fmt.Errorf("no listener %q is held", name)
 		}
 		files = append(files, uintptr(fd))
 	}
 	death := cmp.Or(u.DeathSignal, syscall.SIGKILL)
 	start := func(cgroup int) (int, error) { return k.forkOpen(u, path, files, death, cgroup) }
-	if u.Box != nil {
-		plan, err := isolate.Prepare(*u.Box, u.Argv, u.Env, u.Dir)
-		if err != nil {
-			return nil, err
-		}
-		defer plan.Close()
-		rungs = plan.Rungs()
+	if plan != nil {
 		env := overlay(k.environment(u), plan.Environ())
 		start = func(cgroup int) (int, error) {
 			return plan.Start(isolate.Process{Path: path, Argv: u.Argv, Env: env, Dir: u.Dir, Files: files, Cgroup: cgroup, DeathSignal: death})
 		}
 	}
-	return rungs, k.do(func() error {
+	return k.do(func() error {
 		// Born in its group, it has no moment in which to start something outside.
 		cgroup := -1
 		if dir, err := p.group.open(); err == nil {
