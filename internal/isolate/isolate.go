@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -169,7 +170,7 @@ func (p *Plan) takeUser(argv, env []string, dir string) int {
 }
 
 // userWorks says why no process can be given a user of its own here.
-func userWorks() error {
+var userWorks = sync.OnceValue(func() error {
 	if os.Getuid() != 0 {
 		return errors.New("only root may give one")
 	}
@@ -183,7 +184,7 @@ func userWorks() error {
 		}
 	}
 	return nil
-}
+})
 
 // mapped says whether one line of a map of users holds all from first to end.
 func mapped(text string, first, end uint64) bool {
@@ -219,7 +220,11 @@ func (p *Plan) takeHome() error {
 // home, a data directory that is closed to others.
 func (p *Plan) reached(argv, env []string, dir string) error {
 	given := append(append([]string{p.box.Home}, p.box.Read...), p.box.Write...)
-	for _, path := range append(given, dir) {
+	ways := given
+	if !within(dir, given) {
+		ways = append(ways, dir)
+	}
+	for _, path := range ways {
 		if at, ok := closed(path, given); ok {
 			return fmt.Errorf("only root may enter %s", at)
 		}

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -84,7 +86,7 @@ func (p *Plan) makeRuleset(abi int) (fd int, err error) {
 	}
 	fd = int(r)
 	unix.CloseOnExec(fd)
-	for _, path := range around("/", p.box.Hide) {
+	for _, path := range around("/", p.hidden()) {
 		may := uint64(mayRead)
 		switch path {
 		case "/dev":
@@ -160,18 +162,31 @@ func allow(ruleset int, path string, may uint64) error {
 }
 
 func allowFD(ruleset, fd int, path string, may uint64) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("look at %s: %w", path, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		may &= ofFiles
-	}
 	rule := unix.LandlockPathBeneathAttr{Allowed_access: may, Parent_fd: int32(fd)}
-	if _, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH, pointer(&rule), 0, 0, 0); errno != 0 {
+	add := func() syscall.Errno {
+		_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH, pointer(&rule), 0, 0, 0)
+		return errno
+	}
+	errno := add()
+	if errno == unix.EINVAL { // a file, of which nothing may be said that is for folders
+		rule.Allowed_access = may & ofFiles
+		errno = add()
+	}
+	if errno != 0 {
 		return fmt.Errorf("allow %s: %w", path, errno)
 	}
 	return nil
+}
+
+// hidden are the folders to hide that the modes of those above them do not hide anyway.
+func (p *Plan) hidden() []string {
+	if p.user == 0 {
+		return p.box.Hide
+	}
+	return slices.DeleteFunc(slices.Clone(p.box.Hide), func(h string) bool {
+		_, shut := closed(filepath.Dir(h), nil)
+		return shut
+	})
 }
 
 // around names what lies in a folder, and in the folders on the way to what is hidden, without that itself.

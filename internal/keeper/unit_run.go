@@ -141,8 +141,10 @@ func (k *Keeper) begin(h *held) *proc {
 }
 
 func (k *Keeper) launch(h *held, p *proc) error {
+	prepared := prepare(h.unit) // beside output and group: all of it takes as long as the fork does
 	o, out, errw, err := k.openOutput(h.unit)
 	if err != nil {
+		abandon(prepared)
 		return err
 	}
 	defer out.Close()
@@ -155,7 +157,6 @@ func (k *Keeper) launch(h *held, p *proc) error {
 		limits.bound = h.unit.bound()
 	}
 	k.mu.Unlock()
-	prepared := prepare(h.unit) // beside the group: both take as long as the fork does
 	group, unenforced := k.groups.make(k.house, h.unit.ID, limits)
 	p.group = group
 	plan, err := prepared()
@@ -215,6 +216,13 @@ func (k *Keeper) settle(h *held, p *proc, limits Limits, rungs []isolate.Rung, u
 	if failed && h.unit.Strict {
 		k.log("end a unit of which a limit does not hold", "unit", h.unit.ID, "err", err)
 		syscall.Kill(p.pid, syscall.SIGKILL)
+	}
+}
+
+// abandon closes what was prepared in vain.
+func abandon(prepared func() (*isolate.Plan, error)) {
+	if plan, err := prepared(); err == nil {
+		plan.Close()
 	}
 }
 
