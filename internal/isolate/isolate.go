@@ -76,13 +76,14 @@ type Plan struct {
 	proc    int // descriptor of its /proc; -1: none
 	filter  []unix.SockFilter
 	mounts  []mount
-	private bool // has a /tmp of its own
+	private bool   // has a /tmp of its own
+	java    string // JDK_JAVA_OPTIONS as the process is told
 }
 
 // Prepare finds which rungs hold for a process that runs argv in dir, and makes what they need. Only a Box
 // that cannot be made at all is an error: a home that cannot be written.
 func Prepare(b Box, argv, env []string, dir string) (*Plan, error) {
-	p := &Plan{box: b, ruleset: -1, proc: -1}
+	p := &Plan{box: b, ruleset: -1, proc: -1, java: variable("JDK_JAVA_OPTIONS", env)}
 	p.user = p.takeUser(argv, env, dir)
 	if err := p.takeHome(); err != nil {
 		return nil, err
@@ -143,6 +144,10 @@ func (p *Plan) Environ() []string {
 	}
 	out := []string{"TMPDIR=" + tmp}
 	// A person's tools lie below their home (nvm, pyenv, rustup), and look for themselves there.
+	if p.ruleset >= 0 && p.hides("/tmp") && !p.private {
+		// Nothing can be made in /tmp then, and Java looks at no TMPDIR.
+		out = append(out, "JDK_JAVA_OPTIONS="+strings.TrimSpace(p.java+" -Djava.io.tmpdir="+tmp))
+	}
 	if p.user > 0 {
 		out = append(out, "USER=app", "LOGNAME=app")
 	}
@@ -293,6 +298,16 @@ func programs(argv, env []string, dir string) []string {
 		}
 	}
 	return out
+}
+
+// variable is the value of a variable in env; "" without.
+func variable(name string, env []string) (value string) {
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			value = v
+		}
+	}
+	return value
 }
 
 func inPath(name string, env []string) string {

@@ -278,6 +278,25 @@ func TestAClosedWayIsFound(t *testing.T) {
 	}
 }
 
+// What is hidden below /tmp cannot be hidden while /tmp is written to: Java, which asks no TMPDIR, is told otherwise.
+func TestJavaIsToldOfItsTemporaryFolder(t *testing.T) {
+	if !has(Probe(), RungLandlock) {
+		t.Skip("no Landlock here")
+	}
+	home := t.TempDir()
+	for hide, want := range map[string]string{"/tmp/of-a-house": "JDK_JAVA_OPTIONS=-Xmx1g -Djava.io.tmpdir=" + home + "/tmp", "/var/lib/of-a-house": ""} {
+		p, err := Prepare(Box{Home: home, Hide: []string{hide}, Write: []string{"/tmp/of-a-house"}}, []string{"/bin/true"}, []string{"JDK_JAVA_OPTIONS=-Xmx1g"}, "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := p.Environ()
+		p.Close()
+		if i := slices.IndexFunc(told, func(e string) bool { return strings.HasPrefix(e, "JDK_") }); want == "" && i >= 0 || want != "" && !slices.Contains(told, want) {
+			t.Errorf("hiding %s: %q", hide, told)
+		}
+	}
+}
+
 func FuzzMapped(f *testing.F) {
 	f.Add("         0          0 4294967295\n", uint64(FirstUser), uint64(FirstUser+Users))
 	f.Add("0 100000 65536\n", uint64(1), uint64(2))
