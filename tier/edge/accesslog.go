@@ -42,6 +42,7 @@ type accessLog struct {
 
 // access is what there is to say of a request.
 type access struct {
+	at                                  time.Time // when it was answered
 	method, host, target, route, remote string
 	status                              int
 	bytes                               int64
@@ -90,7 +91,7 @@ func (l *accessLog) add(a *access) {
 		o = appendJSON(append(o, `,"client":`...), a.remote)
 	}
 	o = append(o, '}')
-	l.w.Add(time.Now(), false, false, o) // what the disk does not take is counted by the writer
+	l.w.Add(a.at, false, false, o) // what the disk does not take is counted by the writer
 	*b = o
 	l.pool.Put(b)
 }

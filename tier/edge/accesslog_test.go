@@ -26,7 +26,7 @@ func FuzzAccessLine(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.add(&access{method: method, host: host, target: target, route: route, status: 200, took: time.Millisecond, remote: "192.0.2.1"})
+		l.add(&access{at: time.Now(), method: method, host: host, target: target, route: route, status: 200, took: time.Millisecond, remote: "192.0.2.1"})
 		if err := l.w.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +117,7 @@ func TestLogsOfSitesThatAreGoneAreClosed(t *testing.T) {
 	if err := logs.retain([]directory.Site{stays}); err != nil {
 		t.Fatal(err)
 	}
-	gone.add(&access{method: "GET"}) // one that was still under way
+	gone.add(&access{at: time.Now(), method: "GET"}) // one that was still under way
 	if len(logs.m) != 1 || logs.m[LogPath(logs.dir, "a", "p")] == nil {
 		t.Errorf("open: %v", logs.m)
 	}

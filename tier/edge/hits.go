@@ -100,7 +100,7 @@ func (v *viewer) Value(name string) (string, int) {
 }
 
 // served counts what Hit answered.
-func served(r *wire.Request, h *wire.Hit, bytes int64, took time.Duration) {
+func served(r *wire.Request, h *wire.Hit, bytes int64, begun time.Time, took time.Duration) {
 	to, ok := h.Tag.(*destination)
 	if !ok {
 		return
@@ -110,7 +110,7 @@ func served(r *wire.Request, h *wire.Hit, bytes int64, took time.Duration) {
 	if to.log == nil {
 		return
 	}
-	a := access{method: r.Method, host: r.Host, target: r.Target, route: to.Pattern, status: h.Status, bytes: bytes, took: took, protocol: r.Major, secure: to.table.secureOf(r), hit: true}
+	a := access{at: begun.Add(took), method: r.Method, host: r.Host, target: r.Target, route: to.Pattern, status: h.Status, bytes: bytes, took: took, protocol: r.Major, secure: to.table.secureOf(r), hit: true}
 	if to.log.personal {
 		a.remote = to.table.clientOf(r)
 	}

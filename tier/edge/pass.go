@@ -92,7 +92,7 @@ func (p *passing) Done(sent int64, whole bool) {
 	took := time.Since(p.begun)
 	p.to.count.add(status, took)
 	if p.to.log != nil {
-		a := access{method: p.r.Method, host: p.r.Host, target: p.r.Target, route: p.to.Pattern, status: status, bytes: sent, took: took, protocol: 1, secure: p.to.table.secureOf(p.r)}
+		a := access{at: p.begun.Add(took), method: p.r.Method, host: p.r.Host, target: p.r.Target, route: p.to.Pattern, status: status, bytes: sent, took: took, protocol: 1, secure: p.to.table.secureOf(p.r)}
 		if p.to.log.personal {
 			a.remote = p.to.table.clientOf(p.r)
 		}

@@ -151,7 +151,7 @@ func (q *routed) note(rec *recorder, r *http.Request, target string) {
 			q.to.count.hits.Add(1)
 		}
 	}
-	a.route = route
+	a.at, a.route = q.begun.Add(a.took), route
 	log.add(&a)
 }
 

@@ -331,7 +331,7 @@ func FuzzHTTP1Loop(f *testing.F) {
 	var seen []string
 	srv, err := New(Config{
 		Hits: stored{"a/hit": hello("stored")},
-		Served: func(r *Request, _ *Hit, _ int64, _ time.Duration) {
+		Served: func(r *Request, _ *Hit, _ int64, _ time.Time, _ time.Duration) {
 			seen = append(seen, r.Method+" "+r.Target+" ")
 		},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -340,7 +340,7 @@ func (c *conn2) hit(id uint32, h *Hit) {
 		c.pump()
 	}
 	if c.srv.cfg.Served != nil {
-		c.srv.cfg.Served(&c.req, h, int64(len(body)), time.Since(c.now))
+		c.srv.cfg.Served(&c.req, h, int64(len(body)), c.now, time.Since(c.now))
 	}
 }
 

@@ -160,7 +160,8 @@ func (c *conn1) turn(n int) bool {
 			return false
 		}
 	}
-	if c.flush() != nil {
+	err := c.writeAt(now, c.out) // a clock costs as much as a tenth of what is left of a hit without the kernel
+	if c.out = c.out[:0]; err != nil {
 		c.ended = true
 		return false
 	}
@@ -338,7 +339,7 @@ func (c *conn1) hit(h *Hit, now time.Time) bool {
 		c.out = out[:0]
 	}
 	if c.srv.cfg.Served != nil {
-		c.srv.cfg.Served(&c.req, h, int64(len(body)), time.Since(now))
+		c.srv.cfg.Served(&c.req, h, int64(len(body)), now, time.Since(now))
 	}
 	if err != nil {
 		return false

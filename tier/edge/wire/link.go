@@ -82,16 +82,21 @@ func (l *link) interrupted(n int, err error) error {
 const piece = 64 << 10
 
 // write sends p, watched by the sweep.
-func (l *link) write(p []byte) error {
+func (l *link) write(p []byte) error { return l.writeAt(time.Now(), p) }
+
+// writeAt is write for who knows what time it is.
+func (l *link) writeAt(now time.Time, p []byte) error {
 	for len(p) > 0 {
 		n := min(len(p), piece)
-		l.wrote.Store(time.Now().UnixMilli())
+		l.wrote.Store(now.UnixMilli())
 		err := l.send(p[:n])
 		l.wrote.Store(0)
 		if err != nil {
 			return err
 		}
-		p = p[n:]
+		if p = p[n:]; len(p) > 0 {
+			now = time.Now()
+		}
 	}
 	return nil
 }

@@ -105,9 +105,9 @@ type Config struct {
 	Handler http.Handler
 	Hits    Hits   // nil: no stored responses
 	Passes  Passes // nil: the Handler answers what Hits does not
-	// Served is told of each hit: body bytes queued, time since the head was read. It runs on the
+	// Served is told of each hit: body bytes queued, when the head was read and how long ago that is. It runs on the
 	// connection's goroutine, under its lock, and must not block; r is good for the call only.
-	Served func(r *Request, h *Hit, bytes int64, took time.Duration)
+	Served func(r *Request, h *Hit, bytes int64, begun time.Time, took time.Duration)
 	// Refused is told of each message that was answered by the loop itself because it broke the
 	// protocol or a limit.
 	Refused func(remote netip.AddrPort, status int, why string)

@@ -177,7 +177,7 @@ func TestHitsAndMisses(t *testing.T) {
 		told := 0
 		s := start(t, Config{
 			Hits: hits,
-			Served: func(r *Request, h *Hit, bytes int64, took time.Duration) {
+			Served: func(r *Request, h *Hit, bytes int64, _ time.Time, took time.Duration) {
 				mu.Lock()
 				defer mu.Unlock()
 				told++
