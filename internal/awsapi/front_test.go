@@ -103,8 +103,7 @@ func TestJSON(t *testing.T) {
 		case "Fault":
 			return nil, &awsapi.Fault{Code: "TransactionCanceledException", Message: "no", Fields: map[string]any{"CancellationReasons": []string{"a"}}}
 		case "Bug":
-			var m map[string]int
-			m["x"]++
+			panic("an index out of range")
 		case "Denied":
 			return nil, awsapi.Denied(q.Caller, "dynamodb:PutItem", "arn:aws:dynamodb:us-east-1:123456789012:table/t", "t")
 		}
