@@ -43,6 +43,7 @@ const (
 	KindJob      Kind = "job"
 	KindDatabase Kind = "database"
 	KindCache    Kind = "cache"
+	KindQueue    Kind = "queue"
 	KindFunction Kind = "function"
 	KindEdge     Kind = "edge"
 	KindSecret   Kind = "secret"
@@ -51,7 +52,9 @@ const (
 
 // HoldsData says whether removing a resource of this kind would lose what users stored.
 // The loop never removes such a resource; a person does, by name.
-func (k Kind) HoldsData() bool { return k == KindDatabase || k == KindCache }
+func (k Kind) HoldsData() bool {
+	return k == KindDatabase || k == KindCache || k == KindQueue
+}
 
 // ID identifies a resource in a house.
 type ID struct {

@@ -49,6 +49,7 @@ func Handler(api API, local bool) http.Handler {
 	s.gitRoutes(mux)
 	s.dbRoutes(mux)
 	s.functionRoutes(mux)
+	s.storeRoutes(mux)
 	mux.HandleFunc("GET "+env+"/releases/{name}", s.releases)
 	mux.HandleFunc("PUT "+env+"/releases/{name}", s.switchRelease)
 	mux.HandleFunc("GET "+env+"/logs", s.logs)

@@ -20,6 +20,7 @@ import (
 type API interface {
 	Databases
 	Functions
+	Stores
 	House(ctx context.Context) (House, error)
 	// Upload takes a project's files (a tar stream of source.Pack) when the daemon cannot read them
 	// where they are, and returns the folder to deploy from. Origin names where they came from: the

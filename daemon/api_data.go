@@ -33,6 +33,9 @@ func (h *house) Kept(ctx context.Context) ([]control.Kept, error) {
 	for _, k := range h.cache.Kept() {
 		add(k.ID, k.Path, k.Bytes)
 	}
+	for _, id := range h.data.Kept() {
+		add(id, h.layout.Tier("data"), 0)
+	}
 	slices.SortFunc(out, func(a, b control.Kept) int { return a.ID.Compare(b.ID) })
 	return out, nil
 }
@@ -58,6 +61,9 @@ func (h *house) named(ctx context.Context) (map[tenfold.ID]bool, error) {
 		for n := range app.Caches {
 			named[app.ID(tenfold.KindCache, n)] = true
 		}
+		for n := range app.Queues {
+			named[app.ID(tenfold.KindQueue, n)] = true
+		}
 	}
 	return named, nil
 }
@@ -76,6 +82,8 @@ func (h *house) RemoveData(ctx context.Context, id tenfold.ID) error {
 		err = h.postgres.Destroy(ctx, id)
 	case tenfold.KindCache:
 		err = h.cache.Destroy(ctx, id)
+	case tenfold.KindQueue:
+		err = h.data.Destroy(ctx, id)
 	default:
 		err = tenfold.Errorf(tenfold.CodeInvalid, "a %s holds no data", id.Kind).WithHint("list what is kept: tenfold kept")
 	}

@@ -75,6 +75,7 @@ func Modes(version string) map[Mode]func(ctx context.Context, data string) error
 		ModeDoor:   func(ctx context.Context, data string) error { return RunDoor(ctx, data, version) },
 		ModePool:   RunPool,
 		ModeInvoke: RunInvoke,
+		ModeData:   RunData,
 		ModeDaemon: func(ctx context.Context, data string) error { return Run(ctx, data, version) },
 	}
 }

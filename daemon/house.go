@@ -20,6 +20,7 @@ import (
 	"tenfold/internal/store"
 	"tenfold/tier/cache"
 	"tenfold/tier/compute"
+	"tenfold/tier/data"
 	"tenfold/tier/edge"
 	"tenfold/tier/frontend"
 	"tenfold/tier/function"
@@ -48,6 +49,8 @@ type house struct {
 	edge     *edge.Edge
 	function *function.Tier
 	invokers *invokers
+	data     *data.Tier
+	stores   *stores
 	pools    *pools
 	tiers    []tenfold.Tier // in floor order
 	owners   sync.Map       // tenfold.ID -> tenfold.Tier
@@ -130,6 +133,8 @@ func (h *house) resolve(ctx context.Context, b tenfold.Binding) (string, error) 
 		return h.cache.Field(ctx, b.From, b.Field)
 	case tenfold.KindFunction:
 		return h.function.Field(b.From, b.Field)
+	case tenfold.KindQueue:
+		return h.data.Field(b.From, b.Field)
 	case tenfold.KindService:
 		return h.edge.ServiceURL(ctx, b.From)
 	}

@@ -65,6 +65,7 @@ func (h *house) identityField(ctx context.Context, id tenfold.ID, f tenfold.Fiel
 		return h.accessKey(id).ID, nil
 	case tenfold.FieldKeySecret:
 		h.pools.introduce(ctx, id) // before its first call
+		h.data.Introduce(ctx)
 		return h.accessKey(id).Secret, nil
 	}
 	return "", fmt.Errorf("an identity has no %s", f)
@@ -156,4 +157,41 @@ func (p *pools) introduce(ctx context.Context, of tenfold.ID) {
 			}
 		}
 	}
+}
+
+// holdersOfKeys calls f for each service and function, in the revisions that serve and then in those that are
+// to, whose lines are those of the manifest. A revision that cannot be read is logged and left
+// out: the others' keys are still good.
+func (h *house) holdersOfKeys(ctx context.Context, f func(app tenfold.App, of tenfold.ID, line int, bs []tenfold.Binding)) error {
+	envs, err := h.store.Environments(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range envs {
+		for _, revision := range []int64{e.Serving, e.Goal} {
+			if revision == 0 {
+				continue
+			}
+			app, err := h.app(ctx, e.App, e.Env, revision)
+			if err != nil {
+				if ctx.Err() != nil {
+					return err
+				}
+				h.log.Error("look up who has keys", "app", e.App, "env", e.Env, "revision", revision, "err", err)
+				continue
+			}
+			for n, s := range app.Services {
+				f(app, app.ID(tenfold.KindService, n), s.Line, s.Bindings)
+			}
+			for n, x := range app.Functions {
+				f(app, app.ID(tenfold.KindFunction, n), x.Line, x.Bindings)
+			}
+			for n, x := range app.Frontends {
+				if x.Server != nil {
+					f(app, app.ID(tenfold.KindService, n), x.Line, x.Server.Bindings)
+				}
+			}
+		}
+	}
+	return nil
 }

@@ -20,6 +20,7 @@ const (
 	ModeDoor   Mode = "door"
 	ModePool   Mode = "pool"
 	ModeInvoke Mode = "invoke"
+	ModeData   Mode = "data"
 )
 
 // Command is the command line that starts a mode for a data directory.

@@ -27,6 +27,7 @@ import (
 	"tenfold/internal/store"
 	"tenfold/tier/cache"
 	"tenfold/tier/compute"
+	"tenfold/tier/data"
 	"tenfold/tier/edge"
 	"tenfold/tier/frontend"
 	"tenfold/tier/function"
@@ -204,6 +205,9 @@ func newHouse(ctx context.Context, l Layout, settings Settings, binary, version 
 	if h.invokers, err = newInvokers(ctx, h, binary, version); err != nil {
 		return nil, errors.Join(err, h.store.Close())
 	}
+	if h.stores, err = newStores(ctx, h, binary, version); err != nil {
+		return nil, errors.Join(err, h.store.Close())
+	}
 	if err := h.makeTiers(l, k); err != nil {
 		return nil, errors.Join(err, h.store.Close())
 	}
@@ -243,7 +247,10 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}); err != nil {
 		return err
 	}
-	h.tiers = []tenfold.Tier{h.postgres, h.cache, h.edge, h.compute, h.function, h.frontend}
+	if h.data, err = data.New(data.Config{Dir: l.Tier("data"), Process: h.stores, Address: h.stores.addr, Region: awsRegion, Emit: emit, Account: account, Keys: h.storeKeys}); err != nil {
+		return err
+	}
+	h.tiers = []tenfold.Tier{h.postgres, h.cache, h.data, h.edge, h.compute, h.function, h.frontend}
 	return nil
 }
 

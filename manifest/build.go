@@ -18,6 +18,7 @@ type builder struct {
 	kinds  map[string]tenfold.Kind
 	at     map[string]*yaml.Node // where each name is declared
 	routes map[tenfold.Route]routed
+	deadOf map[tenfold.Name]tenfold.Name // by queue: where it gives what it gave up on
 }
 
 // routed says who has a route.
@@ -28,7 +29,7 @@ type routed struct {
 
 // build makes the App of one environment. It always returns one; the reporter says if it is sound.
 func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfold.App {
-	b := &builder{reporter: r, top: top, kinds: map[string]tenfold.Kind{}, at: map[string]*yaml.Node{}, routes: map[tenfold.Route]routed{}}
+	b := &builder{reporter: r, top: top, kinds: map[string]tenfold.Kind{}, at: map[string]*yaml.Node{}, routes: map[tenfold.Route]routed{}, deadOf: map[tenfold.Name]tenfold.Name{}}
 	b.app = tenfold.App{Name: tenfold.AppName(folder), Env: env}
 	if t := top.get("app"); t != nil && !isNull(t.node) && !t.off {
 		if s := t.node.Value; !kebabCase.MatchString(s) || len(s) > maxName {
@@ -40,6 +41,7 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 		b.app.Domains = readHosts(r, t.node, t.path)
 	}
 	b.declare()
+	b.deadLetters()
 	b.contact()
 	b.databases() // first: what their users are given depends on them
 	b.frontends()
@@ -49,11 +51,12 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 	b.pins()
 	b.jobs()
 	b.caches()
+	b.queues()
 	b.secrets()
 	b.rules()
 	b.cycles()
-	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Functions)+len(b.app.Databases)+len(b.app.Caches) == 0 && !r.failed() {
-		r.at(top.node, "write at least \"services: [api]\" or \"frontends: [web]\"", "the app has no frontend, service, function, database or cache")
+	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Functions)+len(b.app.Databases)+len(b.app.Caches)+len(b.app.Queues) == 0 && !r.failed() {
+		r.at(top.node, "write at least \"services: [api]\" or \"frontends: [web]\"", "the app has no frontend, service, function or store of data")
 	}
 	return b.app
 }
@@ -81,6 +84,7 @@ var sections = []struct {
 	{"jobs", tenfold.KindJob},
 	{"databases", tenfold.KindDatabase},
 	{"caches", tenfold.KindCache},
+	{"queues", tenfold.KindQueue},
 	{"secrets", tenfold.KindSecret},
 }
 
@@ -89,8 +93,11 @@ func (b *builder) declare() {
 	for _, s := range sections {
 		b.each(s.name, func(n tenfold.Name, t *tree) {
 			if k, taken := b.kinds[string(n)]; taken {
-				b.reporter.at(t.place(), "call it "+string(n)+"-"+map[tenfold.Kind]string{tenfold.KindDatabase: "db", tenfold.KindCache: "cache", tenfold.KindJob: "job"}[s.kind]+
-					map[bool]string{true: string(s.kind)}[s.kind == tenfold.KindService || s.kind == tenfold.KindFrontend || s.kind == tenfold.KindFunction],
+				suffix := string(s.kind)
+				if s.kind == tenfold.KindDatabase {
+					suffix = "db"
+				}
+				b.reporter.at(t.place(), "call it "+string(n)+"-"+suffix,
 					"%s: a %s is called %q already (line %d); names are unique across kinds", t.path, k, n, b.at[string(n)].Line)
 				return
 			}

@@ -114,6 +114,7 @@ func thingKeys() []key {
 		{name: "jobs", form: fNamed, doc: "Commands of a service, by schedule or by hand.", keys: jobKeys()},
 		{name: "databases", form: fNamed, doc: "PostgreSQL databases.", keys: databaseKeys()},
 		{name: "caches", form: fNamed, doc: "Valkey or Redis instances.", keys: cacheKeys()},
+		{name: "queues", form: fNamed, doc: "Queues of messages, as SQS has them.", keys: queueKeys()},
 		{name: "secrets", form: fNamed, doc: "Names of secret values; the values never stand in this file.", keys: []key{
 			{name: "generate", form: fCount, deflt: "set by hand", doc: "Make this many random bytes once, instead of tenfold secrets set."},
 		}},
@@ -137,8 +138,7 @@ func thingKeys() []key {
 			}},
 		}},
 	},
-		later("alarms", "alarms"), later("tables", "tables"),
-		later("time series", "series"), later("queues", "queues"), later("event buses", "events"), later("buckets", "buckets"))
+		later("alarms", "alarms"), later("tables", "tables"), later("time series", "series"), later("event buses", "events"), later("buckets", "buckets"))
 }
 
 func frontendKeys() []key {

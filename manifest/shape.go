@@ -74,7 +74,7 @@ func thing(path string) bool {
 	path = stripEnv(path)
 	section, rest, _ := strings.Cut(path, ".")
 	switch section {
-	case "frontends", "services", "jobs", "databases", "caches", "secrets":
+	case "frontends", "services", "functions", "jobs", "databases", "caches", "queues", "secrets":
 		return !strings.Contains(rest, ".")
 	case "edge":
 		return rest == "" || rest == "routes" || strings.HasPrefix(rest, "routes.")
@@ -151,8 +151,6 @@ func laterHint(path string, c key) string {
 		hint += "; deploy with tenfold up --env <name>"
 	case "functions":
 		hint += " or use a service with the same routes"
-	case "queues":
-		hint += " or use a queue library on a cache with evict: noeviction and persist: true"
 	case "tables", "series":
 		hint += " or use a table of a database"
 	case "backlog":
@@ -368,7 +366,7 @@ func shapeUses(r *reporter, t *tree) *tree {
 	add := func(name, value *yaml.Node) {
 		switch {
 		case name.Kind != yaml.ScalarNode:
-			r.at(name, "write the name of a database, cache, service or secret", "%s: want a name, not a %s", t.path, kindWord(name))
+			r.at(name, "write the name of a database, cache, queue, service or secret", "%s: want a name, not a %s", t.path, kindWord(name))
 		case t.fields[name.Value] != nil:
 			r.at(name, "keep one of them", "%s: %q stands twice", t.path, cut(name.Value, 60))
 		case value != nil && isFalse(value):

@@ -71,6 +71,11 @@ func (b *builder) uses(t *tree, env map[string]string, of tenfold.Kind, self ten
 			add(f.fields[name], name, awsName, append([]tenfold.Binding{{Var: "AWS_ENDPOINT_URL_LAMBDA", From: id, Field: tenfold.FieldURL}}, b.keys(self, from)...))
 		}
 	}
+	for _, name := range f.order {
+		if k := b.kinds[name]; k == tenfold.KindQueue && !f.fields[name].off && of != tenfold.KindFrontend {
+			add(f.fields[name], name, awsName, b.endpoints(b.app.ID(k, tenfold.Name(name)), self, from))
+		}
+	}
 	// The order of names in the file means nothing, so it does not reach a fingerprint.
 	slices.SortFunc(bindings, func(a, b tenfold.Binding) int { return strings.Compare(a.Var, b.Var) })
 	slices.SortFunc(needs, tenfold.ID.Compare)
@@ -93,6 +98,15 @@ func (b *builder) signed(d tenfold.Database, id tenfold.ID, self tenfold.Name, f
 		return out
 	}
 	return append(append(out, tenfold.Binding{Var: "AWS_ENDPOINT_URL_RDS_DATA", From: id, Field: tenfold.FieldAPI}), b.keys(self, from)...)
+}
+
+// endpoints are the variables by which SDKs of AWS find a store and sign for it.
+func (b *builder) endpoints(id tenfold.ID, self tenfold.Name, from map[string]string) []tenfold.Binding {
+	const v = "AWS_ENDPOINT_URL_SQS"
+	if o := from[v]; o != "" && b.kinds[o] == id.Kind { // another of its kind gives it
+		return nil
+	}
+	return append([]tenfold.Binding{{Var: v, From: id, Field: tenfold.FieldAPI}}, b.keys(self, from)...)
 }
 
 // awsName is what to do about a variable that an SDK of AWS reads.
@@ -119,7 +133,7 @@ func (b *builder) mayUse(f, u *tree, of tenfold.Kind, self tenfold.Name, kind te
 		hint := "call a service through its routes, from the browser"
 		b.reporter.at(u.key, hint, "%s: a frontend is files: its build may use secrets, not a %s", f.path, kind)
 	case kind == tenfold.KindFrontend || kind == tenfold.KindJob:
-		b.reporter.at(u.key, "remove it; databases, caches, services, functions and secrets can be used", "%s: a %s cannot be used", f.path, kind)
+		b.reporter.at(u.key, "remove it; stores of data, services, functions and secrets can be used", "%s: a %s cannot be used", f.path, kind)
 	default:
 		return true
 	}
@@ -148,6 +162,8 @@ func (b *builder) unknownUse(f, u *tree, name string) {
 		hint = "add databases: [" + name + "]"
 	case name == "redis" || name == "cache" || name == "valkey":
 		hint = "add caches: [" + name + "]"
+	case name == "sqs" || name == "queue":
+		hint = "add queues: [" + name + "]"
 	}
 	b.reporter.at(u.key, hint, "%s: nothing is called %q", f.path, cut(name, 60))
 }
@@ -181,6 +197,8 @@ func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Bindi
 		return []tenfold.Binding{bind(string(id.Name), field)}
 	case id.Kind == tenfold.KindFunction:
 		return []tenfold.Binding{bind(upper(string(id.Name))+"_FUNCTION", tenfold.FieldName)}
+	case id.Kind == tenfold.KindQueue:
+		return []tenfold.Binding{bind(upper(string(id.Name))+"_QUEUE_URL", field)}
 	case reserved[own] != "":
 		b.reporter.at(u.key, "choose another variable: uses: {"+string(id.Name)+": "+upper(string(id.Name))+"_SERVICE_URL}", "%s: %s %s", u.path, own, reserved[own])
 		return nil

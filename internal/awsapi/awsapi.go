@@ -43,6 +43,7 @@ func (c *Caller) May(service, name string) bool {
 // Request is one request whose signature was verified.
 type Request struct {
 	Caller    Caller
+	ID        string // of the request, as the client is told
 	Operation string // "PutItem": from X-Amz-Target or the form's Action
 	// Body is the JSON; nil in the query protocol, in which Form is set.
 	Body []byte

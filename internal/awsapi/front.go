@@ -138,7 +138,7 @@ func (f *Front) read(a *answer) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &Request{Caller: key.Caller, HTTP: r}
+	q := &Request{Caller: key.Caller, ID: a.id, HTTP: r}
 	q.Caller.Region = scope.Region
 	if a.query {
 		if s.XMLNS == "" {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -636,15 +635,6 @@ func (t *Tier) schedules(ctx context.Context, now time.Time) {
 func scheduled(account string, id tenfold.ID, at time.Time) []byte {
 	return fmt.Appendf(nil, `{"version":"0","id":%q,"detail-type":"Scheduled Event","source":"aws.events","account":%q,"time":%q,"region":%q,"resources":["arn:aws:events:%s:%s:rule/%s"],"detail":{}}`,
 		uuid.NewString(), account, at.UTC().Format(time.RFC3339), region, region, account, id.Name)
-}
-
-// Check says what is amiss with an address for the invoke process.
-func Check(addr string) error {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil || !net.ParseIP(host).IsLoopback() {
-		return fmt.Errorf("functions are served on loopback, not on %q", addr)
-	}
-	return nil
 }
 
 // Forget removes what is left of an environment that is gone: goals and logs.
