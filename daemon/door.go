@@ -9,7 +9,9 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
+	"tenfold/internal/lean"
 	"tenfold/tier/edge"
 )
 
@@ -72,10 +74,18 @@ func Modes(version string) map[Mode]func(ctx context.Context, data string) error
 	return map[Mode]func(context.Context, string) error{
 		ModeWarden: RunWarden,
 		ModeKeeper: RunKeeper,
-		ModeDoor:   func(ctx context.Context, data string) error { return RunDoor(ctx, data, version) },
-		ModePool:   RunPool,
-		ModeInvoke: RunInvoke,
-		ModeData:   RunData,
-		ModeDaemon: func(ctx context.Context, data string) error { return Run(ctx, data, version) },
+		ModeDoor:   settling(func(ctx context.Context, data string) error { return RunDoor(ctx, data, version) }),
+		ModePool:   settling(RunPool),
+		ModeInvoke: settling(RunInvoke),
+		ModeData:   settling(RunData),
+		ModeDaemon: settling(func(ctx context.Context, data string) error { return Run(ctx, data, version) }),
+	}
+}
+
+// settling has a process give back what only its start needed.
+func settling(run func(context.Context, string) error) func(context.Context, string) error {
+	return func(ctx context.Context, data string) error {
+		defer time.AfterFunc(lean.Settled, lean.Shed).Stop()
+		return run(ctx, data)
 	}
 }

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"slices"
+	"sync"
 
 	"tenfold"
 )
@@ -87,10 +88,8 @@ func keys(parts ...[]key) []key {
 	return out
 }
 
-// vocabulary is made once: the table is read, never changed.
-var vocabulary = makeVocabulary()
-
-func topKeys() key { return vocabulary }
+// topKeys is made once, when it is asked for: the table is read, never changed.
+var topKeys = sync.OnceValue(makeVocabulary)
 
 func makeVocabulary() key {
 	things := thingKeys()

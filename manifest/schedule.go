@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	rateText = regexp.MustCompile(`^rate\(\s*([0-9]{1,6})\s+(minute|minutes|hour|hours|day|days)\s*\)$`)
+	rateText = lazy(`^rate\(\s*([0-9]{1,6})\s+(minute|minutes|hour|hours|day|days)\s*\)$`)
 	atText   = regexp.MustCompile(`^at\(\s*([0-9T:-]+)\s*\)$`)
 	call     = regexp.MustCompile(`^([a-z]+)\((.*)\)$`)
 )
@@ -35,7 +35,7 @@ func readSchedule(r *reporter, n *yaml.Node, path string, zone *time.Location) (
 	if m := call.FindStringSubmatch(s); m != nil {
 		switch m[1] {
 		case "rate":
-			v := rateText.FindStringSubmatch(s)
+			v := rateText().FindStringSubmatch(s)
 			if v == nil {
 				return bad("write rate(5 minutes), rate(1 hour) or rate(1 day)", "%q is not a rate", cut(s, 60))
 			}

@@ -178,9 +178,9 @@ func explain(r *reporter, src []byte, err error) {
 
 var (
 	tabIndent   = regexp.MustCompile(`^ *\t`)
-	leadingStar = regexp.MustCompile(`(?:^\s*|[:\-\[{,]\s*)(\*[^\s,\]}:]*)`)
-	leadingSign = regexp.MustCompile("(?:^|[:\\-\\[{,])\\s+([@`%][^\\s,\\]}]*)")
-	colonInText = regexp.MustCompile(`^\s*(?:- )?[^\s"'#:\[{]+:\s+([^"'\[{|>#][^#]*?: .*)$`)
+	leadingStar = lazy(`(?:^\s*|[:\-\[{,]\s*)(\*[^\s,\]}:]*)`)
+	leadingSign = lazy("(?:^|[:\\-\\[{,])\\s+([@`%][^\\s,\\]}]*)")
+	colonInText = lazy(`^\s*(?:- )?[^\s"'#:\[{]+:\s+([^"'\[{|>#][^#]*?: .*)$`)
 )
 
 // cause says what is wrong with a line in words of this language, "" when it sees nothing.
@@ -189,12 +189,12 @@ func cause(s string) (col, width int, msg, hint string) {
 	switch {
 	case tabIndent.MatchString(s):
 		return strings.IndexByte(s, '\t') + 1, 1, "a tab in the indentation", "YAML is indented with spaces: replace the tab with two"
-	case leadingStar.MatchString(s):
-		m := leadingStar.FindStringSubmatchIndex(s)
+	case leadingStar().MatchString(s):
+		m := leadingStar().FindStringSubmatchIndex(s)
 		w := s[m[2]:m[3]]
 		return m[2] + 1, len(w), "a leading * must be quoted", "write \"" + w + "\""
-	case leadingSign.MatchString(s):
-		m := leadingSign.FindStringSubmatchIndex(s)
+	case leadingSign().MatchString(s):
+		m := leadingSign().FindStringSubmatchIndex(s)
 		w := s[m[2]:m[3]]
 		return m[2] + 1, len(w), "a leading " + w[:1] + " must be quoted", "write \"" + w + "\""
 	case strings.Count(s, `"`)%2 == 1 && !strings.Contains(s, `\"`):
@@ -203,8 +203,8 @@ func cause(s string) (col, width int, msg, hint string) {
 		return strings.LastIndexByte(s, '[') + 1, 1, "a [ is not closed", "close it with ]"
 	case strings.Count(s, "{") > strings.Count(s, "}"):
 		return strings.LastIndexByte(s, '{') + 1, 1, "a { is not closed", "close it with }"
-	case colonInText.MatchString(s):
-		m := colonInText.FindStringSubmatchIndex(s)
+	case colonInText().MatchString(s):
+		m := colonInText().FindStringSubmatchIndex(s)
 		return m[2] + 1, m[3] - m[2], "a text with \": \" in it must be quoted", "write '" + s[m[2]:m[3]] + "'"
 	}
 	return 0, 0, "", ""

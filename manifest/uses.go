@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
@@ -10,7 +9,7 @@ import (
 	"tenfold"
 )
 
-var extensionOK = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
+var extensionOK = lazy(`^[a-z][a-z0-9_-]{0,62}$`)
 
 // uses resolves the arrow "may call": the variables that are injected and the resources that must
 // serve first. env is what the entry sets itself; a variable comes from one place.

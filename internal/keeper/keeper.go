@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tenfold/internal/lean"
 )
 
 // Config is what Run needs.
@@ -100,6 +102,8 @@ func Run(ctx context.Context, cfg Config) error {
 			k.log("start unit", "unit", u.ID, "err", err)
 		}
 	}
+	settled := time.AfterFunc(lean.Settled, lean.Shed)
+	defer settled.Stop()
 	k.main(ctx)
 	k.socket.Close()
 	<-serving

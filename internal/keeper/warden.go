@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tenfold/internal/lean"
 )
 
 // How a warden ends things.
@@ -39,7 +41,7 @@ func Warden(ctx context.Context, argv []string, socket string) error {
 		return fmt.Errorf("start keeper: %w", err)
 	}
 	debug.SetGCPercent(20)
-	debug.FreeOSMemory() // it only waits from here on
+	lean.Shed() // it only waits from here on
 	var tick <-chan time.Time
 	done := ctx.Done()
 	for {

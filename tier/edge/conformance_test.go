@@ -132,7 +132,9 @@ func TestTLSConformance(t *testing.T) {
 		t.Fatalf("no report: %v\n%s", err, out)
 	}
 	for _, line := range strings.Split(strings.TrimSpace(string(b)), "\n")[1:] {
-		t.Error(line)
+		if !strings.HasPrefix(line, `"engine_problem"`) { // what testssl's own OpenSSL cannot do, not the door
+			t.Error(line)
+		}
 	}
 	if !regexp.MustCompile(`TLS 1.3\s+offered`).Match(out) {
 		t.Errorf("it did not look: %s", out)

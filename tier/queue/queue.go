@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -89,8 +88,6 @@ const (
 	dedupeFor                    = 5 * time.Minute
 	sweepEvery                   = 30 * time.Second
 )
-
-var nameOK = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
 
 // Keys: 'q' 'm' account '/' name → meta; 'q' 'b' id number → a message; 'q' 's' id number → what became of
 // it; 'q' 'd' id key → until when a deduplication id is known, and of which message.

@@ -13,7 +13,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -175,7 +174,7 @@ func (s *Store) createQueue(_ context.Context, c awsapi.Caller, in *input) (any,
 	switch {
 	case in.QueueName == "":
 		return nil, missing("QueueName")
-	case !nameOK.MatchString(name) || len(in.QueueName) > 80:
+	case !nameOK(name) || len(in.QueueName) > 80:
 		return nil, invalid("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
 	case in.Attributes["FifoQueue"] == "true" && !fifo:
 		return nil, invalid("The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, must end with .fifo suffix and be 1 to 80 in length.")
@@ -520,7 +519,7 @@ func (s *Store) addPermission(_ context.Context, c awsapi.Caller, in *input) (an
 	switch {
 	case err != nil:
 		return nil, err
-	case !nameOK.MatchString(in.Label):
+	case !nameOK(in.Label):
 		return nil, invalid("Value %s for parameter Label is invalid. Reason: Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length.", in.Label)
 	case len(in.AWSAccountIds) == 0:
 		return nil, missing("AWSAccountIds")
@@ -552,11 +551,39 @@ func (s *Store) removePermission(_ context.Context, c awsapi.Caller, in *input) 
 	return none{}, s.change(q, func(m *meta) { delete(m.Policy, in.Label) })
 }
 
-var (
-	attributeName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,256}$`)
-	attributeType = regexp.MustCompile(`^(String|Number|Binary)(\.[ -~]{1,249})?$`)
-	idOK          = regexp.MustCompile("^[!-~]{1,128}$")
-)
+// No regular expressions: a bounded repetition costs each process of the house its memory from the start.
+
+// made says whether s has 1 to most bytes, all of which ok takes.
+func made(s string, most int, ok func(c byte) bool) bool {
+	if s == "" || len(s) > most {
+		return false
+	}
+	for i := range len(s) {
+		if !ok(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func word(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
+}
+
+// nameOK says whether s is a queue's name without ".fifo", a label or a batch entry's id.
+func nameOK(s string) bool { return made(s, 80, word) }
+
+// idOK says whether s is a message group's or a deduplication id.
+func idOK(s string) bool { return made(s, 128, func(c byte) bool { return c > ' ' && c <= '~' }) }
+
+func attributeName(s string) bool {
+	return made(s, 256, func(c byte) bool { return word(c) || c == '.' })
+}
+
+func attributeType(s string) bool {
+	kind, label, found := strings.Cut(s, ".")
+	return (kind == "String" || kind == "Number" || kind == "Binary") && (!found || made(label, 249, func(c byte) bool { return c >= ' ' && c <= '~' }))
+}
 
 // prepare makes what is stored of a message.
 func (s *Store) prepare(q *queue, c awsapi.Caller, m *message) (x *stored, key string, size int, err error) {
@@ -578,9 +605,9 @@ func (s *Store) prepare(q *queue, c awsapi.Caller, m *message) (x *stored, key s
 	for name, a := range m.MessageAttributes {
 		lower := strings.ToLower(name)
 		switch {
-		case !attributeName.MatchString(name) || name[0] == '.' || name[len(name)-1] == '.' || strings.Contains(name, "..") || strings.HasPrefix(lower, "aws.") || strings.HasPrefix(lower, "amazon."):
+		case !attributeName(name) || name[0] == '.' || name[len(name)-1] == '.' || strings.Contains(name, "..") || strings.HasPrefix(lower, "aws.") || strings.HasPrefix(lower, "amazon."):
 			return nil, "", 0, invalid("The message attribute name '%s' is invalid.", name)
-		case !attributeType.MatchString(a.DataType):
+		case !attributeType(a.DataType):
 			return nil, "", 0, invalid("The type of message attribute '%s' is invalid. You must use only the following supported type prefixes: Binary, Number, String.", name)
 		case strings.HasPrefix(a.DataType, "Binary") && len(a.BinaryValue) == 0, !strings.HasPrefix(a.DataType, "Binary") && (a.StringValue == nil || *a.StringValue == ""):
 			return nil, "", 0, invalid("Message attribute '%s' must contain a non-empty value of its type %s.", name, a.DataType)
@@ -619,7 +646,7 @@ func (s *Store) prepare(q *queue, c awsapi.Caller, m *message) (x *stored, key s
 	if delay > 0 {
 		x.Seen = now.Add(time.Duration(delay) * time.Second).UnixMilli()
 	}
-	if m.MessageGroupId != "" && !idOK.MatchString(m.MessageGroupId) {
+	if m.MessageGroupId != "" && !idOK(m.MessageGroupId) {
 		return nil, "", 0, invalid("Value %s for parameter MessageGroupId is invalid. Reason: MessageGroupId can only include alphanumeric and punctuation characters. 1 to 128 in length.", m.MessageGroupId)
 	}
 	if !q.fifo() {
@@ -632,7 +659,7 @@ func (s *Store) prepare(q *queue, c awsapi.Caller, m *message) (x *stored, key s
 	switch {
 	case m.MessageGroupId == "":
 		return nil, "", 0, missing("MessageGroupId")
-	case x.Dedupe != "" && !idOK.MatchString(x.Dedupe):
+	case x.Dedupe != "" && !idOK(x.Dedupe):
 		return nil, "", 0, invalid("Value %s for parameter MessageDeduplicationId is invalid. Reason: MessageDeduplicationId can only include alphanumeric and punctuation characters. 1 to 128 in length.", x.Dedupe)
 	case x.Dedupe == "" && !content:
 		return nil, "", 0, invalid("The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly")
@@ -764,7 +791,7 @@ func batch(in *input) error {
 	}
 	seen := map[string]bool{}
 	for _, e := range in.Entries {
-		if !nameOK.MatchString(e.Id) {
+		if !nameOK(e.Id) {
 			return fault("InvalidBatchEntryId", "AWS.SimpleQueueService.InvalidBatchEntryId", "A batch entry id can only contain alphanumeric characters, hyphens and underscores. It can be at most 80 letters long.")
 		}
 		if seen[e.Id] {
