@@ -146,6 +146,8 @@ type companionWork struct {
 	public, private http.Handler
 	// run blocks until its context is done; it calls ready once requests may come.
 	run func(ctx context.Context, ready func()) error
+	// leave has requests that only wait be answered, since the process is to end; nil: there are none.
+	leave func()
 }
 
 // runCompanion is such a process: it serves clients on the keeper's listener and the daemon on its socket.
@@ -181,6 +183,9 @@ func runCompanion(ctx context.Context, data, name string, make func(Layout, *slo
 		select {
 		case <-ctx.Done():
 		case <-life.Done():
+		}
+		if work.leave != nil {
+			work.leave()
 		}
 		limit, cancel := context.WithTimeout(context.Background(), companionDrain)
 		defer cancel()

@@ -40,7 +40,7 @@ func RunData(ctx context.Context, dir string) error {
 		s := data.NewServer(map[tenfold.Kind]data.Store{tenfold.KindQueue: queueStore{queues}}, map[string]awsapi.Served{
 			"sqs": {Service: queues, Namespace: "com.amazonaws.sqs#", XMLNS: queue.Namespace, Limit: 8 << 20},
 		}, db.Writable, log)
-		return companionWork{public: s.Handler(), private: s.ControlHandler(), run: func(ctx context.Context, ready func()) error {
+		return companionWork{public: s.Handler(), private: s.ControlHandler(), leave: queues.Leave, run: func(ctx context.Context, ready func()) error {
 			ready()
 			<-ctx.Done()
 			queues.Close()

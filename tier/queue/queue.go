@@ -43,6 +43,9 @@ type Store struct {
 
 	end  chan struct{}
 	done sync.WaitGroup
+	// leaving is closed when who waits for messages is to be answered now.
+	leaving chan struct{}
+	leave   sync.Once
 
 	mu     sync.Mutex
 	queues map[place]*queue
@@ -117,7 +120,7 @@ func Open(db *kv.DB, cfg Config) (*Store, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Store{db: db, cfg: cfg, end: make(chan struct{}), queues: map[place]*queue{}, nextID: 1}
+	s := &Store{db: db, cfg: cfg, end: make(chan struct{}), leaving: make(chan struct{}), queues: map[place]*queue{}, nextID: 1}
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte("qm"), UpperBound: []byte("qn")})
 	if err != nil {
 		return nil, fmt.Errorf("open queues: %w", err)
@@ -141,6 +144,9 @@ func Open(db *kv.DB, cfg Config) (*Store, error) {
 	s.done.Go(s.sweep)
 	return s, nil
 }
+
+// Leave answers those that wait for messages: another process is to serve them.
+func (s *Store) Leave() { s.leave.Do(func() { close(s.leaving) }) }
 
 // Close ends what it does by itself. Requests must have ended.
 func (s *Store) Close() {

@@ -890,7 +890,7 @@ func (s *Store) receive(ctx context.Context, c awsapi.Caller, in *input) (any, e
 	if pause, err = bounded(in.WaitTimeSeconds, "WaitTimeSeconds", pause, 0, 20); err != nil {
 		return nil, err
 	}
-	all, err := q.await(ctx, s.end, count, time.Duration(visible)*time.Second, time.Duration(pause)*time.Second, in.ReceiveRequestAttemptId)
+	all, err := q.await(ctx, count, time.Duration(visible)*time.Second, time.Duration(pause)*time.Second, in.ReceiveRequestAttemptId)
 	if err != nil {
 		return nil, err
 	}
@@ -905,7 +905,7 @@ func (s *Store) receive(ctx context.Context, c awsapi.Caller, in *input) (any, e
 }
 
 // await takes messages, and waits for them when there are none.
-func (q *queue) await(ctx context.Context, end <-chan struct{}, count int, timeout, pause time.Duration, try string) ([]taken, error) {
+func (q *queue) await(ctx context.Context, count int, timeout, pause time.Duration, try string) ([]taken, error) {
 	out, err := q.take(count, timeout, try)
 	if err != nil || len(out) > 0 || pause <= 0 {
 		return out, err
@@ -933,7 +933,7 @@ func (q *queue) await(ctx context.Context, end <-chan struct{}, count int, timeo
 		case <-woken:
 		case <-over.C:
 			return nil, nil
-		case <-end:
+		case <-q.s.leaving:
 			return nil, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
