@@ -128,10 +128,11 @@ func newLoop(p *Proxy) (*loop, error) {
 // do has fn run by the loop. It does not wait; after the loop's end fn is dropped.
 func (l *loop) do(fn func()) {
 	l.mu.Lock()
-	l.mail = append(l.mail, fn)
-	first := len(l.mail) == 1
-	l.mu.Unlock()
-	if first {
+	defer l.mu.Unlock()
+	if l.bell < 0 { // it has ended: the number may be another's descriptor by now
+		return
+	}
+	if l.mail = append(l.mail, fn); len(l.mail) == 1 {
 		one := [8]byte{1}
 		unix.Write(l.bell, one[:])
 	}
