@@ -351,6 +351,58 @@ func TestGivenUpOnAndGivenBack(t *testing.T) {
 	}
 }
 
+// A task that is cancelled leaves what it did not move where it was.
+func TestGivingBackIsCancelled(t *testing.T) {
+	h := start(t)
+	dead := h.create("dead", nil)
+	work := h.create("work", map[string]string{"RedrivePolicy": `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:` + account + `:dead","maxReceiveCount":2}`})
+	for i := range 30 {
+		h.send(dead, fmt.Sprint(i), "", "")
+	}
+	source := aws.String("arn:aws:sqs:us-east-1:" + account + ":dead")
+	if _, err := h.c.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: aws.String("arn:aws:sqs:us-east-1:" + account + ":work")}); err == nil {
+		t.Error("work is nobody's dead-letter queue")
+	}
+	in := &sqs.StartMessageMoveTaskInput{SourceArn: source, DestinationArn: aws.String("arn:aws:sqs:us-east-1:" + account + ":work"), MaxNumberOfMessagesPerSecond: aws.Int32(10)}
+	task, err := h.c.StartMessageMoveTask(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.c.StartMessageMoveTask(t.Context(), in); !strings.Contains(code(err), "UnsupportedOperation") {
+		t.Error("two at once", code(err))
+	}
+	if _, err := h.c.CancelMessageMoveTask(t.Context(), &sqs.CancelMessageMoveTaskInput{TaskHandle: task.TaskHandle}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		l, err := h.c.ListMessageMoveTasks(t.Context(), &sqs.ListMessageMoveTasksInput{SourceArn: source})
+		if err != nil || len(l.Results) != 1 {
+			t.Fatal(l, err)
+		}
+		if s := *l.Results[0].Status; s == "CANCELLED" {
+			break
+		} else if s != "CANCELLING" {
+			t.Fatal(s)
+		}
+	}
+	if _, err := h.c.CancelMessageMoveTask(t.Context(), &sqs.CancelMessageMoveTaskInput{TaskHandle: task.TaskHandle}); err == nil {
+		t.Error("cancelled twice")
+	}
+	n := 0
+	for _, u := range []*string{dead, work} {
+		for {
+			ms := h.receive(u, 10)
+			if len(ms) == 0 {
+				break
+			}
+			n += len(ms)
+		}
+	}
+	if n != 30 {
+		t.Errorf("%d of 30 messages are left", n)
+	}
+}
+
 func TestBatches(t *testing.T) {
 	h := start(t)
 	u := h.create("emails", nil)
