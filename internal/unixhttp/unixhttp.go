@@ -2,9 +2,14 @@
 package unixhttp
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 )
 
 // Transport connects to socket whatever the address of a request. It dials when it is asked.
@@ -21,4 +26,31 @@ func Once(socket string) *http.Client {
 	t := Transport(socket)
 	t.DisableKeepAlives = true
 	return &http.Client{Transport: t}
+}
+
+// Ask puts a question to whom c connects to and reads the answer, both JSON; a nil question has no body. whom
+// is for errors: "the pool". What the other side refuses with is in the error.
+func Ask(ctx context.Context, c *http.Client, whom, method, path string, question, answer any) error {
+	var body io.Reader
+	if question != nil {
+		b, err := json.Marshal(question)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://house"+path, body)
+	if err != nil {
+		return err
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", whom, err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		said, _ := io.ReadAll(io.LimitReader(res.Body, 1000))
+		return fmt.Errorf("ask %s: %s", whom, strings.TrimSpace(string(said)))
+	}
+	return json.NewDecoder(res.Body).Decode(answer)
 }

@@ -348,7 +348,6 @@ type Outcome struct {
 	Failed string `json:"failed,omitempty"`
 	Hint   string `json:"hint,omitempty"`
 	Note   string `json:"note,omitempty"` // a line on how it is now
-	Bytes  int64  `json:"bytes,omitempty"`
 	// Facts are the kind's own: of a queue how many messages wait.
 	Facts json.RawMessage `json:"facts,omitempty"`
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -266,23 +265,6 @@ func (r *Remote) Call(ctx context.Context, c Call) (out Called, err error) {
 	return out, r.ask(ctx, http.MethodPost, "/call", c, &out)
 }
 
-func (r *Remote) ask(ctx context.Context, method, path string, body, answer any) error {
-	b, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://data"+path, bytes.NewReader(b))
-	if err != nil {
-		return err
-	}
-	res, err := r.client.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask the stores' process: %w", err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		said, _ := io.ReadAll(io.LimitReader(res.Body, 1000))
-		return fmt.Errorf("ask the stores' process: %s", strings.TrimSpace(string(said)))
-	}
-	return json.NewDecoder(res.Body).Decode(answer)
+func (r *Remote) ask(ctx context.Context, method, path string, question, answer any) error {
+	return unixhttp.Ask(ctx, r.client, "the stores' process", method, path, question, answer)
 }

@@ -1,15 +1,11 @@
 package function
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -138,23 +134,6 @@ func (r *Remote) Invoke(ctx context.Context, c Call) (a Answered, err error) {
 	}
 }
 
-func (r *Remote) ask(ctx context.Context, method, path string, body, answer any) error {
-	b, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://invoke"+path, bytes.NewReader(b))
-	if err != nil {
-		return err
-	}
-	res, err := r.client.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask the functions' process: %w", err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		said, _ := io.ReadAll(io.LimitReader(res.Body, 1000))
-		return fmt.Errorf("ask the functions' process: %s", strings.TrimSpace(string(said)))
-	}
-	return json.NewDecoder(res.Body).Decode(answer)
+func (r *Remote) ask(ctx context.Context, method, path string, question, answer any) error {
+	return unixhttp.Ask(ctx, r.client, "the functions' process", method, path, question, answer)
 }

@@ -1,13 +1,8 @@
 package pgproxy
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"tenfold/internal/pooldir"
@@ -27,11 +22,7 @@ func (r *Remote) Close() { r.client.CloseIdleConnections() }
 
 // Put hands down a directory and gives the report by it.
 func (r *Remote) Put(ctx context.Context, s pooldir.Snapshot) (rep pooldir.Report, err error) {
-	b, err := json.Marshal(s)
-	if err != nil {
-		return rep, err
-	}
-	return rep, r.ask(ctx, http.MethodPut, "/directory", bytes.NewReader(b), &rep)
+	return rep, r.ask(ctx, http.MethodPut, "/directory", s, &rep)
 }
 
 // Report asks how databases are used, and gives the answer after wait, or at once when there is what
@@ -50,19 +41,6 @@ func (r *Remote) View(ctx context.Context) (v map[string]pooldir.View, err error
 	return v, r.ask(ctx, http.MethodGet, "/view", nil, &v)
 }
 
-func (r *Remote) ask(ctx context.Context, method, path string, body io.Reader, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://pool"+path, body)
-	if err != nil {
-		return err
-	}
-	res, err := r.client.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask the pool: %w", err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		said, _ := io.ReadAll(io.LimitReader(res.Body, 1000))
-		return fmt.Errorf("ask the pool: %s", strings.TrimSpace(string(said)))
-	}
-	return json.NewDecoder(res.Body).Decode(answer)
+func (r *Remote) ask(ctx context.Context, method, path string, question, answer any) error {
+	return unixhttp.Ask(ctx, r.client, "the pool", method, path, question, answer)
 }

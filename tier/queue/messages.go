@@ -32,11 +32,11 @@ type queue struct {
 	committing map[uint64]bool
 	done       []arrival
 
-	ready  numbers            // of a standard queue: those that can be given out
+	ready  ordered[ready]     // of a standard queue: those that can be given out
 	groups map[string]*group  // of one in order
-	open   numbersOf          // groups that have something to give out and nothing in flight, by their first
+	open   ordered[*group]    // groups that have something to give out and nothing in flight, by their first
 	hidden map[uint64]*hidden // given out, or delayed
-	due    dues               // of hidden, by when they are seen again
+	due    ordered[*hidden]   // of hidden, by when they are seen again
 	// sending are deduplication keys that are on their way to disk: others that have the same wait.
 	sending map[string]chan struct{}
 	flying  int                 // of hidden: not those that are delayed
@@ -48,7 +48,6 @@ type queue struct {
 	moves   []*move
 
 	sent, received, deleted uint64
-	oldest                  uint64 // no message of a lower number is there
 }
 
 type arrival struct {
@@ -62,7 +61,7 @@ type group struct {
 	name   string
 	wait   []uint64
 	flight int
-	at     int // in open; -1: not there
+	place  int // in open; -1: not there
 }
 
 // hidden is a message that is not seen now.
@@ -72,7 +71,7 @@ type hidden struct {
 	delayed bool
 	nonce   uint64
 	group   string
-	at      int
+	place   int // in due
 }
 
 // stored is a message as it is on disk.
@@ -173,9 +172,6 @@ func (s *Store) load(m meta) (*queue, error) {
 				return err
 			}
 		}
-		if q.oldest == 0 {
-			q.oldest = n
-		}
 		q.next = max(q.next, n+1)
 		a := arrival{n: n, group: x.Group, seen: time.UnixMilli(x.Seen)}
 		if st, ok := states[n]; ok { // still with who got it, as far as is known
@@ -220,12 +216,12 @@ func (q *queue) arrive(a arrival, now time.Time) {
 // show puts a message among those that can be given out. Under mu.
 func (q *queue) show(n uint64, of string) {
 	if !q.fifo() {
-		q.ready.push(n)
+		heap.Push(&q.ready, ready(n))
 		return
 	}
 	g := q.groups[of]
 	if g == nil {
-		g = &group{name: of, at: -1}
+		g = &group{name: of, place: -1}
 		q.groups[of] = g
 	}
 	if i, found := slices.BinarySearch(g.wait, n); !found {
@@ -238,12 +234,12 @@ func (q *queue) show(n uint64, of string) {
 func (q *queue) place(g *group) {
 	can := g.flight == 0 && len(g.wait) > 0
 	switch {
-	case can && g.at < 0:
+	case can && g.place < 0:
 		heap.Push(&q.open, g)
 	case can:
-		heap.Fix(&q.open, g.at)
-	case g.at >= 0:
-		heap.Remove(&q.open, g.at)
+		heap.Fix(&q.open, g.place)
+	case g.place >= 0:
+		heap.Remove(&q.open, g.place)
 	}
 	if len(g.wait) == 0 && g.flight == 0 {
 		delete(q.groups, g.name)
@@ -260,7 +256,7 @@ func (q *queue) hide(h *hidden) {
 	if q.fifo() {
 		g := q.groups[h.group]
 		if g == nil {
-			g = &group{name: h.group, at: -1}
+			g = &group{name: h.group, place: -1}
 			q.groups[h.group] = g
 		}
 		g.flight++
@@ -271,7 +267,7 @@ func (q *queue) hide(h *hidden) {
 // unhide forgets that a message is out of sight. Under mu.
 func (q *queue) unhide(h *hidden) {
 	delete(q.hidden, h.n)
-	heap.Remove(&q.due, h.at)
+	heap.Remove(&q.due, h.place)
 	if !h.delayed {
 		q.flying--
 	}
@@ -422,9 +418,6 @@ func (q *queue) arrivals(now time.Time) {
 	slices.SortFunc(q.done, func(a, b arrival) int { return int(int64(a.n - b.n)) })
 	i := 0
 	for ; i < len(q.done) && q.done[i].n < first; i++ {
-		if q.oldest == 0 {
-			q.oldest = q.done[i].n
-		}
 		q.arrive(q.done[i], now)
 	}
 	q.done = slices.Delete(q.done, 0, i)
@@ -530,9 +523,9 @@ func (q *queue) take(count int, timeout time.Duration, try string) (out []taken,
 		if len(q.ready) == 0 {
 			break
 		}
-		n := q.ready.pop()
+		n := uint64(heap.Pop(&q.ready).(ready))
 		if err := give(n); err != nil {
-			q.ready.push(n)
+			heap.Push(&q.ready, ready(n))
 			return nil, err
 		}
 	}
@@ -629,9 +622,6 @@ func (q *queue) moveTo(to *queue, t taken) error {
 		return err
 	}
 	to.next++
-	if to.oldest == 0 {
-		to.oldest = n
-	}
 	now := q.s.cfg.Now()
 	to.done = append(to.done, arrival{n: n, group: m.Group})
 	to.arrivals(now)
@@ -662,13 +652,13 @@ func (q *queue) remove(handle string) (known bool, err error) {
 			q.mu.Unlock()
 			return false, errExpired
 		}
-		if i := slices.Index(q.ready, n); i >= 0 {
+		if i := slices.Index(q.ready, ready(n)); i >= 0 {
 			heap.Remove(&q.ready, i)
 		}
 	}
 	if h != nil { // it keeps its place until it is gone
-		q.due[h.at].until = q.s.cfg.Now().Add(time.Hour)
-		heap.Fix(&q.due, h.at)
+		h.until = q.s.cfg.Now().Add(time.Hour)
+		heap.Fix(&q.due, h.place)
 	}
 	q.delete(b, n)
 	q.mu.Unlock()
@@ -718,7 +708,7 @@ func (q *queue) extend(handle string, timeout time.Duration) error {
 		return errVisible
 	}
 	h.until = now.Add(timeout)
-	heap.Fix(&q.due, h.at)
+	heap.Fix(&q.due, h.place)
 	if v, c, err := q.s.db.Get(numbered('s', q.m.ID, n)); err == nil {
 		var st state
 		err = json.Unmarshal(v, &st)
@@ -770,7 +760,6 @@ func (q *queue) purge() error {
 	q.ready, q.open, q.due, q.done, q.flying = nil, nil, nil, nil, 0
 	clear(q.groups)
 	clear(q.hidden)
-	q.oldest = 0
 	return nil
 }
 
@@ -810,7 +799,6 @@ func (q *queue) expire() error {
 			return err
 		}
 		if now.Sub(time.UnixMilli(x.Sent)) <= keep {
-			q.oldest = n
 			return stop
 		}
 		if h := q.hidden[n]; h != nil { // with somebody, who may yet delete it
@@ -830,7 +818,7 @@ func (q *queue) expire() error {
 		return err
 	}
 	if len(old) > 0 {
-		q.ready = slices.DeleteFunc(q.ready, func(n uint64) bool { return old[n] })
+		q.ready = slices.DeleteFunc(q.ready, func(n ready) bool { return old[uint64(n)] })
 		heap.Init(&q.ready)
 	}
 	return b.Commit(pebble.Sync)
@@ -841,22 +829,15 @@ func (q *queue) backlog() Backlog {
 	defer q.mu.Unlock()
 	now := q.s.cfg.Now()
 	q.settleDue(now)
-	b := Backlog{Visible: len(q.ready), Sent: q.sent, Received: q.received, Deleted: q.deleted}
+	b := Backlog{Visible: len(q.ready), InFlight: q.flying, Delayed: len(q.hidden) - q.flying, Sent: q.sent, Received: q.received, Deleted: q.deleted}
 	first := ^uint64(0)
 	if len(q.ready) > 0 {
-		first = q.ready[0]
+		first = uint64(q.ready[0])
 	}
 	for _, g := range q.groups {
 		b.Visible += len(g.wait)
 		if len(g.wait) > 0 {
 			first = min(first, g.wait[0])
-		}
-	}
-	for _, h := range q.hidden {
-		if h.delayed {
-			b.Delayed++
-		} else {
-			b.InFlight++
 		}
 	}
 	if b.Visible > 0 {
@@ -882,76 +863,40 @@ func readHandle(s string) (id, n, nonce uint64, ok bool) {
 	return binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:]), true
 }
 
-// numbers is a heap of message numbers.
-type numbers []uint64
+// ordered is a heap (container/heap) of what knows its place in it.
+type ordered[T interface {
+	comesBefore(T) bool
+	at(i int)
+}] []T
 
-func (h numbers) Len() int           { return len(h) }
-func (h numbers) Less(i, j int) bool { return h[i] < h[j] }
-func (h numbers) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *numbers) Push(x any)        { *h = append(*h, x.(uint64)) }
-func (h *numbers) Pop() any {
+func (h ordered[T]) Len() int           { return len(h) }
+func (h ordered[T]) Less(i, j int) bool { return h[i].comesBefore(h[j]) }
+func (h ordered[T]) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at(i)
+	h[j].at(j)
+}
+func (h *ordered[T]) Push(x any) {
+	*h = append(*h, x.(T))
+	x.(T).at(len(*h) - 1)
+}
+func (h *ordered[T]) Pop() any {
 	old := *h
 	x := old[len(old)-1]
 	*h = old[:len(old)-1]
+	x.at(-1)
 	return x
 }
 
-// push and pop are those of heap, without an allocation for each number.
-func (h *numbers) push(n uint64) {
-	*h = append(*h, n)
-	for i := len(*h) - 1; i > 0; {
-		p := (i - 1) / 2
-		if (*h)[p] <= (*h)[i] {
-			break
-		}
-		h.Swap(p, i)
-		i = p
-	}
-}
+// ready is the number of a message that can be given out; it need not know its place.
+type ready uint64
 
-func (h *numbers) pop() uint64 {
-	old := *h
-	n, last := old[0], len(old)-1
-	old[0] = old[last]
-	*h = old[:last]
-	for i := 0; ; {
-		c := 2*i + 1
-		if c >= last {
-			break
-		}
-		if c+1 < last && (*h)[c+1] < (*h)[c] {
-			c++
-		}
-		if (*h)[i] <= (*h)[c] {
-			break
-		}
-		h.Swap(i, c)
-		i = c
-	}
-	return n
-}
+func (n ready) comesBefore(o ready) bool { return n < o }
+func (ready) at(int)                     {}
 
-// numbersOf is a heap of groups by their first message.
-type numbersOf []*group
-
-func (h numbersOf) Len() int           { return len(h) }
-func (h numbersOf) Less(i, j int) bool { return h[i].first() < h[j].first() }
-func (h numbersOf) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].at, h[j].at = i, j
-}
-func (h *numbersOf) Push(x any) {
-	g := x.(*group)
-	g.at = len(*h)
-	*h = append(*h, g)
-}
-func (h *numbersOf) Pop() any {
-	old := *h
-	g := old[len(old)-1]
-	g.at = -1
-	*h = old[:len(old)-1]
-	return g
-}
+// A group stands by its first message, which it has, but in the moment in which its last is given out.
+func (g *group) comesBefore(o *group) bool { return g.first() < o.first() }
+func (g *group) at(i int)                  { g.place = i }
 
 func (g *group) first() uint64 {
 	if len(g.wait) == 0 {
@@ -960,23 +905,6 @@ func (g *group) first() uint64 {
 	return g.wait[0]
 }
 
-// dues is a heap of hidden messages by when they are seen again.
-type dues []*hidden
-
-func (h dues) Len() int           { return len(h) }
-func (h dues) Less(i, j int) bool { return h[i].until.Before(h[j].until) }
-func (h dues) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].at, h[j].at = i, j
-}
-func (h *dues) Push(x any) {
-	d := x.(*hidden)
-	d.at = len(*h)
-	*h = append(*h, d)
-}
-func (h *dues) Pop() any {
-	old := *h
-	d := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return d
-}
+// Hidden messages stand by when they are seen again.
+func (h *hidden) comesBefore(o *hidden) bool { return h.until.Before(o.until) }
+func (h *hidden) at(i int)                   { h.place = i }
