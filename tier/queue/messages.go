@@ -864,10 +864,19 @@ func readHandle(s string) (id, n, nonce uint64, ok bool) {
 }
 
 // ordered is a heap (container/heap) of what knows its place in it.
-type ordered[T interface {
+type ordered[T placed[T]] []T
+
+// placed is what stands in such a heap.
+type placed[T any] interface {
 	comesBefore(T) bool
 	at(i int)
-}] []T
+}
+
+var (
+	_ placed[ready]   = ready(0)
+	_ placed[*group]  = (*group)(nil)
+	_ placed[*hidden] = (*hidden)(nil)
+)
 
 func (h ordered[T]) Len() int           { return len(h) }
 func (h ordered[T]) Less(i, j int) bool { return h[i].comesBefore(h[j]) }
