@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -321,3 +322,17 @@ func quote(s string) string {
 }
 
 func label2(app, env string) string { return fmt.Sprintf("app=%s,env=%s", quote(app), quote(env)) }
+
+// byResource gives a writer of metrics in Prometheus' text format, a line a resource, labelled by its kind:
+// queue="emails".
+func byResource[T any](b *strings.Builder, all map[tenfold.ID]T) func(name, kind string, of func(T) float64) {
+	ids := slices.SortedFunc(maps.Keys(all), tenfold.ID.Compare)
+	return func(name, kind string, of func(T) float64) {
+		if len(ids) > 0 {
+			fmt.Fprintf(b, "# TYPE %s %s\n", name, kind)
+		}
+		for _, id := range ids {
+			fmt.Fprintf(b, "%s{%s,%s=%s} %g\n", name, label2(string(id.App), string(id.Env)), id.Kind, quote(string(id.Name)), of(all[id]))
+		}
+	}
+}

@@ -162,15 +162,7 @@ func queueMetrics(use map[string]data.Outcome, b *strings.Builder) {
 			all[id] = x
 		}
 	}
-	ids := slices.SortedFunc(maps.Keys(all), tenfold.ID.Compare)
-	each := func(name, kind string, of func(queue.Backlog) float64) {
-		if len(ids) > 0 {
-			fmt.Fprintf(b, "# TYPE %s %s\n", name, kind)
-		}
-		for _, id := range ids {
-			fmt.Fprintf(b, "%s{%s,queue=%s} %g\n", name, label2(string(id.App), string(id.Env)), quote(string(id.Name)), of(all[id]))
-		}
-	}
+	each := byResource(b, all)
 	each("queue_messages_visible", "gauge", func(x queue.Backlog) float64 { return float64(x.Visible) })
 	each("queue_messages_not_visible", "gauge", func(x queue.Backlog) float64 { return float64(x.InFlight) })
 	each("queue_messages_delayed", "gauge", func(x queue.Backlog) float64 { return float64(x.Delayed) })

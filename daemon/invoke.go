@@ -141,15 +141,7 @@ func (h *house) Invoke(ctx context.Context, e control.Env, q control.Invocation)
 
 // metrics writes the functions' counters in Prometheus' text format, under CloudWatch's names.
 func functionMetrics(use map[tenfold.ID]function.Use, b *strings.Builder) {
-	ids := slices.SortedFunc(maps.Keys(use), tenfold.ID.Compare)
-	each := func(name, kind string, of func(function.Use) float64) {
-		if len(ids) > 0 {
-			fmt.Fprintf(b, "# TYPE %s %s\n", name, kind)
-		}
-		for _, id := range ids {
-			fmt.Fprintf(b, "%s{%s,function=%s} %g\n", name, label2(string(id.App), string(id.Env)), quote(string(id.Name)), of(use[id]))
-		}
-	}
+	each := byResource(b, use)
 	each("function_invocations_total", "counter", func(u function.Use) float64 { return float64(u.Invocations) })
 	each("function_errors_total", "counter", func(u function.Use) float64 { return float64(u.Errors) })
 	each("function_throttles_total", "counter", func(u function.Use) float64 { return float64(u.Throttles) })

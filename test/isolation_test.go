@@ -92,17 +92,23 @@ func rung(t control.Task, name string) bool {
 	return false
 }
 
-func TestTasksAreShutInFromEachOther(t *testing.T) {
-	h := newHouse(t)
-	dir := write(t, t.TempDir(), prober)
+// startProbers starts two tasks that do what they are told, and waits until both tell their rungs.
+func startProbers(t *testing.T) (h *house, dir string, a, b control.Task) {
+	t.Helper()
+	h = newHouse(t)
+	dir = write(t, t.TempDir(), prober)
 	write(t, dir, map[string]string{"tenfold.yaml": probers})
 	h.up(dir)
-	var a, b control.Task
 	eventually(t, "both tell their rungs", 20*time.Second, func() bool {
 		tasks := h.tasks("two")
 		a, b = tasks["a"], tasks["b"]
 		return len(a.Isolation) > 0 && len(b.Isolation) > 0
 	})
+	return h, dir, a, b
+}
+
+func TestTasksAreShutInFromEachOther(t *testing.T) {
+	h, dir, a, b := startProbers(t)
 	if !rung(a, "own user") && !rung(a, "landlock") {
 		t.Skipf("this machine has neither rung that hides files: %+v", a.Isolation)
 	}
@@ -155,16 +161,7 @@ func TestTasksAreShutInFromEachOther(t *testing.T) {
 }
 
 func TestLimitsOfTasksHold(t *testing.T) {
-	h := newHouse(t)
-	dir := write(t, t.TempDir(), prober)
-	write(t, dir, map[string]string{"tenfold.yaml": probers})
-	h.up(dir)
-	var a, b control.Task
-	eventually(t, "both tell their rungs", 20*time.Second, func() bool {
-		tasks := h.tasks("two")
-		a, b = tasks["a"], tasks["b"]
-		return len(a.Isolation) > 0 && len(b.Isolation) > 0
-	})
+	h, dir, a, b := startProbers(t)
 	if !rung(a, "cgroup") {
 		write(t, dir, map[string]string{"tenfold.yaml": strings.Replace(probers, "size: 128mb", "size: 128mb, isolation: strict", 1)})
 		if out, status := h.runIn(dir, "deploy"); status == 0 || !strings.Contains(out, "cannot be enforced") || !strings.Contains(out, "isolation: best-effort") {

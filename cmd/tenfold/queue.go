@@ -100,10 +100,7 @@ func (c *cli) queueList() *cobra.Command {
 					Name: u[strings.LastIndexByte(u, '/')+1:], URL: u, Waiting: n("ApproximateNumberOfMessages"), InFlight: n("ApproximateNumberOfMessagesNotVisible"), Delayed: n("ApproximateNumberOfMessagesDelayed"),
 					Timeout: time.Duration(n("VisibilityTimeout")) * time.Second, Keep: time.Duration(n("MessageRetentionPeriod")) * time.Second, Foreign: true,
 				}
-				if _, after, ok := strings.Cut(got.Attributes["RedrivePolicy"], `deadLetterTargetArn":"`); ok {
-					arn, _, _ := strings.Cut(after, `"`)
-					q.Dead = arn[strings.LastIndexByte(arn, ':')+1:]
-				}
+				_, q.Dead = deadOf(got.Attributes["RedrivePolicy"])
 				for _, r := range st.Resources {
 					if r.Kind == tenfold.KindQueue && string(r.Name) == strings.TrimSuffix(q.Name, ".fifo") {
 						q.Foreign = false
@@ -134,6 +131,17 @@ func (c *cli) queueList() *cobra.Command {
 		table(c.out, rows)
 		return nil
 	})
+}
+
+// deadOf is the ARN and the name of the dead-letter queue in a RedrivePolicy, "" for none.
+func deadOf(policy string) (arn, name string) {
+	var p struct {
+		Target string `json:"deadLetterTargetArn"`
+	}
+	if json.Unmarshal([]byte(policy), &p) != nil {
+		return "", ""
+	}
+	return p.Target, p.Target[strings.LastIndexByte(p.Target, ':')+1:]
 }
 
 func days(d time.Duration) string {
@@ -241,16 +249,15 @@ func (c *cli) queueRedrive() *cobra.Command {
 		if err := aws(ctx, api, env, "sqs", "GetQueueAttributes", map[string]any{"QueueUrl": u, "AttributeNames": []string{"RedrivePolicy", "QueueArn"}}, &got); err != nil {
 			return err
 		}
-		_, after, ok := strings.Cut(got.Attributes["RedrivePolicy"], `deadLetterTargetArn":"`)
-		if !ok {
+		dead, name := deadOf(got.Attributes["RedrivePolicy"])
+		if dead == "" {
 			return tenfold.Errorf(tenfold.CodeInvalid, "queue %s has no dead-letter queue", args[0]).WithHint("name the queue that messages came from: tenfold queue list")
 		}
-		dead, _, _ := strings.Cut(after, `"`)
 		var out struct{ TaskHandle string }
 		if err := aws(ctx, api, env, "sqs", "StartMessageMoveTask", map[string]any{"SourceArn": dead, "DestinationArn": got.Attributes["QueueArn"]}, &out); err != nil || c.json {
 			return orEncode(c, out, err)
 		}
-		fmt.Fprintf(c.err, "messages of %s go back to %s; see: tenfold queue list\n", dead[strings.LastIndexByte(dead, ':')+1:], args[0])
+		fmt.Fprintf(c.err, "messages of %s go back to %s; see: tenfold queue list\n", name, args[0])
 		return nil
 	})
 }
