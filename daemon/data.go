@@ -149,7 +149,7 @@ func (h *house) StoreCall(ctx context.Context, e control.Env, c control.StoreCal
 	if !h.data.Holds() {
 		return control.StoreCalled{}, tenfold.Errorf(tenfold.CodeNotFound, "no app of this house has a queue").WithHint("add one to the manifest: queues: [emails]")
 	}
-	out, err := h.stores.Call(ctx, data.Call{Account: account(e.App, e.Env), Region: awsRegion, Service: c.Service, Operation: c.Operation, Body: c.Body})
+	out, err := h.stores.Call(ctx, data.Call{Account: account(e.App, e.Env), Service: c.Service, Operation: c.Operation, Body: c.Body})
 	return control.StoreCalled{Body: out.Body, Code: out.Code, Message: out.Message}, err
 }
 

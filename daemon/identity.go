@@ -15,15 +15,13 @@ import (
 
 	"tenfold"
 	"tenfold/internal/atomicfile"
+	"tenfold/internal/awsapi"
 	"tenfold/internal/pooldir"
 	"tenfold/internal/secret"
 )
 
-// What AWS' names have where a house has nothing to put.
-const (
-	awsRegion  = "us-east-1"
-	awsAccount = "000000000000"
-)
+// awsAccount is the account in RDS' names.
+const awsAccount = "000000000000"
 
 // loadAccess reads what services' keys are derived from, or makes it.
 func loadAccess(l Layout) ([]byte, error) {
@@ -60,7 +58,7 @@ func (h *house) identityField(ctx context.Context, id tenfold.ID, f tenfold.Fiel
 	case tenfold.FieldName:
 		return string(id.Name), nil
 	case tenfold.FieldRegion:
-		return awsRegion, nil
+		return awsapi.Region, nil
 	case tenfold.FieldKeyID:
 		return h.accessKey(id).ID, nil
 	case tenfold.FieldKeySecret:
@@ -91,11 +89,11 @@ func inARN(id tenfold.ID) string {
 }
 
 func clusterARN(id tenfold.ID) string {
-	return "arn:aws:rds:" + awsRegion + ":" + awsAccount + ":cluster:" + inARN(id)
+	return "arn:aws:rds:" + awsapi.Region + ":" + awsAccount + ":cluster:" + inARN(id)
 }
 
 func secretARN(id tenfold.ID) string {
-	return "arn:aws:secretsmanager:" + awsRegion + ":" + awsAccount + ":secret:" + inARN(id)
+	return "arn:aws:secretsmanager:" + awsapi.Region + ":" + awsAccount + ":secret:" + inARN(id)
 }
 
 // dataAPI says who may ask a database over HTTP: the services and functions that use it, in the revision that serves and

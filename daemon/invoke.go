@@ -13,6 +13,7 @@ import (
 
 	"tenfold"
 	"tenfold/control"
+	"tenfold/internal/awsapi"
 	"tenfold/internal/keeper"
 	"tenfold/tier/function"
 )
@@ -117,7 +118,7 @@ func (h *house) Functions(ctx context.Context, e control.Env) ([]control.Functio
 	for _, n := range slices.Sorted(maps.Keys(app.Functions)) {
 		f, u := app.Functions[n], use[app.ID(tenfold.KindFunction, n)]
 		c := control.Function{
-			Name: n, ARN: "arn:aws:lambda:" + awsRegion + ":" + account(app.Name, app.Env) + ":function:" + string(n), Handler: f.Handler, Runtime: strings.TrimSpace(f.Build.Language + " " + f.Build.Version),
+			Name: n, ARN: "arn:aws:lambda:" + awsapi.Region + ":" + account(app.Name, app.Env) + ":function:" + string(n), Handler: f.Handler, Runtime: strings.TrimSpace(f.Build.Language + " " + f.Build.Version),
 			Timeout: f.Timeout, Memory: f.Size.Memory, Min: f.Scale.Min, Max: f.Scale.Max, Concurrency: f.Concurrency,
 			Invocations: u.Invocations, Errors: u.Errors, Throttles: u.Throttles, Cold: u.Cold, Busy: u.Busy, Warm: u.Warm, Waiting: u.Waiting, Queued: u.Queued, Dropped: u.Dropped, P95: u.P95, Init: u.Init, Last: u.Last, Unenforced: u.Unenforced,
 		}

@@ -14,6 +14,9 @@ import (
 	"slices"
 )
 
+// Region is what everything of a house is said to be in.
+const Region = "us-east-1"
+
 // Every is what Uses names for "all of this service".
 const Every = "*"
 

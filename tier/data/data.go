@@ -38,7 +38,6 @@ type Config struct {
 	Process Process
 	// Address is where the process listens: host:port of loopback.
 	Address string
-	Region  string
 	Emit    tenfold.Emit
 	// Account is the 12 digits by which AWS' protocols name an environment.
 	Account func(tenfold.AppName, tenfold.Environment) string
@@ -73,7 +72,7 @@ type record struct {
 
 // New reads the records; it starts nothing.
 func New(cfg Config) (*Tier, error) {
-	if cfg.Dir == "" || cfg.Process == nil || cfg.Address == "" || cfg.Region == "" || cfg.Emit == nil || cfg.Account == nil || cfg.Keys == nil {
+	if cfg.Dir == "" || cfg.Process == nil || cfg.Address == "" || cfg.Emit == nil || cfg.Account == nil || cfg.Keys == nil {
 		return nil, errors.New("new data tier: all of Config is required")
 	}
 	recs, err := ledger.Open[record](filepath.Join(cfg.Dir, "goals"))
@@ -135,6 +134,9 @@ func (t *Tier) Observe(context.Context) ([]tenfold.Resource, error) {
 			o.State, o.Failed, o.Reason, o.Hint = tenfold.StateFailed, r.Goal, is.Failed, is.Hint
 		default:
 			o.State, o.Serving, o.Note, o.Endpoint = tenfold.StateReady, r.Goal, is.Note, t.cfg.Address
+			if t.report.Trouble != "" {
+				o.Note = "read only: " + t.report.Trouble
+			}
 		}
 		out = append(out, o)
 	}
@@ -157,7 +159,7 @@ func (t *Tier) Field(id tenfold.ID, f tenfold.Field) (string, error) {
 	case tenfold.FieldURL:
 		return QueueURL(t.cfg.Address, w.Account, w.Name), nil
 	case tenfold.FieldARN:
-		return "arn:aws:sqs:" + t.cfg.Region + ":" + w.Account + ":" + w.Name, nil
+		return "arn:aws:sqs:" + awsapi.Region + ":" + w.Account + ":" + w.Name, nil
 	}
 	return "", fmt.Errorf("a %s has no %s", id.Kind, f)
 }

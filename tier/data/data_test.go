@@ -114,7 +114,7 @@ func TestTier(t *testing.T) {
 	v, shelf := newServer(nil)
 	p := &process{Server: v, shelf: shelf}
 	var events []tenfold.Event
-	tier, err := New(Config{Dir: t.TempDir(), Process: p, Address: "127.0.0.1:1", Region: "r", Emit: func(e tenfold.Event) { events = append(events, e) },
+	tier, err := New(Config{Dir: t.TempDir(), Process: p, Address: "127.0.0.1:1", Emit: func(e tenfold.Event) { events = append(events, e) },
 		Account: func(tenfold.AppName, tenfold.Environment) string { return "1" }, Keys: func(context.Context) ([]awsapi.Key, error) { return nil, nil }})
 	if err != nil {
 		t.Fatal(err)
@@ -150,8 +150,18 @@ func TestTier(t *testing.T) {
 	if err != nil || is[0].State != tenfold.StateFailed || is[0].Hint != "call it good" || is[1].State != tenfold.StateReady || is[1].Serving != all[1].Fingerprint || is[1].Note != "empty" {
 		t.Errorf("%+v, %v", is, err)
 	}
+	// That nothing can be written is seen where one looks.
+	full, shelf2 := newServer(errors.New("the disk is full"))
+	p.Server, p.shelf = full, shelf2
+	if err := tier.hand(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if is, err := tier.Observe(t.Context()); err != nil || is[1].State != tenfold.StateReady || is[1].Note != "read only: the disk is full" {
+		t.Errorf("%+v, %v", is, err)
+	}
+	p.Server, p.shelf = v, shelf
 	orders := app.ID(tenfold.KindQueue, "orders")
-	for f, want := range map[tenfold.Field]string{tenfold.FieldURL: "http://127.0.0.1:1/1/orders.fifo", tenfold.FieldARN: "arn:aws:sqs:r:1:orders.fifo", tenfold.FieldAPI: "http://127.0.0.1:1", tenfold.FieldName: "orders.fifo"} {
+	for f, want := range map[tenfold.Field]string{tenfold.FieldURL: "http://127.0.0.1:1/1/orders.fifo", tenfold.FieldARN: "arn:aws:sqs:us-east-1:1:orders.fifo", tenfold.FieldAPI: "http://127.0.0.1:1", tenfold.FieldName: "orders.fifo"} {
 		if got, err := tier.Field(orders, f); err != nil || got != want {
 			t.Error(f, got, err)
 		}

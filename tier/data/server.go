@@ -155,7 +155,6 @@ func (s *Server) Report() Report {
 // Call is an operation of one of AWS' services, by the owner of an environment.
 type Call struct {
 	Account   string          `json:"account"`
-	Region    string          `json:"region"`
 	Service   string          `json:"service"` // as clients sign for it
 	Operation string          `json:"operation"`
 	Body      json.RawMessage `json:"body"`
@@ -177,7 +176,7 @@ func (s *Server) call(ctx context.Context, c Call) (Called, error) {
 	if err != nil {
 		return Called{}, err
 	}
-	b, err := svc.Serve(ctx, &awsapi.Request{Operation: c.Operation, Body: c.Body, HTTP: r, Caller: awsapi.Caller{Account: c.Account, Region: c.Region, Of: "owner", Uses: map[string][]string{c.Service: {awsapi.Every}}}})
+	b, err := svc.Serve(ctx, &awsapi.Request{Operation: c.Operation, Body: c.Body, HTTP: r, Caller: awsapi.Caller{Account: c.Account, Region: awsapi.Region, Of: "owner", Uses: map[string][]string{c.Service: {awsapi.Every}}}})
 	var f *awsapi.Fault
 	if errors.As(err, &f) {
 		return Called{Code: f.Code, Message: f.Message}, nil

@@ -9,14 +9,14 @@ import (
 	"time"
 
 	"tenfold"
+	"tenfold/internal/awsapi"
 	"tenfold/internal/keeper"
 	"tenfold/internal/ledger"
-	"tenfold/tier/function/event"
 	"tenfold/tier/function/runtimeapi"
 )
 
 const (
-	region = event.Region
+	region = awsapi.Region
 	// unitPrefix begins the units of environments.
 	unitPrefix = "fn/"
 	// initLimit is how long an environment may take to ask for its first event, beside the function's timeout.

@@ -24,6 +24,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"tenfold/internal/awsapi"
 	"tenfold/internal/kv"
 )
 
@@ -364,9 +365,9 @@ func (s *Store) Remove(_ context.Context, account, name string) error {
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
-const region = "us-east-1"
-
-func arn(account, name string) string { return "arn:aws:sqs:" + region + ":" + account + ":" + name }
+func arn(account, name string) string {
+	return "arn:aws:sqs:" + awsapi.Region + ":" + account + ":" + name
+}
 
 // named reads an ARN of this account.
 func named(arn, account string) (string, bool) {

@@ -21,6 +21,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"tenfold/internal/awsapi"
 )
 
 // The forms.
@@ -105,7 +107,7 @@ func Request(r *http.Request, body []byte, s Source) ([]byte, error) {
 	}
 	if s.Form == ALB {
 		e := alb{HTTPMethod: r.Method, Path: path, QueryStringParameters: map[string]string{}, Headers: headers, Body: text, IsBase64Encoded: coded}
-		e.RequestContext.ELB.TargetGroupARN = "arn:aws:elasticloadbalancing:" + Region + ":" + s.Account + ":targetgroup/" + s.API + "/1"
+		e.RequestContext.ELB.TargetGroupARN = "arn:aws:elasticloadbalancing:" + awsapi.Region + ":" + s.Account + ":targetgroup/" + s.API + "/1"
 		for item := range strings.SplitSeq(query, "&") { // as they were sent, the last of several
 			if name, value, _ := strings.Cut(item, "="); name != "" {
 				e.QueryStringParameters[name] = value
@@ -146,9 +148,6 @@ func Request(r *http.Request, body []byte, s Source) ([]byte, error) {
 	}
 	return json.Marshal(e)
 }
-
-// Region is what everything here is said to be in.
-const Region = "us-east-1"
 
 func hostname(host string) string {
 	if i := strings.LastIndexByte(host, ':'); i > 0 && !strings.HasSuffix(host, "]") {
