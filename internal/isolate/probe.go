@@ -13,7 +13,7 @@ func Probe() []Rung {
 		out = append(out, r)
 	}
 	say(RungUser, "each service and function has one", userWorks())
-	say(RungBounds, "", nil)
+	say(RungBounds, "on every machine", nil)
 	say(RungNamespaces, "mounts, IPC", namespacesWork())
 	abi, err := landlockABI()
 	say(RungLandlock, landlockSays(abi), err)
