@@ -146,34 +146,55 @@ func malformed(format string, args ...any) error {
 
 // read takes the signature out of the Authorization field or the query.
 func read(r *http.Request) (signed, error) {
-	auth := r.Header.Get("Authorization")
-	if auth == "" {
-		if strings.Contains(r.URL.RawQuery, "X-Amz-Signature=") {
-			return readQuery(r)
-		}
-		return signed{}, &Error{CodeMissing, "Missing Authentication Token"}
+	auth := strings.TrimSpace(r.Header.Get("Authorization"))
+	inQuery := strings.Contains(r.URL.RawQuery, "X-Amz-Algorithm") && r.URL.Query().Has("X-Amz-Algorithm")
+	switch {
+	case auth != "" && inQuery:
+		return signed{}, &Error{CodeInvalid, "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header."}
+	case inQuery:
+		return readQuery(r)
+	case !strings.HasPrefix(auth, "AWS4-"):
+		return signed{}, &Error{CodeMissing, "Request is missing Authentication Token"}
 	}
-	rest, ok := strings.CutPrefix(auth, algorithm)
-	if !ok {
-		return signed{}, malformed("Authorization header requires '%s' algorithm.", algorithm)
-	}
+	name, rest, _ := strings.Cut(auth, " ")
 	part := map[string]string{}
-	for item := range strings.SplitSeq(rest, ",") {
-		if name, value, ok := strings.Cut(strings.TrimSpace(item), "="); ok {
+	for item := range strings.FieldsFuncSeq(rest, func(r rune) bool { return r == ',' || r == ' ' }) {
+		if name, value, ok := strings.Cut(item, "="); ok {
 			part[name] = value
 		}
 	}
-	date := r.Header.Get("X-Amz-Date")
+	date := cmp.Or(r.Header.Get("X-Amz-Date"), r.Header.Get("Date"))
+	missing := ""
+	for _, name := range []string{"Credential", "Signature", "SignedHeaders"} {
+		if part[name] == "" {
+			missing += "Authorization header requires '" + name + "' parameter. "
+		}
+	}
 	if date == "" {
-		date = r.Header.Get("Date")
+		missing += "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. "
+	}
+	if missing != "" {
+		return signed{}, malformed("%sAuthorization=%s", missing, auth)
+	}
+	if name != algorithm {
+		return signed{}, malformed("Unsupported AWS 'algorithm': '%s' (only %s for now). ", name, algorithm)
 	}
 	return newSigned(part["Credential"], part["SignedHeaders"], part["Signature"], date)
 }
 
 func readQuery(r *http.Request) (signed, error) {
 	q := r.URL.Query()
-	if q.Get("X-Amz-Algorithm") != algorithm {
-		return signed{}, malformed("X-Amz-Algorithm must be '%s'.", algorithm)
+	missing := ""
+	for _, name := range []string{"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Signature", "X-Amz-SignedHeaders", "X-Amz-Date"} {
+		if q.Get(name) == "" {
+			missing += "AWS query-string parameters must include '" + name + "'. "
+		}
+	}
+	if missing != "" {
+		return signed{}, malformed("%sRe-examine the query-string parameters.", missing)
+	}
+	if name := q.Get("X-Amz-Algorithm"); name != algorithm {
+		return signed{}, malformed("Unsupported AWS 'algorithm': '%s' (only %s for now). ", name, algorithm)
 	}
 	s, err := newSigned(q.Get("X-Amz-Credential"), q.Get("X-Amz-SignedHeaders"), q.Get("X-Amz-Signature"), q.Get("X-Amz-Date"))
 	if err != nil {
@@ -189,9 +210,6 @@ func readQuery(r *http.Request) (signed, error) {
 
 func newSigned(credential, fields, signature, date string) (signed, error) {
 	s := signed{signature: signature}
-	if credential == "" || fields == "" || signature == "" {
-		return s, malformed("Authorization header requires 'Credential', 'SignedHeaders' and 'Signature' parameters.")
-	}
 	p := strings.Split(credential, "/")
 	if n := len(p); n < 5 || p[n-1] != "aws4_request" || len(credential) > credentialAtMost {
 		return s, malformed("Credential must have the form <key>/<date>/<region>/<service>/aws4_request.")

@@ -146,6 +146,28 @@ func TestWhoIsNotBelieved(t *testing.T) {
 	}
 }
 
+func TestWords(t *testing.T) {
+	const header, missing = "Authorization header requires ", "Request is missing Authentication Token"
+	for _, c := range []struct{ auth, query, date, want string }{
+		{"", "", "", missing},
+		{"Basic YTpi", "", "", missing},
+		{"", "X-Amz-Credential=a&X-Amz-Signature=b&X-Amz-SignedHeaders=c&X-Amz-Date=d", "", missing},
+		{"AWS4-HMAC-SHA256 x", "X-Amz-Algorithm", "", "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header."},
+		{"AWS4-", "", "", header + "'Credential' parameter. " + header + "'Signature' parameter. " + header + "'SignedHeaders' parameter. " + header + "existence of either a 'X-Amz-Date' or a 'Date' header. Authorization=AWS4-"},
+		{"AWS4- Signature=b, Credential=a", "", "a", header + "'SignedHeaders' parameter. Authorization=AWS4- Signature=b, Credential=a"},
+		{"AWS4-HMAC-SHA1 Signature=b,Credential=a,SignedHeaders=c", "", "a", "Unsupported AWS 'algorithm': 'AWS4-HMAC-SHA1' (only AWS4-HMAC-SHA256 for now). "},
+		{"", "X-Amz-Algorithm=a&X-Amz-Credential=b&X-Amz-Signature=c&X-Amz-Date=d", "", "AWS query-string parameters must include 'X-Amz-SignedHeaders'. Re-examine the query-string parameters."},
+	} {
+		r := httptest.NewRequest("POST", "/?"+c.query, nil)
+		r.Header.Set("Authorization", c.auth)
+		r.Header.Set("X-Amz-Date", c.date)
+		var e *sigv4.Error
+		if _, err := verifier(now).Verify(r, hashOf("")); !errors.As(err, &e) || e.Message != c.want {
+			t.Errorf("%q %q: %v", c.auth, c.query, err)
+		}
+	}
+}
+
 func FuzzVerify(f *testing.F) {
 	f.Add("AWS4-HMAC-SHA256 Credential=TFALICE/20261126/eu-west-1/sqs/aws4_request, SignedHeaders=host;x-amz-date, Signature=00", "a=%zz&b", "20261126T120000Z")
 	f.Add("", "X-Amz-Signature=1&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a/b/c/d/aws4_request&X-Amz-Expires=1&X-Amz-SignedHeaders=host", "")
