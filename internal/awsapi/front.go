@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"compress/gzip"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -22,8 +23,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"tenfold/internal/sigv4"
 )
 
@@ -37,8 +36,17 @@ const (
 // Served is a service as Front has it.
 type Served struct {
 	Service
-	// Namespace stands before the code in __type: "com.amazonaws.dynamodb.v20120810#".
+	// Namespace stands before the code in __type: "com.amazonaws.dynamodb.v20120810#". The codes of AWS' own
+	// front have another, see typeOf.
 	Namespace string
+	// Targets are what X-Amz-Target begins with: "DynamoDB_20120810". By it the service is known before the
+	// signature is, which it has to be for Operations.
+	Targets []string
+	// Operations says whether there is an operation. One that there is not is refused without looking at
+	// the signature. Nil: the service says so itself.
+	Operations func(name string) bool
+	// Body has an empty body stay empty, for the service to refuse; else it is read as {}.
+	Body bool
 	// XMLNS is the name space of the query protocol's answers; "" : the service does not speak it.
 	XMLNS string
 	// Limit is how long a body may be, unpacked; 0: DefaultLimit.
@@ -70,8 +78,11 @@ func NewFront(keys func(access string) (Key, bool), services map[string]Served, 
 
 // ServeHTTP implements http.Handler.
 func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	id := uuid.NewString()
+	id := rand.Text() + rand.Text() // 52 characters, as AWS' are
 	w.Header().Set("X-Amzn-Requestid", id)
+	if r.Header.Get("Origin") != "" && shared(w.Header(), r) {
+		return
+	}
 	if r.Method == http.MethodGet && r.URL.RawQuery == "" { // what load balancers and people ask
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		io.WriteString(w, "healthy: "+strings.Join(slices.Sorted(maps.Keys(f.Services)), ", ")+"\n")
@@ -113,12 +124,20 @@ func (f *Front) read(a *answer) (*Request, error) {
 		a.query = true
 	}
 	sum := sha256.Sum256(raw)
+	if !a.query {
+		if err := f.early(a, kind, target, raw); err != nil {
+			return nil, err
+		}
+	}
 	scope, err := f.signed.Verify(r, hex.EncodeToString(sum[:]))
 	if err != nil {
+		if !a.query && notJSON(r, raw) {
+			return nil, &Fault{Code: "SerializationException"}
+		}
 		var e *sigv4.Error
 		if errors.As(err, &e) {
 			status := http.StatusBadRequest
-			if a.query || e.Code == sigv4.CodeMissing && target == "" {
+			if a.query {
 				status = http.StatusForbidden
 			}
 			return nil, &Fault{Status: status, Code: e.Code, Message: e.Message}
@@ -158,12 +177,8 @@ func (f *Front) read(a *answer) (*Request, error) {
 		a.operation = q.Operation
 		return q, nil
 	}
-	a.json = cmp.Or(kind, "application/x-amz-json-1.0")
-	_, q.Operation, ok = strings.Cut(target, ".")
-	if !ok || q.Operation == "" {
-		return nil, &Fault{Code: "UnknownOperationException", Message: "the field X-Amz-Target names no operation"}
-	}
-	if len(body) == 0 {
+	_, q.Operation, _ = strings.Cut(target, ".")
+	if len(body) == 0 && !s.Body {
 		body = []byte("{}")
 	}
 	q.Body, a.operation = body, q.Operation
@@ -221,7 +236,7 @@ func (a *answer) write(status int, body []byte) {
 	if a.query {
 		h.Set("Content-Type", "text/xml")
 	} else {
-		h.Set("Content-Type", cmp.Or(a.json, "application/x-amz-json-1.0"))
+		h.Set("Content-Type", a.json)
 	}
 	if len(body) >= compressFrom && takesGzip(a.r) {
 		var b bytes.Buffer
@@ -231,10 +246,14 @@ func (a *answer) write(status int, body []byte) {
 		body = b.Bytes()
 		h.Set("Content-Encoding", "gzip")
 	}
-	if a.s.Sum { // of what goes over the line
+	if a.s.Sum || a.s.Service == nil && !a.query { // of what goes over the line
 		h.Set("X-Amz-Crc32", strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 10))
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if status == http.StatusRequestEntityTooLarge {
+		h.Set("Transfer-Encoding", "chunked")
+	} else {
+		h.Set("Content-Length", strconv.Itoa(len(body)))
+	}
 	a.w.WriteHeader(status)
 	a.w.Write(body)
 }
@@ -257,6 +276,11 @@ func (a *answer) refuse(err error) {
 		f = &Fault{Status: http.StatusInternalServerError, Code: "InternalServerError", Query: "InternalFailure", Message: "The request could not be served: " + err.Error()}
 	}
 	status := cmp.Or(f.Status, http.StatusBadRequest)
+	if f == errNoPage {
+		a.json = ""
+		a.write(status, []byte("<UnknownOperationException/>\n"))
+		return
+	}
 	side := "Sender"
 	if status >= 500 {
 		side = "Receiver"
@@ -270,10 +294,11 @@ func (a *answer) refuse(err error) {
 	}
 	members := map[string]any{}
 	maps.Copy(members, f.Fields)
-	members["__type"] = a.s.Namespace + f.Code
-	// DynamoDB's older clients read "message", its newer documents say "Message": for refusals by those who
-	// check the signature AWS sends the former.
-	members["message"] = f.Message
+	kind, message := a.s.typeOf(f.Code)
+	members["__type"] = kind
+	if f.Message != "" {
+		members[message] = f.Message
+	}
 	body, err := json.Marshal(members)
 	if err != nil {
 		a.log.Error("write an error", "operation", a.operation, "err", err)

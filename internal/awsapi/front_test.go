@@ -33,7 +33,7 @@ func front(t *testing.T, s serve) *httptest.Server {
 	t.Helper()
 	key := awsapi.Key{Access: "AK", Secret: "secret", Caller: awsapi.Caller{Account: "123456789012", Of: "service api", Line: 7, Uses: map[string][]string{"dynamodb": {"sessions"}}}}
 	f := awsapi.NewFront(func(access string) (awsapi.Key, bool) { return key, access == key.Access }, map[string]awsapi.Served{
-		"dynamodb": {Service: s, Namespace: "com.amazonaws.dynamodb.v20120810#", Sum: true},
+		"dynamodb": {Service: s, Namespace: "com.amazonaws.dynamodb.v20120810#", Sum: true, Targets: []string{"DynamoDB_20120810"}, Operations: func(name string) bool { return name != "No" }, Body: true},
 		"sqs":      {Service: s, Namespace: "com.amazonaws.sqs#", XMLNS: "http://queue.amazonaws.com/doc/2012-11-05/", Limit: 100},
 	}, slog.New(slog.DiscardHandler))
 	srv := httptest.NewServer(f)
@@ -123,11 +123,11 @@ func TestJSON(t *testing.T) {
 	if _, b := ask(t, srv, "dynamodb", kind, "DynamoDB_20120810.Echo", "not packed", "gzip"); !strings.Contains(string(b), "SerializationException") {
 		t.Error(string(b))
 	}
-	if res, b := ask(t, srv, "dynamodb", kind, "DynamoDB_20120810.Long", "", ""); string(b) != `"`+long+`"` || res.Header.Get("Content-Encoding") != "gzip" {
+	if res, b := ask(t, srv, "dynamodb", kind, "DynamoDB_20120810.Long", "{}", ""); string(b) != `"`+long+`"` || res.Header.Get("Content-Encoding") != "gzip" {
 		t.Error(res.Header, len(b))
 	}
 	for op, want := range map[string]string{"Fault": "400 com.amazonaws.dynamodb.v20120810#TransactionCanceledException no", "Bug": "500 com.amazonaws.dynamodb.v20120810#InternalServerError", "Other": "500 com.amazonaws.dynamodb.v20120810#InternalServerError",
-		"Denied": "400 com.amazonaws.dynamodb.v20120810#AccessDeniedException User: service api is not authorized to perform: dynamodb:PutItem on resource: arn:aws:dynamodb:us-east-1:123456789012:table/t because it does not use it: add `uses: [t]` to service api (tenfold.yaml:7)"} {
+		"Denied": "400 com.amazon.coral.service#AccessDeniedException User: service api is not authorized to perform: dynamodb:PutItem on resource: arn:aws:dynamodb:us-east-1:123456789012:table/t because it does not use it: add `uses: [t]` to service api (tenfold.yaml:7)"} {
 		res, b := ask(t, srv, "dynamodb", kind, "DynamoDB_20120810."+op, "{}", "")
 		var e struct {
 			Type    string `json:"__type"`
@@ -151,6 +151,57 @@ func TestJSON(t *testing.T) {
 	r.Header.Set("X-Amz-Target", "DynamoDB_20120810.Echo")
 	if res, b := do(t, r); res.StatusCode != 400 || !strings.Contains(string(b), "MissingAuthenticationTokenException") {
 		t.Error(res.StatusCode, string(b))
+	}
+}
+
+// What AWS' front refuses, and how: clients compare the whole of it.
+func TestRefusals(t *testing.T) {
+	srv := front(t, func(q *awsapi.Request) ([]byte, error) {
+		if len(q.Body) == 0 {
+			return nil, &awsapi.Fault{Code: "SerializationException"}
+		}
+		return nil, &awsapi.Fault{Code: q.Operation, Message: "no"}
+	})
+	const kind = "application/x-amz-json-1.0"
+	for target, want := range map[string]string{
+		"ValidationException":       `{"__type":"com.amazon.coral.validate#ValidationException","message":"no"}`,
+		"SerializationException":    `{"Message":"no","__type":"com.amazon.coral.service#SerializationException"}`,
+		"ResourceNotFoundException": `{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException","message":"no"}`,
+		"a.b#ThrottlingException":   `{"__type":"a.b#ThrottlingException","message":"no"}`,
+		"No":                        `{"__type":"com.amazon.coral.service#UnknownOperationException"}`,
+	} {
+		if _, b := ask(t, srv, "dynamodb", kind, "DynamoDB_20120810."+target, "{}", ""); string(b) != want {
+			t.Errorf("%s: %s", target, b)
+		}
+	}
+	if _, b := ask(t, srv, "dynamodb", kind, "DynamoDB_20120810.Empty", "", ""); string(b) != `{"__type":"com.amazon.coral.service#SerializationException"}` {
+		t.Errorf("no body: %s", b)
+	}
+	for _, c := range []struct {
+		method, kind, target, body, want string
+		status                           int
+	}{
+		{"PUT", "", "", "", "<UnknownOperationException/>\n", 404},
+		{"POST", "text/plain", "", "hi", "<UnknownOperationException/>\n", 404},
+		{"POST", kind, "", "hi", `{"__type":"com.amazon.coral.service#SerializationException"}`, 400},
+		{"POST", kind, "", "{}", `{"__type":"com.amazon.coral.service#UnknownOperationException"}`, 400},
+		{"POST", kind, "DynamoDB_20120810.No", "{}", `{"__type":"com.amazon.coral.service#UnknownOperationException"}`, 400},
+		{"POST", kind, "DynamoDB_20120810.Yes", "hi", `{"__type":"com.amazon.coral.service#SerializationException"}`, 400},
+		{"POST", kind, "DynamoDB_20120810.Yes", "{}", `{"__type":"com.amazon.coral.service#MissingAuthenticationTokenException","message":"Request is missing Authentication Token"}`, 400},
+	} {
+		r, _ := http.NewRequest(c.method, srv.URL, strings.NewReader(c.body))
+		r.Header.Set("Content-Type", c.kind)
+		r.Header.Set("X-Amz-Target", c.target)
+		res, b := do(t, r)
+		if res.StatusCode != c.status || string(b) != c.want || res.Header.Get("X-Amz-Crc32") == "" || len(res.Header.Get("X-Amzn-Requestid")) != 52 {
+			t.Errorf("%v: %d %s %v", c, res.StatusCode, b, res.Header)
+		}
+	}
+	r, _ := http.NewRequest(http.MethodOptions, srv.URL, nil)
+	r.Header.Set("Origin", "https://example.com")
+	r.Header.Set("Access-Control-Request-Headers", "a, b")
+	if res, _ := do(t, r); res.StatusCode != 200 || res.Header.Get("Access-Control-Allow-Origin") != "*" || res.Header.Get("Access-Control-Allow-Headers") != "a, b" {
+		t.Errorf("a browser's question: %d %v", res.StatusCode, res.Header)
 	}
 }
 
@@ -211,7 +262,7 @@ func FuzzFront(f *testing.F) {
 		r.Header.Set("Content-Encoding", encoding)
 		w := httptest.NewRecorder()
 		fr.ServeHTTP(w, r)
-		if w.Code < 400 && !strings.HasPrefix(w.Body.String(), "healthy") {
+		if w.Code < 400 && method != http.MethodOptions && !strings.HasPrefix(w.Body.String(), "healthy") {
 			t.Errorf("%d %s", w.Code, w.Body)
 		}
 	})
