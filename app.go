@@ -59,6 +59,9 @@ type Build struct {
 	// Language is "node", "go", "python", "static", ...; Version what the project asks for ("22").
 	Language string `json:"language,omitempty"`
 	Version  string `json:"version,omitempty"`
+	// Dockerfile, below the entry's path, says how an image is built that runs in a container; then there
+	// is no Install and no Command.
+	Dockerfile string `json:"dockerfile,omitempty"`
 	// Install fetches dependencies, Command builds, Test proves; each runs in the entry's folder.
 	Install Command `json:"install,omitzero"`
 	Command Command `json:"command,omitzero"`
@@ -146,8 +149,11 @@ type Images struct {
 
 // Workload is a service: tasks that run a command.
 type Workload struct {
-	Source   Source            `json:"source"`
-	Build    Build             `json:"build"`
+	Source Source `json:"source"`
+	Build  Build  `json:"build"`
+	// Image is what runs, in a container, in place of Source and Build: "ghcr.io/shop/search:4".
+	Image string `json:"image,omitempty"`
+	// Command may be none where an image has one.
 	Command  Command           `json:"command"`
 	Migrate  Command           `json:"migrate,omitzero"`
 	Env      map[string]string `json:"env,omitempty"`
@@ -181,6 +187,9 @@ type Workload struct {
 	Logs      Logs   `json:"logs"`
 	Line      int    `json:"line,omitempty"`
 }
+
+// Contained says that its tasks run in containers.
+func (w Workload) Contained() bool { return w.Image != "" || w.Build.Dockerfile != "" }
 
 // How a service's tasks are replaced. Rolling: new tasks take the places of old ones, one after the other.
 // Blue-green: all at once, when all are healthy. Canary: a few get a share of the requests first.

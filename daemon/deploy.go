@@ -76,6 +76,9 @@ func (h *house) makeRevision(ctx context.Context, r control.DeployRequest, fork 
 	if err := h.ours(ctx, p.app, r.Dir); err != nil {
 		return control.Deployed{}, err
 	}
+	if err := checkEngine(ctx, p.app); err != nil {
+		return control.Deployed{}, err
+	}
 	owner := p.app.Name
 	if fork {
 		h.distrust(&p.app)
@@ -310,6 +313,9 @@ func eachSource(app *tenfold.App, f func(*tenfold.Source)) {
 func digest(ctx context.Context, app *tenfold.App) (err error) {
 	seen := map[string]string{}
 	eachSource(app, func(s *tenfold.Source) {
+		if s.Context == "" {
+			return // an image, whose sources are elsewhere
+		}
 		key := strings.Join(append([]string{s.Context}, s.Only...), "\x00")
 		if _, ok := seen[key]; !ok && err == nil {
 			seen[key], err = source.Digest(ctx, s.Root, s.Context, s.Only...)

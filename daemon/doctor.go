@@ -68,7 +68,7 @@ func Doctor(ctx context.Context, l Layout, fix Fix, say func(string)) []Check {
 	}
 	checks := []Check{checkData(l), checkDisk(l), checkClock(), checkListen(l), checkPostgres(ctx, l), checkCache(ctx)}
 	checks = append(checks, checkLadder(ctx, l)...)
-	checks = append(checks, checkContainers())
+	checks = append(checks, checkContainers(ctx))
 	for _, t := range []struct{ name, what, fix string }{
 		{"git", "labels deployments with their commit", "apt-get install git"},
 		{"node", "builds JavaScript", "apt-get install nodejs npm"},
@@ -156,16 +156,6 @@ func checkCache(ctx context.Context) Check {
 		return Check{Name: "Valkey or Redis", Optional: true, Found: "not installed: needed by caches", Fix: "tenfold doctor --fix (apt-get install valkey-server, before Debian 13 redis-server)"}
 	}
 	return Check{Name: "Valkey or Redis", OK: true, Found: e.Name + " " + e.Version}
-}
-
-func checkContainers() Check {
-	for _, s := range []string{"/var/run/docker.sock", "/run/podman/podman.sock"} {
-		if c, err := net.DialTimeout("unix", s, time.Second); err == nil {
-			c.Close()
-			return Check{Name: "container engine", OK: true, Optional: true, Found: s}
-		}
-	}
-	return Check{Name: "container engine", Optional: true, Found: "none: tasks run as processes, which needs none"}
 }
 
 func checkTool(ctx context.Context, name, what, fix string) Check {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"tenfold/internal/container"
 	"tenfold/internal/lean"
 	"tenfold/tier/edge"
 )
@@ -72,13 +73,14 @@ func doorSocket(l Layout, version string) string {
 // Modes are the house's processes by name.
 func Modes(version string) map[Mode]func(ctx context.Context, data string) error {
 	return map[Mode]func(context.Context, string) error{
-		ModeWarden: RunWarden,
-		ModeKeeper: RunKeeper,
-		ModeDoor:   settling(func(ctx context.Context, data string) error { return RunDoor(ctx, data, version) }),
-		ModePool:   settling(RunPool),
-		ModeInvoke: settling(RunInvoke),
-		ModeData:   settling(RunData),
-		ModeDaemon: settling(func(ctx context.Context, data string) error { return Run(ctx, data, version) }),
+		ModeWarden:    RunWarden,
+		ModeKeeper:    RunKeeper,
+		ModeDoor:      settling(func(ctx context.Context, data string) error { return RunDoor(ctx, data, version) }),
+		ModePool:      settling(RunPool),
+		ModeInvoke:    settling(RunInvoke),
+		ModeData:      settling(RunData),
+		ModeContainer: settling(func(ctx context.Context, _ string) error { return container.Main(ctx) }),
+		ModeDaemon:    settling(func(ctx context.Context, data string) error { return Run(ctx, data, version) }),
 	}
 }
 

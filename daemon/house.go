@@ -13,6 +13,7 @@ import (
 
 	"tenfold"
 	"tenfold/control"
+	"tenfold/internal/container"
 	"tenfold/internal/gitserver"
 	"tenfold/internal/keeper"
 	"tenfold/internal/ledger"
@@ -42,18 +43,19 @@ type house struct {
 	hub      *hub
 	listen   string // the front door's address as bound
 
-	postgres *postgres.Postgres
-	cache    *cache.Cache
-	compute  *compute.Compute
-	frontend *frontend.Frontend
-	edge     *edge.Edge
-	function *function.Tier
-	invokers *invokers
-	data     *data.Tier
-	stores   *stores
-	pools    *pools
-	tiers    []tenfold.Tier // in floor order
-	owners   sync.Map       // tenfold.ID -> tenfold.Tier
+	postgres   *postgres.Postgres
+	cache      *cache.Cache
+	compute    *compute.Compute
+	frontend   *frontend.Frontend
+	edge       *edge.Edge
+	function   *function.Tier
+	invokers   *invokers
+	data       *data.Tier
+	stores     *stores
+	pools      *pools
+	tiers      []tenfold.Tier // in floor order
+	containers *container.Driver
+	owners     sync.Map // tenfold.ID -> tenfold.Tier
 
 	git         *gitserver.Server
 	ssh         atomic.Value               // the address of git over SSH as bound, a string

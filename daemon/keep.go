@@ -21,6 +21,8 @@ const (
 	ModePool   Mode = "pool"
 	ModeInvoke Mode = "invoke"
 	ModeData   Mode = "data"
+	// ModeContainer is not the house's own: it holds the container of a task.
+	ModeContainer Mode = "container"
 )
 
 // Command is the command line that starts a mode for a data directory.

@@ -97,7 +97,7 @@ func Run(ctx context.Context, data, version string) error {
 		return err
 	}
 	h.pools = newPools(h, binary, version)
-	services = append(services, h.pools, loop{h}, oldDoors{k, l, version, settings.Linger}, gitJobs{h}, previewLife{h}, certificates{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
+	services = append(services, h.pools, loop{h}, oldDoors{k, l, version, settings.Linger}, gitJobs{h}, previewLife{h}, certificates{h}, sweeper{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
 	if settings.SSH != "" {
 		services = append(services, sshRemote{h, settings.SSH})
 	}
@@ -208,6 +208,7 @@ func newHouse(ctx context.Context, l Layout, settings Settings, binary, version 
 	if h.stores, err = newStores(ctx, h, binary, version); err != nil {
 		return nil, errors.Join(err, h.store.Close())
 	}
+	h.containers = containers(binary, l)
 	if err := h.makeTiers(l, k); err != nil {
 		return nil, errors.Join(err, h.store.Close())
 	}
@@ -222,7 +223,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	if h.cache, err = cache.New(cache.Config{Dir: l.Tier("cache"), Units: k, Emit: emit}); err != nil {
 		return err
 	}
-	builder := &build.Builder{Dir: l.Tier("build"), Units: k}
+	builder := &build.Builder{Dir: l.Tier("build"), Units: k, Containers: h.containers}
 	if h.frontend, err = frontend.New(frontend.Config{Dir: l.Tier("frontend"), Builder: builder, Resolve: h.resolve, Emit: emit,
 		Serves: func(id tenfold.ID, key string) (bool, string) { return h.compute.Serves(id, key) },
 		Try:    h.try,
@@ -237,7 +238,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}
 	if h.compute, err = compute.New(compute.Config{
 		Dir: l.Tier("compute"), Units: k, Builder: builder, Traffic: h.edge, Resolve: h.resolve, Emit: emit, URL: h.url,
-		Box: h.box, Strict: strict(), KeepBuilds: h.builds, FrontendBuild: frontend.BuildKey, Released: h.frontend.Released,
+		Box: h.box, Strict: strict(), Containers: h.containers, KeepBuilds: h.builds, FrontendBuild: frontend.BuildKey, Released: h.frontend.Released,
 	}); err != nil {
 		return err
 	}

@@ -202,6 +202,7 @@ func (b *builder) build(t *tree) tenfold.Build {
 	}
 	out.Command = b.command(f, "command")
 	out.Output = b.path(f, "output")
+	out.Dockerfile = b.dockerfile(t, f)
 	out.Size = b.size(f, "size", 0)
 	out.Timeout = b.duration(f, "timeout", 15*time.Minute)
 	return out
@@ -277,7 +278,7 @@ func (b *builder) services() {
 	b.each("services", func(tenfold.Name, *tree) { count++ })
 	b.each("services", func(n tenfold.Name, t *tree) {
 		w := b.workload(n, t)
-		w.Source, w.Build = tenfold.Source{Path: b.path(t, "path")}, b.build(t)
+		w.Source, w.Build, w.Image = tenfold.Source{Path: b.path(t, "path")}, b.build(t), b.image(t)
 		switch r, ok := value(t, "routes"); {
 		case ok:
 			w.Routes = b.claim("service "+string(n), r)

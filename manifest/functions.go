@@ -11,7 +11,7 @@ const maxEnvironments = 1000
 
 func functionKeys() []key {
 	return keys(codeKeys(), []key{
-		{name: "build", form: fMap, main: "command", off: true, deflt: "detected", doc: "How the package is made; false: not at all.", keys: buildKeys(false)},
+		{name: "build", form: fMap, main: "command", off: true, deflt: "detected", doc: "How the package is made; false: not at all.", keys: append(buildKeys(false), later("container images", "dockerfile")...)},
 		{name: "handler", form: fText, deflt: "detected", doc: "What is called, for Node and Python: file.function."},
 		{name: "command", form: fCommand, deflt: "detected; bootstrap", doc: "The program of another language: it speaks Lambda's Runtime API, as those do that are built with AWS' libraries."},
 		{name: "routes", form: fRoutes, off: true, deflt: "none", doc: "URLs that call it, with API Gateway's payload 2.0."},

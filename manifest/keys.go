@@ -182,16 +182,15 @@ func buildKeys(output bool) []key {
 	}
 	if output {
 		out = append(out, key{name: "output", form: fText, deflt: "detected", doc: "Folder with the built files, below the entry's."})
-	} else {
-		out = append(out, later("container images", "dockerfile")...)
 	}
 	return out
 }
 
 func serviceKeys() []key {
 	return keys(codeKeys(), []key{
-		{name: "build", form: fMap, main: "command", off: true, deflt: "detected", doc: "How the program is built; false: not at all.", keys: buildKeys(false)},
-		{name: "command", form: fCommand, deflt: "detected", doc: "Starts a task, which listens on $PORT."},
+		{name: "build", form: fMap, main: "command", off: true, deflt: "detected", doc: "How the program is built; false: not at all.", keys: append(buildKeys(false), dockerfileKey())},
+		imageKey(),
+		{name: "command", form: fCommand, deflt: "detected; the image's own", doc: "Starts a task, which listens on $PORT."},
 		{name: "migrate", form: fCommand, off: true, deflt: "none", doc: "Runs once before traffic; failure keeps the old version."},
 		{name: "routes", form: fRoutes, off: true, deflt: "/* if alone and without frontend, else private", doc: "URLs that reach the service; none: reached by whoever uses it."},
 		{name: "health", form: fMap, main: "route", deflt: "TCP accepts and / answers below 500", doc: "When a task is well.", keys: []key{
@@ -231,7 +230,7 @@ func serviceKeys() []key {
 		logsKey(),
 		{name: "sticky", form: fDuration, off: true, deflt: "false", doc: "Keep a client at its task, by a cookie of that age."},
 		isolationKey(),
-	}, later("container images", "image"), later("tracing", "trace"))
+	}, later("tracing", "trace"))
 }
 
 // isolations are the words of isolation.

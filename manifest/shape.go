@@ -146,7 +146,7 @@ func laterHint(path string, c key) string {
 	hint := "remove it"
 	switch c.name {
 	case "image", "dockerfile":
-		hint += " or use path, build and command"
+		hint += " or make it a service with an image"
 	case "target":
 		hint += "; deploy with tenfold up --env <name>"
 	case "functions":

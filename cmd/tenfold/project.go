@@ -11,6 +11,7 @@ import (
 
 	"tenfold"
 	"tenfold/daemon"
+	"tenfold/internal/container"
 	"tenfold/manifest/compose"
 	"tenfold/manifest/infer"
 )
@@ -117,7 +118,12 @@ func (c *cli) houseCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "house", Short: "Start a process of the house (used by up, the keeper and systemd)", Hidden: true}
 	for mode, f := range daemon.Modes(version) {
 		cmd.AddCommand(&cobra.Command{Use: string(mode), Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-			return f(cmd.Context(), c.layout().Dir)
+			err := f(cmd.Context(), c.layout().Dir)
+			var ended container.Exit
+			if errors.As(err, &ended) {
+				return exitStatus(ended)
+			}
+			return err
 		}})
 	}
 	cmd.AddCommand(&cobra.Command{Use: "check", Short: "Say the version: a keeper asks this of a binary before it becomes it", RunE: func(*cobra.Command, []string) error {

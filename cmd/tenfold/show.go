@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"tenfold"
 	"tenfold/control"
+	"tenfold/internal/container"
 )
 
 // asking makes a command that asks the house about one environment.
@@ -212,6 +214,13 @@ func (c *cli) execCommand() *cobra.Command {
 		id := tenfold.ID{App: env.App, Env: env.Env, Kind: tenfold.KindService, Name: tenfold.Name(args[0])}
 		p, err := api.Environ(ctx, id, "")
 		if err != nil {
+			return err
+		}
+		if held, err := container.Terminal(ctx, p.Env, args[1:]); held {
+			var ended container.Exit
+			if errors.As(err, &ended) {
+				return exitStatus(ended)
+			}
 			return err
 		}
 		return c.hand(ctx, args[1:], p)

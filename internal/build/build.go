@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"tenfold/internal/atomicfile"
+	"tenfold/internal/container"
 	"tenfold/internal/keeper"
 	"tenfold/internal/source"
 )
@@ -44,6 +45,8 @@ type Builder struct {
 	// Env is what every command gets beside the request's own: PATH, HOME, … It does not enter keys.
 	// Empty: what this process says of programs, caches and proxies, and nothing else.
 	Env []string
+	// Containers makes images; nil: no request may want one.
+	Containers *container.Driver
 
 	mu    sync.Mutex
 	locks map[string]*sync.Mutex // by key: one build of a key at a time
@@ -69,10 +72,13 @@ type Request struct {
 	// before the values are. Empty: the values' hashes enter the key.
 	Pins []string
 	// Output is the folder with the result, below the entry's; "" for the entry's folder itself.
-	Output  string
-	Timeout time.Duration // of each command; 0: DefaultTimeout
-	Memory  int64         // bytes for each command; 0: no limit
-	Log     string        // file for the output of all commands
+	Output string
+	// Image is a reference to an image that is the result, without any sources. Dockerfile, below the
+	// entry's folder, has one built of them, in place of Install and Command. "" for both: no image.
+	Image, Dockerfile string
+	Timeout           time.Duration // of each command; 0: DefaultTimeout
+	Memory            int64         // bytes for each command; 0: no limit
+	Log               string        // file for the output of all commands
 	// Progress tells what is being done now, Done what a finished stage took. Both may be nil.
 	Progress func(text string)
 	Done     func(Stage)
@@ -94,6 +100,8 @@ type Result struct {
 	Output string `json:"-"`
 	// Tree is the folder of everything that was copied and built; Dir lies in it, or is it.
 	Tree string `json:"-"`
+	// Image is what runs, in a container; then the folders are empty. "" for what runs as a process.
+	Image string `json:"image,omitempty"`
 	// Bin lists folders that come first in the PATH of what runs from the build: a runtime that the
 	// machine itself lacks.
 	Bin    []string      `json:"bin,omitempty"`
@@ -119,7 +127,11 @@ func Key(r Request) string {
 	}
 	slices.Sort(secrets)
 	env := slices.Sorted(slices.Values(r.Env))
-	b, err := json.Marshal([]any{r.Digest, entryOf(r), r.Language, r.Version, r.Install, r.Test, r.Command, r.Output, env, secrets})
+	of := []any{r.Digest, entryOf(r), r.Language, r.Version, r.Install, r.Test, r.Command, r.Output, env, secrets}
+	if r.Image != "" || r.Dockerfile != "" {
+		of = append(of, r.Image, r.Dockerfile)
+	}
+	b, err := json.Marshal(of)
 	if err != nil {
 		panic(err) // strings always marshal
 	}
@@ -235,28 +247,42 @@ func (b *Builder) make(ctx context.Context, r Request, key string) (Result, erro
 	if err := os.RemoveAll(b.dir(key)); err != nil {
 		return m.result, fmt.Errorf("build %s: %w", r.ID, err)
 	}
-	if err := m.copy(ctx); err != nil {
+	if err := m.stages(ctx); err != nil {
 		return m.result, err
-	}
-	if err := m.prepare(ctx); err != nil {
-		return m.result, err
-	}
-	if err := m.install(ctx); err != nil {
-		return m.result, err
-	}
-	for _, s := range []struct {
-		name string
-		argv []string
-	}{{"test", r.Test}, {"build", r.Command}} {
-		if err := m.stage(ctx, s.name, s.argv, nil); err != nil {
-			return m.result, err
-		}
 	}
 	m.result.Took, m.result.Made = time.Since(began), time.Now().UTC()
 	if err := atomicfile.WriteJSON(filepath.Join(b.dir(key), "build.json"), m.result, 0o644); err != nil {
 		return m.result, fmt.Errorf("build %s: %w", r.ID, err)
 	}
 	return m.result, nil
+}
+
+// stages does what the request asks for, one after the other.
+func (m *making) stages(ctx context.Context) error {
+	if m.Image != "" {
+		return m.image(ctx)
+	}
+	if err := m.copy(ctx); err != nil {
+		return err
+	}
+	if err := m.prepare(ctx); err != nil {
+		return err
+	}
+	if err := m.install(ctx); err != nil {
+		return err
+	}
+	for _, s := range []struct {
+		name string
+		argv []string
+	}{{"test", m.Test}, {"build", m.Command}} {
+		if err := m.stage(ctx, s.name, s.argv, nil); err != nil {
+			return err
+		}
+	}
+	if m.Dockerfile != "" {
+		return m.image(ctx)
+	}
+	return nil
 }
 
 // ErrChanged means that the sources are no longer the ones whose digest was asked for.

@@ -109,6 +109,11 @@ func (m *making) run(ctx context.Context, name string, argv, env []string, dir s
 		name, _, _ := strings.Cut(s, "=")
 		u.Hide = append(u.Hide, name)
 	}
+	return m.hold(ctx, u, name, text(argv))
+}
+
+// hold has the keeper run a unit to its end. command is what it is called when it fails.
+func (m *making) hold(ctx context.Context, u keeper.Unit, name, command string) error {
 	began := time.Now()
 	limited, cancel := context.WithTimeout(ctx, m.Timeout)
 	defer cancel()
@@ -123,7 +128,7 @@ func (m *making) run(ctx context.Context, name string, argv, env []string, dir s
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	failed := &StageError{Stage: name, Command: text(argv)}
+	failed := &StageError{Stage: name, Command: command}
 	switch {
 	case limited.Err() != nil && errors.Is(err, limited.Err()):
 		failed.Reason = fmt.Sprintf("not done after %s", m.Timeout)
@@ -196,6 +201,10 @@ func hint(language string, e *StageError, exit *keeper.Exit) string {
 	}
 	if exit != nil && exit.Code == 127 {
 		return fmt.Sprintf("the %s command names a program that is not there: add it to the project's dependencies, or correct the command in tenfold.yaml", e.Stage)
+	}
+	if i := strings.LastIndex(out, "\nhint: "); i >= 0 && (e.Stage == "pull" || e.Stage == "image") {
+		said, _, _ := strings.Cut(out[i+len("\nhint: "):], "\n")
+		return said
 	}
 	switch {
 	case strings.Contains(out, "npm ci") && strings.Contains(out, "in sync"):

@@ -75,7 +75,7 @@ func (p project) detect(dir, name string) (found, bool) {
 	p.procfile(&f)
 	p.migrations(&f)
 	if p.has(path.Join(dir, "Dockerfile")) {
-		f.warnings = append(f.warnings, path.Join(dir, "Dockerfile")+" is not used: this Tenfold does not run containers yet; "+f.language+" runs as a process")
+		f.warnings = append(f.warnings, path.Join(dir, "Dockerfile")+" is not used: "+f.language+" runs as a process; to run it in a container: build: {dockerfile: Dockerfile}")
 	}
 	return f, true
 }

@@ -64,6 +64,15 @@ func Resolve(fsys fs.FS, app *tenfold.App) ([]Origin, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(app.Services)) {
 		s := app.Services[name]
+		if s.Contained() {
+			if err := p.contained(name, &s); err != nil {
+				return nil, err
+			}
+			clearNothing(&s.Build)
+			app.Services[name] = s
+			out = append(out, Origin{name, describe("container", s.Image, s.Build.Dockerfile, s.Command.String()), s.Source.Path})
+			continue
+		}
 		found, err := p.resolve("services", name, &s.Source, &s.Build, s.Line)
 		if err != nil && s.Command.IsZero() {
 			return nil, err
@@ -160,6 +169,24 @@ func (p project) resolve(section string, name tenfold.Name, src *tenfold.Source,
 		}
 	}
 	return f, nil
+}
+
+// contained fills in where the sources of an image lie, if it has any: all of the entry's folder.
+func (p project) contained(name tenfold.Name, s *tenfold.Workload) error {
+	if s.Image != "" {
+		s.Source = tenfold.Source{}
+		return nil
+	}
+	if s.Source.Path == "" {
+		if s.Source.Path = "."; p.dir(string(name)) {
+			s.Source.Path = string(name)
+		}
+	}
+	s.Source.Context = s.Source.Path
+	if !p.has(path.Join(s.Source.Path, s.Build.Dockerfile)) {
+		return unknown("services", name, s.Line, "there is no "+path.Join(s.Source.Path, s.Build.Dockerfile), "path, or build: {dockerfile: <file below it>}")
+	}
+	return nil
 }
 
 // clearNothing turns what the manifest set to false into no command at all.

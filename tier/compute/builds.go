@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"tenfold"
 	"tenfold/internal/build"
+	"tenfold/internal/container"
 )
 
 // keptBuilds is how many builds nobody uses are kept for fast rollbacks and restarts.
@@ -172,6 +174,10 @@ func stageText(s build.Stage) string {
 	switch {
 	case s.Note != "":
 		return s.Note
+	case s.Name == "pull":
+		return "pulled: " + strings.TrimPrefix(s.Command, "docker pull ")
+	case s.Name == "image":
+		return "built: " + s.Command
 	case s.Name == "test":
 		return "tested: " + s.Command
 	case s.Name == "install":
@@ -187,6 +193,7 @@ func buildFailure(err error) (reason, hint string) {
 	reason = err.Error()
 	var stage *build.StageError
 	var missing *build.MissingError
+	var engine *container.MissingError
 	switch {
 	case errors.As(err, &stage):
 		if d := stage.Detail(); d != "" {
@@ -195,6 +202,8 @@ func buildFailure(err error) (reason, hint string) {
 		hint = stage.Hint
 	case errors.As(err, &missing):
 		hint = missing.Hint
+	case errors.As(err, &engine):
+		hint = engine.Hint
 	case errors.Is(err, build.ErrChanged):
 		hint = "deploy again, and leave the files alone until they are copied"
 	}
@@ -225,7 +234,7 @@ func (c *Compute) PruneBuilds(keep map[string]bool) error {
 			}
 		}
 	}
-	return c.cfg.Builder.Prune(all, keptBuilds)
+	return errors.Join(c.cfg.Builder.Prune(all, keptBuilds), c.pruneImages())
 }
 
 // builds are what tasks run from, or may soon: those of the last versions that served well, too, so that

@@ -24,6 +24,7 @@ import (
 	"tenfold"
 	"tenfold/internal/atomicfile"
 	"tenfold/internal/build"
+	"tenfold/internal/container"
 	"tenfold/internal/directory"
 	"tenfold/internal/isolate"
 	"tenfold/internal/keeper"
@@ -67,6 +68,8 @@ type Config struct {
 	// none runs of which a limit cannot be enforced, where the manifest does not say.
 	Box    func(service tenfold.ID, b build.Result) (*isolate.Box, error)
 	Strict bool
+	// Containers has tasks run in containers; nil: none does.
+	Containers *container.Driver
 	// BaseEnv is what every process gets: PATH, HOME, LANG, TMPDIR. Empty: those of this process.
 	BaseEnv []string
 }
@@ -82,6 +85,7 @@ type Compute struct {
 
 	mu    sync.Mutex
 	items map[tenfold.ID]item
+	first map[string]firstProcess // of containers, by unit
 }
 
 // item is one resource with its record: a *buildItem, *service or *job.
@@ -105,7 +109,7 @@ func New(cfg Config) (*Compute, error) {
 			}
 		}
 	}
-	c := &Compute{cfg: cfg, wake: make(chan struct{}, 1), leaving: map[home]bool{}, items: map[tenfold.ID]item{}}
+	c := &Compute{cfg: cfg, wake: make(chan struct{}, 1), leaving: map[home]bool{}, items: map[tenfold.ID]item{}, first: map[string]firstProcess{}}
 	if err := os.MkdirAll(c.records(), 0o750); err != nil {
 		return nil, fmt.Errorf("new compute: %w", err)
 	}
@@ -317,9 +321,12 @@ func (c *Compute) find(id tenfold.ID) (*service, error) {
 	return s, nil
 }
 
-// confine shuts a unit in that runs from a build of a service.
-func (c *Compute) confine(u keeper.Unit, id tenfold.ID, spec serviceSpec, b build.Result) (keeper.Unit, error) {
+// confine shuts a unit in that runs from a build of a service: what the build is an image of, in a container.
+func (c *Compute) confine(ctx context.Context, u keeper.Unit, id tenfold.ID, spec serviceSpec, b build.Result) (keeper.Unit, error) {
 	u.Strict = spec.Isolation == tenfold.IsolationStrict || spec.Isolation == "" && c.cfg.Strict
+	if b.Image != "" {
+		return c.contain(ctx, u, b)
+	}
 	if c.cfg.Box == nil {
 		return u, nil
 	}
@@ -332,7 +339,10 @@ func (c *Compute) confine(u keeper.Unit, id tenfold.ID, spec serviceSpec, b buil
 
 // environment is what a process of a service's version gets.
 func (c *Compute) environment(ctx context.Context, id tenfold.ID, v version, extra map[string]string, b build.Result) ([]string, error) {
-	env := slices.Clone(c.cfg.BaseEnv)
+	var env []string
+	if b.Image == "" { // an image has its own PATH and HOME
+		env = slices.Clone(c.cfg.BaseEnv)
+	}
 	env = append(env, pairs(v.Spec.Env)...)
 	env = append(env, pairs(extra)...)
 	for _, bind := range v.Spec.Bindings {

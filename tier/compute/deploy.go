@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tenfold"
+	"tenfold/internal/container"
 	"tenfold/internal/keeper"
 )
 
@@ -127,14 +128,14 @@ func (s *service) migrate(ctx context.Context) {
 		}
 		return // tried again until the deadline
 	}
-	u, err := s.c.confine(keeper.Unit{
+	u, err := s.c.confine(ctx, keeper.Unit{
 		ID: s.migrateID(*d), Argv: d.To.Spec.Migrate.Argv(), Env: env, Dir: b.Dir, Log: s.migrateLog(*d), StopGrace: 30 * time.Second, StopTree: true,
 	}, s.id, d.To.Spec, b)
 	if err == nil {
 		_, err = s.c.cfg.Units.Start(ctx, u)
 	}
 	if err != nil && ctx.Err() == nil {
-		s.fail(ctx, "migrate: "+err.Error(), "")
+		s.fail(ctx, "migrate: "+err.Error(), tenfold.HintOf(err))
 	}
 }
 
@@ -253,7 +254,7 @@ func (s *service) giveUp(ctx context.Context, e effect) {
 	}
 	u, _ := s.status(ctx, s.unitID(t.N))
 	out := lastOutput(s.logPath(t.N), 10, u.Started.Add(-time.Millisecond))
-	what, hint := s.diagnose(r.Deploy.To, t, s.index(r, t.N), u, e.Cause)
+	what, hint := s.diagnose(ctx, r.Deploy.To, t, s.index(r, t.N), u, e.Cause)
 	lines := []string{what}
 	if d := outputDetail(out); d != "" {
 		lines = append(lines, d)
@@ -277,7 +278,7 @@ func plural2(n int, one, many string) string {
 }
 
 // diagnose says in one line what is wrong with a new task.
-func (s *service) diagnose(v version, t task, index int, u keeper.Status, cause string) (what, hint string) {
+func (s *service) diagnose(ctx context.Context, v version, t task, index int, u keeper.Status, cause string) (what, hint string) {
 	route := v.Spec.Health.Route
 	if route == "" {
 		route = "/"
@@ -286,7 +287,7 @@ func (s *service) diagnose(v version, t task, index int, u keeper.Status, cause 
 	case u.Phase == keeper.Exited:
 		return fmt.Sprintf("task %d %s before it answered %s", index, exitText(u), route), fmt.Sprintf("see all it said: tenfold logs %s", s.id.Name)
 	case cause == "port" || cause == "health" || cause == "deadline":
-		if addr, ok := elsewhere(listeners(tree(u.PID)), t.Port); ok {
+		if addr, ok := elsewhere(listeners(s.c.pids(ctx, u)), t.Port); ok {
 			what = fmt.Sprintf("task %d listens on %s, not on PORT (%d)", index, addr, t.Port)
 			hint = fmt.Sprintf("let it listen on the PORT it is given, for example in Node.js app.listen(process.env.PORT || %d), then tenfold up", addr.Port())
 			if b, err := s.c.cfg.Builder.Find(v.Spec.Build); err == nil {
@@ -331,7 +332,7 @@ func elsewhere(addrs []netip.AddrPort, port int) (netip.AddrPort, bool) {
 }
 
 // lookAtPorts finds new tasks that listen, but not where they are asked.
-func (s *service) lookAtPorts(r record, units map[int]keeper.Status, now time.Time) {
+func (s *service) lookAtPorts(ctx context.Context, r record, units map[int]keeper.Status, now time.Time) {
 	if r.Deploy == nil || !r.Deploy.To.Spec.Routed {
 		s.wrong = nil
 		return
@@ -345,7 +346,7 @@ func (s *service) lookAtPorts(r record, units map[int]keeper.Status, now time.Ti
 		if !ok || t.Phase != starting || t.Healthy || u.Phase != keeper.Running || now.Sub(u.Started) < wrongAfter {
 			continue
 		}
-		if _, wrong := elsewhere(listeners(tree(u.PID)), t.Port); wrong {
+		if _, wrong := elsewhere(listeners(s.c.pids(ctx, u)), t.Port); wrong {
 			s.wrong[t.N] = true
 		}
 	}
@@ -410,6 +411,13 @@ func (s *service) hint(v version, u keeper.Status, out []string, otherwise strin
 		switch {
 		case e.Refused != "" && u.Unenforced != "":
 			return fmt.Sprintf("tenfold doctor says what is missing; to start without the limit: isolation: best-effort (%s)", where)
+		case e.Code == int(container.ExitEngine) && container.Holds(u.Unit):
+			if strings.Contains(text, "isolation: best-effort") {
+				return fmt.Sprintf("to start without the limit: isolation: best-effort (%s)", where)
+			}
+			return "tenfold doctor says whether the container engine answers; the last output is what it said"
+		case e.Code == int(container.ExitNotFound) && strings.Contains(text, `has no program "/bin/sh"`):
+			return fmt.Sprintf("the image has no shell: write the command as a list, command: [./api, serve] (%s)", where)
 		case e.OOM || e.Code == 137:
 			return fmt.Sprintf("give it more memory: size: 1gb (%s)", where)
 		case e.Code == 127:

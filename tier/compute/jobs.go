@@ -348,7 +348,7 @@ func (c *Compute) command(ctx context.Context, id tenfold.ID, argv []string, ext
 		return keeper.Unit{}, err
 	}
 	u := keeper.Unit{Argv: argv, Env: env, Dir: b.Dir, StopGrace: 10 * time.Second, StopTree: true, Memory: rec.Serving.Spec.Size.Memory, CPU: rec.Serving.Spec.Size.CPU}
-	return c.confine(u, id, rec.Serving.Spec, b)
+	return c.confine(ctx, u, id, rec.Serving.Spec, b)
 }
 
 // RunJob starts a job by hand and returns at once; follow Run.Log, then WaitRun.

@@ -300,7 +300,7 @@ func (s *service) cpu(ctx context.Context, tasks []int, cores float64, now time.
 			if u.Unit.ID != s.unitID(t) || u.Phase != keeper.Running {
 				continue
 			}
-			used, _ := usage(tree(u.PID))
+			used, _ := usage(s.c.pids(ctx, u))
 			seen[t] = used
 			if was, ok := s.scaled.cpu[t]; ok {
 				sum += max(0, used-was) / cores

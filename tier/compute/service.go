@@ -268,7 +268,7 @@ func (s *service) see(ctx context.Context, r record, units []keeper.Status, now 
 		w.Released = s.c.cfg.Released(tenfold.ID{App: s.id.App, Env: s.id.Env, Kind: tenfold.KindFrontend, Name: s.id.Name})
 	}
 	s.lookAtLimits(r, full)
-	s.lookAtPorts(r, full, now)
+	s.lookAtPorts(ctx, r, full, now)
 	w.Wrong = s.wrong
 	s.mu.Lock()
 	defer s.mu.Unlock()

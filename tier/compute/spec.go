@@ -17,8 +17,19 @@ type buildSpec struct {
 	Key    string            `json:"key"`
 	Source tenfold.Source    `json:"source"`
 	Build  tenfold.Build     `json:"build"`
+	Image  string            `json:"image,omitempty"`
 	Env    map[string]string `json:"env,omitempty"`
 	Line   int               `json:"line,omitempty"`
+}
+
+// buildOf is what the build of a service wants. Variables are a task's alone where nothing but an
+// engine builds.
+func buildOf(w tenfold.Workload) buildSpec {
+	b := buildSpec{Source: w.Source, Build: w.Build, Image: w.Image, Env: w.Env, Line: w.Line}
+	if w.Contained() && w.Build.Test.IsZero() {
+		b.Env = nil
+	}
+	return b
 }
 
 func (s buildSpec) request(id tenfold.ID) build.Request {
@@ -27,6 +38,7 @@ func (s buildSpec) request(id tenfold.ID) build.Request {
 		Root: s.Source.Root, Context: s.Source.Context, Path: s.Source.Path, Digest: s.Source.Digest,
 		Language: s.Build.Language, Version: s.Build.Version,
 		Install: s.Build.Install.Argv(), Test: s.Build.Test.Argv(), Command: s.Build.Command.Argv(),
+		Image: s.Image, Dockerfile: s.Build.Dockerfile,
 		Only: s.Source.Only, Also: s.Source.Also, Env: pairs(s.Env), Timeout: s.Build.Timeout, Memory: s.Build.Size,
 	}
 }
@@ -86,7 +98,7 @@ func (c *Compute) Desired(app tenfold.App, scale tenfold.Scale) ([]tenfold.Resou
 	builds := allBuilds(app)
 	for _, name := range slices.Sorted(maps.Keys(app.Services)) {
 		w := app.Services[name]
-		b := buildSpec{Source: w.Source, Build: w.Build, Env: w.Env, Line: w.Line}
+		b := buildOf(w)
 		b.Key = build.Key(b.request(app.ID(tenfold.KindBuild, name)))
 		r, err := resource(app.ID(tenfold.KindBuild, name), b, b.Key, nil)
 		if err != nil {

@@ -88,7 +88,7 @@ func (s *service) startTask(ctx context.Context, n int) error {
 	s.mu.Lock()
 	delete(s.probes, n)
 	s.mu.Unlock()
-	u, err := s.c.confine(s.unit(t, v, b, append(env, "PORT="+strconv.Itoa(t.Port))), s.id, v.Spec, b)
+	u, err := s.c.confine(ctx, s.unit(t, v, b, append(env, "PORT="+strconv.Itoa(t.Port))), s.id, v.Spec, b)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tenfold"
+	"tenfold/internal/container"
 	"tenfold/internal/isolate"
 	"tenfold/internal/keeper"
 )
@@ -54,7 +55,10 @@ func (c *Compute) Tasks(ctx context.Context) ([]Task, error) {
 			}
 			if u, ok := byID[s.unitID(t.N)]; ok && u.Phase != keeper.Exited {
 				v.PID, v.Started, v.Rungs, v.Unenforced = u.PID, u.Started, u.Rungs, u.Unenforced
-				v.CPU, v.RSS = usage(tree(u.PID))
+				v.CPU, v.RSS = usage(c.pids(ctx, u))
+				if container.Holds(u.Unit) {
+					v.Rungs = containerRungs()
+				}
 			}
 			out = append(out, v)
 		}
