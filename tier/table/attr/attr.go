@@ -93,13 +93,17 @@ type Value struct {
 // Item is attributes by name: a row of a table, or a map inside one.
 type Item map[string]Value
 
-// MaxDepth is how deep lists and maps may nest.
+// MaxDepth is how many levels an attribute may have. The attribute itself is the first, what stands in its
+// list or map the second.
 const MaxDepth = 32
 
 // Error is bad input, in AWS' words.
 type Error struct {
 	Serialization bool // AWS answers SerializationException, else ValidationException
 	Message       string
+	// Older is the message where AWS still checks values as it used to: BatchWriteItem, the transactions,
+	// Scan and PartiQL. Empty where it is the same.
+	Older string
 	// Attribute is the name, at the top of an item, of what is bad; empty where there is none.
 	Attribute string
 }
@@ -275,29 +279,27 @@ func (i Item) Size() int {
 	return size
 }
 
-// depth is how many lists and maps stand inside each other.
-func (v Value) depth() int {
+// levels is how many levels a value has; what is no list and no map has one.
+func (v Value) levels() int {
 	deepest := 0
 	switch v.Kind {
 	case L:
 		for _, e := range v.List {
-			deepest = max(deepest, e.depth())
+			deepest = max(deepest, e.levels())
 		}
-		return deepest + 1
 	case M:
 		for _, e := range v.Map {
-			deepest = max(deepest, e.depth())
+			deepest = max(deepest, e.levels())
 		}
-		return deepest + 1
 	}
-	return 0
+	return deepest + 1
 }
 
-// TooDeep is the refusal of an item whose lists and maps nest deeper than MaxDepth, and nil for others.
+// TooDeep is the refusal of an item with an attribute of more than MaxDepth levels, and nil for others.
 // Reading already refuses such values; an update can build one.
 func (i Item) TooDeep() error {
 	for name, v := range i {
-		if (v.Kind == L || v.Kind == M) && v.depth() > MaxDepth {
+		if (v.Kind == L || v.Kind == M) && v.levels() > MaxDepth {
 			return &Error{Message: tooDeep, Attribute: name}
 		}
 	}

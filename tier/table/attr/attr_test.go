@@ -18,7 +18,7 @@ func TestNumber(t *testing.T) {
 		{"1e+5", "100000"}, {"-17e5", "-1700000"}, {"-17.4E37", "-174" + strings.Repeat("0", 36)}, {"1E-5", "0.00001"},
 		{"1e125", "1" + strings.Repeat("0", 125)}, {"1e-130", "0." + strings.Repeat("0", 129) + "1"},
 		{"123456789012345678901234567890123456780", "123456789012345678901234567890123456780"},
-		{"", "! The parameter cannot be converted to a numeric value"},
+		{"", "! The parameter cannot be converted to a numeric value: "},
 		{"b", "! The parameter cannot be converted to a numeric value: b"},
 		{" 1", "! The parameter cannot be converted to a numeric value:  1"},
 		{"NaN", "! The parameter cannot be converted to a numeric value: NaN"},
@@ -75,7 +75,8 @@ func TestSums(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	const class = "com.amazonaws.dynamodb.v20120810.AttributeValue"
-	deep := strings.Repeat(`{"L":[`, MaxDepth+1) + strings.Repeat(`]}`, MaxDepth+1)
+	deep := strings.Repeat(`{"L":[`, MaxDepth) + `{"N":"x"}` + strings.Repeat(`]}`, MaxDepth)
+	empty := strings.Repeat(`{"L":[`, MaxDepth) + strings.Repeat(`]}`, MaxDepth)
 	for _, c := range []struct{ in, want string }{
 		{`{}`, emptyValue},
 		{`{"X":"a"}`, emptyValue},
@@ -83,19 +84,21 @@ func TestRefusals(t *testing.T) {
 		{`{"S":"a","N":null}`, ""},
 		{`{"S":"a","S":"b"}`, ""},
 		{`{"S":"a","B":"Yg=="}`, severalKinds},
-		{`{"S":"","N":""}`, "The parameter cannot be converted to a numeric value"},
+		{`{"S":"","N":""}`, "The parameter cannot be converted to a numeric value: "},
 		{`{"NS":["1","b"]}`, "The parameter cannot be converted to a numeric value: b"},
-		{`{"NS":["1","1.0"]}`, "Input collection contains duplicates"},
+		{`{"NS":["1","1.0"]}`, "One or more parameter values were invalid: Input collection contains duplicates."},
 		{`{"NULL":false}`, "One or more parameter values were invalid: Null attribute value types must have the value of true"},
 		{`{"NULL":"no"}`, "One or more parameter values were invalid: Null attribute value types must have the value of true"},
 		{`{"SS":[]}`, "One or more parameter values were invalid: An string set  may not be empty"},
 		{`{"NS":[]}`, "One or more parameter values were invalid: An number set  may not be empty"},
 		{`{"BS":[]}`, "One or more parameter values were invalid: Binary sets should not be empty"},
-		{`{"SS":["a","a"]}`, "One or more parameter values were invalid: Input collection [a, a] contains duplicates."},
-		{`{"BS":["Yg==","Yg=="]}`, "One or more parameter values were invalid: Input collection [Yg==, Yg==]of type BS contains duplicates."},
+		{`{"SS":["b","a","b"]}`, `One or more parameter values were invalid: Input collection ["a", "b", "b"] contains duplicates.`},
+		{`{"BS":["/w==","AA==","AA=="]}`, `One or more parameter values were invalid: Input collection ["AA==","/w==","AA=="]of type BS contains duplicates.`},
 		{`{"M":{"a":{"L":[{}]}}}`, emptyValue},
 		{deep, tooDeep},
-		{deep[6 : len(deep)-2], ""},
+		{deep[6 : len(deep)-2], "The parameter cannot be converted to a numeric value: x"},
+		{empty, ""},
+		{`{"L":[{"N":"x"},` + deep + `]}`, "The parameter cannot be converted to a numeric value: x"},
 
 		{``, "!"}, {`{`, "!"}, {`{"S":"a"`, "!"}, {`{"S":"a"}}`, "!"}, {`{"S":"a",}`, "!"}, {"{\"S\":\"a\x01\"}", "!"},
 		{`23`, "!Unexpected value type in payload"},
@@ -142,6 +145,27 @@ func TestRefusals(t *testing.T) {
 	_, err := ParseItem([]byte(`{"a":{"S":"a"},"b":{"M":{"c":{"N":"x"}}},"d":{}}`))
 	if e, ok := err.(*Error); !ok || e.Attribute != "b" {
 		t.Errorf("the attribute that is bad: %v", err)
+	}
+}
+
+func TestOlderWords(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{`{"N":""}`, "The parameter cannot be converted to a numeric value"},
+		{`{"N":"abc"}`, ""},
+		{`{"N":"1e126"}`, ""},
+		{`{"N":"1e-131"}`, ""},
+		{`{"N":"1e2147483647"}`, tooSmall},
+		{`{"N":"1e99999999999"}`, "The parameter cannot be converted to a numeric value: 1e99999999999"},
+		{`{"N":"1e-2147483648"}`, "The parameter cannot be converted to a numeric value: 1e-2147483648"},
+		{`{"N":"123456789012345678901234567890123456789"}`, ""},
+		{`{"SS":["b","a","b"]}`, "One or more parameter values were invalid: Input collection [b, a, b] contains duplicates."},
+		{`{"BS":["/w==","AA==","AA=="]}`, "One or more parameter values were invalid: Input collection [/w==, AA==, AA==]of type BS contains duplicates."},
+		{`{"NS":["2","1","2"]}`, "Input collection contains duplicates"},
+	} {
+		_, err := ParseValue([]byte(c.in))
+		if e, ok := err.(*Error); !ok || e.Older != c.want {
+			t.Errorf("%s: %q, want %q", c.in, e.Older, c.want)
+		}
 	}
 }
 
@@ -203,6 +227,7 @@ func TestSize(t *testing.T) {
 	}{
 		{`{"S":"aé"}`, 3}, {`{"B":"AAEC/w=="}`, 4}, {`{"BOOL":true}`, 1}, {`{"NULL":true}`, 1}, {`{"SS":["a","bc"]}`, 3},
 		{`{"N":"0"}`, 1}, {`{"N":"1"}`, 2}, {`{"N":"10"}`, 2}, {`{"N":"12"}`, 2}, {`{"N":"1.2"}`, 3}, {`{"N":"-1"}`, 3}, {`{"N":"123"}`, 3},
+		{`{"N":"3.14159"}`, 5}, {`{"N":"123456"}`, 4}, {`{"N":"1e125"}`, 2}, {`{"N":"0.001"}`, 2}, {`{"N":"0042.1200"}`, 3},
 		{`{"L":[]}`, 3}, {`{"L":[{"S":"a"}]}`, 5}, {`{"M":{"ab":{"S":"a"}}}`, 7},
 	} {
 		v, err := ParseValue([]byte(c.in))

@@ -2,6 +2,7 @@ package attr
 
 import (
 	"encoding/base64"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -77,9 +78,10 @@ func (s *scanner) fail(message string) {
 	s.pos = len(s.b)
 }
 
-func (s *scanner) refuse(message string) {
+func (s *scanner) refuse(e *Error) {
 	if s.invalid == nil {
-		s.invalid = &Error{Message: message, Attribute: s.name}
+		e.Attribute = s.name
+		s.invalid = e
 	}
 }
 
@@ -183,6 +185,11 @@ func (s *scanner) item(depth int) Item {
 
 // value reads {"S":"a"}.
 func (s *scanner) value(depth int) Value {
+	if depth >= MaxDepth {
+		s.refuse(invalid(tooDeep))
+		s.skip(depth)
+		return Value{}
+	}
 	switch c := s.peek(); c {
 	case '{':
 		s.pos++
@@ -191,7 +198,7 @@ func (s *scanner) value(depth int) Value {
 		return Value{}
 	case 'n':
 		s.literal("null")
-		s.refuse(emptyValue)
+		s.refuse(invalid(emptyValue))
 		return Value{}
 	default:
 		s.wrong(c, noValueOfType, noValueOfType)
@@ -214,9 +221,9 @@ func (s *scanner) value(depth int) Value {
 	}
 	switch {
 	case count == 0:
-		s.refuse(emptyValue)
+		s.refuse(invalid(emptyValue))
 	case count > 1:
-		s.refuse(severalKinds)
+		s.refuse(invalid(severalKinds))
 	}
 	return v
 }
@@ -235,16 +242,11 @@ func (s *scanner) payload(k Kind, depth int) Value {
 		v.True = s.boolean()
 	case Null:
 		if !s.boolean() {
-			s.refuse(wrongParameter + "Null attribute value types must have the value of true")
+			s.refuse(invalid(wrongParameter + "Null attribute value types must have the value of true"))
 		}
 	case SS, NS, BS:
 		s.set(&v)
 	case L, M:
-		if depth >= MaxDepth {
-			s.refuse(tooDeep)
-			s.skip(depth)
-			return v
-		}
 		if k == M {
 			v.Map = s.item(depth + 1)
 			break
@@ -294,38 +296,58 @@ func (s *scanner) set(v *Value) {
 	if s.err != nil {
 		return
 	}
-	if message := v.badSet(); message != "" {
-		s.refuse(message)
+	if e := v.badSet(); e != nil {
+		s.refuse(e)
 	}
 }
 
-// badSet is why a set is none, in AWS' words, which differ from kind to kind.
-func (v Value) badSet() string {
-	duplicates := hasDuplicates(v.List)
+// badSet is why a set is none, in AWS' words, which differ from kind to kind; nil for one that is well.
+func (v Value) badSet() *Error {
+	if len(v.List) == 0 {
+		switch v.Kind {
+		case SS:
+			return invalid(wrongParameter + "An string set  may not be empty")
+		case NS:
+			return invalid(wrongParameter + "An number set  may not be empty")
+		}
+		return invalid(wrongParameter + "Binary sets should not be empty")
+	}
+	if !hasDuplicates(v.List) {
+		return nil
+	}
+	const collection = wrongParameter + "Input collection "
 	switch v.Kind {
 	case SS:
-		if len(v.List) == 0 {
-			return wrongParameter + "An string set  may not be empty"
-		}
-		if duplicates {
-			return wrongParameter + "Input collection " + v.elements() + " contains duplicates."
+		return &Error{
+			Message: collection + "[" + strings.Join(v.quoted(), ", ") + "] contains duplicates.",
+			Older:   collection + v.elements() + " contains duplicates.",
 		}
 	case NS:
-		if len(v.List) == 0 {
-			return wrongParameter + "An number set  may not be empty"
-		}
-		if duplicates {
-			return "Input collection contains duplicates"
-		}
-	case BS:
-		if len(v.List) == 0 {
-			return wrongParameter + "Binary sets should not be empty"
-		}
-		if duplicates {
-			return wrongParameter + "Input collection " + v.elements() + "of type BS contains duplicates."
-		}
+		return &Error{Message: collection + "contains duplicates.", Older: "Input collection contains duplicates"}
 	}
-	return ""
+	return &Error{
+		Message: collection + "[" + strings.Join(v.quoted(), ",") + "]of type BS contains duplicates.",
+		Older:   collection + v.elements() + "of type BS contains duplicates.",
+	}
+}
+
+// quoted are a set's elements as AWS lists them when one is there twice: in order up to the first that
+// repeats, then as they came.
+func (v Value) quoted() []string {
+	repeat := 1
+	for repeat < len(v.List) && !slices.ContainsFunc(v.List[:repeat], v.List[repeat].Equal) {
+		repeat++
+	}
+	list := slices.Clone(v.List)
+	slices.SortFunc(list[:repeat], func(a, b Value) int {
+		order, _ := Compare(a, b)
+		return order
+	})
+	words := make([]string, len(list))
+	for i, e := range list {
+		words[i] = string(e.appendBareJSON(nil))
+	}
+	return words
 }
 
 func hasDuplicates(list []Value) bool {
@@ -377,7 +399,7 @@ func (s *scanner) number() string {
 	}
 	n, err := Number(t)
 	if err != nil {
-		s.refuse(err.Error())
+		s.refuse(err.(*Error))
 	}
 	return n
 }

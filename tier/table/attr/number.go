@@ -1,6 +1,7 @@
 package attr
 
 import (
+	"cmp"
 	"math/big"
 	"strconv"
 	"strings"
@@ -30,15 +31,43 @@ func Number(s string) (canonical string, err error) {
 	}
 	d, ok := readDecimal(s)
 	if !ok {
+		e := invalid(notNumeric + ": " + s)
 		if s == "" {
-			return "", invalid(notNumeric)
+			e.Older = notNumeric
 		}
-		return "", invalid(notNumeric + ": " + s)
+		return "", e
 	}
-	if err := d.check(); err != nil {
-		return "", err
+	if e := d.check(); e != nil {
+		if older := d.olderWords(s); older != e.Message {
+			e.Older = older
+		}
+		return "", e
 	}
 	return d.String(), nil
+}
+
+// olderWords are what Java's BigDecimal makes of a number that is out of range: its exponent has 32 bits, and
+// so has the sum from which AWS then tells the magnitude.
+func (d decimal) olderWords(s string) string {
+	mantissa, exponent := s, ""
+	if i := strings.IndexAny(s, "eE"); i >= 0 {
+		mantissa, exponent = s[:i], s[i+1:]
+	}
+	e, err := strconv.ParseInt(cmp.Or(exponent, "0"), 10, 32)
+	_, fraction, _ := strings.Cut(mantissa, ".")
+	scale := int64(len(fraction)) - e
+	if err != nil || scale != int64(int32(scale)) {
+		return notNumeric + ": " + s
+	}
+	digits := strings.TrimLeft(strings.Replace(strings.TrimLeft(mantissa, "+-"), ".", "", 1), "0")
+	magnitude := int32(max(len(digits), 1)) - int32(scale)
+	switch {
+	case magnitude > maxExponent+1:
+		return tooLarge
+	case magnitude < minExponent+1:
+		return tooSmall
+	}
+	return tooPrecise
 }
 
 // plain says whether s is an integer already in its form: most numbers are.
@@ -120,7 +149,7 @@ func allDigits(s string) bool {
 	return true
 }
 
-func (d decimal) check() error {
+func (d decimal) check() *Error {
 	switch {
 	case d.exp > maxExponent:
 		return invalid(tooLarge)
@@ -226,11 +255,10 @@ func sum(a, b string, subtract bool) (string, error) {
 	total := x.Add(x, y).String()
 	d, _ := readDecimal(total)
 	d.exp += unit
-	err := d.check()
-	if err != nil && len(d.digits) > maxDigits {
-		err = invalid(tooLarge) // AWS says so of a sum that has too many digits
-	}
-	if err != nil {
+	if err := d.check(); err != nil {
+		if len(d.digits) > maxDigits {
+			err = invalid(tooLarge) // AWS says so of a sum that has too many digits
+		}
 		return "", err
 	}
 	return d.String(), nil
@@ -255,18 +283,15 @@ func (d decimal) integer(unit int) *big.Int {
 	return n
 }
 
-// numberSize is how many bytes DynamoDB counts for a number: one for two digits, cut at the even powers of
-// ten, one for the exponent and one for a minus sign.
+// numberSize is how many bytes DynamoDB counts for a number: 1, 1 for each two digits before the point and
+// for each two behind it, without the zeros at either end, and 1 for a minus sign.
 func numberSize(s string) int {
 	d, _ := readDecimal(s)
 	if d.digits == "" {
 		return 1
 	}
-	n := len(d.digits)
-	size := 1 + (n+1)/2
-	if n%2 == 0 && d.exp%2 == 0 {
-		size++
-	}
+	whole := min(max(d.exp+1, 0), len(d.digits))
+	size := 1 + (whole+1)/2 + (len(d.digits)-whole+1)/2
 	if d.negative {
 		size++
 	}
