@@ -275,6 +275,8 @@ type Function struct {
 	// Retries and Age are of asynchronous events: how often again, and until what age.
 	Retries int           `json:"retries"`
 	Age     time.Duration `json:"age"`
+	// From are queues and tables whose events it gets by themselves.
+	From    []EventSource `json:"from,omitempty"`
 	Timeout time.Duration `json:"timeout"`
 	Size    Size          `json:"size"`
 	// Isolation is as in Workload.
@@ -285,6 +287,22 @@ type Function struct {
 	Concurrency int    `json:"concurrency"`
 	Logs        Logs   `json:"logs"`
 	Line        int    `json:"line,omitempty"`
+}
+
+// EventSource is a queue or a table's stream that a function is called with, in batches.
+type EventSource struct {
+	From ID `json:"from"`
+	// Batch is how many records one call gets at most; Wait how long it is waited for so many, 0: not at all.
+	// Parallel is how many calls may be under way: of a queue in all, of a stream in each shard.
+	Batch    int           `json:"batch"`
+	Wait     time.Duration `json:"wait,omitempty"`
+	Parallel int           `json:"parallel"`
+	// Of a stream. Start is where it is read from at first: "latest" or "oldest". Bisect halves a batch that failed,
+	// Retries is how often again (negative: any number), Age how old a record may get (0: any age).
+	Start   string        `json:"start,omitempty"`
+	Bisect  bool          `json:"bisect,omitempty"`
+	Retries int           `json:"retries,omitempty"`
+	Age     time.Duration `json:"age,omitempty"`
 }
 
 // Job is a command of a service, run by schedule or by hand.

@@ -41,6 +41,24 @@ type Function struct {
 	Init        time.Duration `json:"init"`
 	Last        string        `json:"last,omitempty"` // why an environment did not start, the last time
 	Unenforced  string        `json:"unenforced,omitempty"`
+	From        []EventSource `json:"from,omitempty"`
+}
+
+// EventSource is a queue or table that a function is called with, and what came of that since the functions' process
+// began.
+type EventSource struct {
+	Name     tenfold.Name  `json:"name"`
+	Kind     tenfold.Kind  `json:"kind"`
+	Batch    int           `json:"batch"`
+	Parallel int           `json:"parallel"`
+	Working  int           `json:"working"` // batches
+	Batches  uint64        `json:"batches"`
+	Records  uint64        `json:"records"` // that were done
+	Failed   uint64        `json:"failed"`  // that were not, each time
+	Dropped  uint64        `json:"dropped"` // of a table: that were given up on
+	Behind   time.Duration `json:"behind,omitempty"`
+	Trouble  string        `json:"trouble,omitempty"` // why it cannot be read
+	Last     string        `json:"last,omitempty"`    // the last failure of a batch
 }
 
 // Invocation asks for a call.

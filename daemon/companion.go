@@ -190,6 +190,7 @@ func runCompanion(ctx context.Context, data, name string, make func(Layout, *slo
 		limit, cancel := context.WithTimeout(context.Background(), companionDrain)
 		defer cancel()
 		public.Shutdown(limit)
+		private.Shutdown(limit) // who was promised something by it has it
 		die()
 	})
 	err = work.run(life, func() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -15,7 +16,9 @@ import (
 	"tenfold/control"
 	"tenfold/internal/awsapi"
 	"tenfold/internal/keeper"
+	"tenfold/tier/data"
 	"tenfold/tier/function"
+	"tenfold/tier/function/source"
 )
 
 // invokeListener is the keeper's name for the listener of the functions' process.
@@ -23,18 +26,39 @@ const invokeListener = "invoke"
 
 // RunInvoke is the process of functions: it holds their execution environments. Its listener was opened by
 // the keeper.
-func RunInvoke(ctx context.Context, data string) error {
-	return runCompanion(ctx, data, invokeListener, func(l Layout, log *slog.Logger) (companionWork, error) {
+func RunInvoke(ctx context.Context, dir string) error {
+	return runCompanion(ctx, dir, invokeListener, func(l Layout, log *slog.Logger) (companionWork, error) {
 		k, err := keeper.Dial(ctx, l.Socket("keeper"))
 		if err != nil {
 			return companionWork{}, fmt.Errorf("start functions: %w", err)
 		}
-		v, err := function.NewInvoker(function.InvokerConfig{Dir: filepath.Join(l.Tier("function"), "events"), Units: k, Log: log})
+		v, err := function.NewInvoker(function.InvokerConfig{
+			Dir: filepath.Join(l.Tier("function"), "events"), Units: k, Log: log,
+			Ask: askStores(data.NewRemote(l.Socket(dataListener))), Places: filepath.Join(l.Tier("function"), "places"),
+		})
 		if err != nil {
 			return companionWork{}, err
 		}
-		return companionWork{public: v.Handler(), private: v.ControlHandler(), run: v.Run}, nil
+		return companionWork{public: v.Handler(), private: v.ControlHandler(), leave: v.Leave, run: v.Run}, nil
 	})
+}
+
+// askStores has functions' event sources read at the stores' process, whether or not there is a daemon.
+func askStores(r *data.Remote) source.Ask {
+	return func(ctx context.Context, account, service, operation string, question, answer any) error {
+		b, err := json.Marshal(question)
+		if err != nil {
+			return err
+		}
+		out, err := r.Call(ctx, data.Call{Account: account, Service: service, Operation: operation, Body: b})
+		if err != nil {
+			return err
+		}
+		if out.Code != "" {
+			return &source.Refusal{Code: out.Code, Message: out.Message}
+		}
+		return json.Unmarshal(out.Body, answer)
+	}
 }
 
 // invokers is the functions' process as the daemon has it: it is there as long as there are functions.
@@ -127,6 +151,11 @@ func (h *house) Functions(ctx context.Context, e control.Env) ([]control.Functio
 		}
 		for _, r := range f.Routes {
 			c.Routes = append(c.Routes, string(r))
+		}
+		for _, s := range f.From {
+			x := u.Sources[string(s.From.Name)]
+			c.From = append(c.From, control.EventSource{Name: s.From.Name, Kind: s.From.Kind, Batch: s.Batch, Parallel: s.Parallel, Working: x.Working, Batches: x.Batches,
+				Records: x.Records, Failed: x.Failed, Dropped: x.Dropped, Behind: x.Behind, Trouble: x.Trouble, Last: x.Last})
 		}
 		out = append(out, c)
 	}

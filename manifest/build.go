@@ -52,6 +52,8 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 	b.jobs()
 	b.caches()
 	b.queues()
+	b.sources()
+	b.rings()
 	b.secrets()
 	b.rules()
 	b.cycles()

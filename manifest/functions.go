@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"slices"
 	"time"
 
 	"tenfold"
@@ -18,6 +19,7 @@ func functionKeys() []key {
 		{name: "event", form: fWord, words: []string{"http", "alb"}, deflt: "http", doc: "Form of the events of its routes: API Gateway's payload 2.0, or that of a load balancer's target."},
 		{name: "schedule", form: fSchedule, off: true, deflt: "none", doc: "When it is called with EventBridge's scheduled event: cron, rate(1 hour), cron(…), at(2026-12-24T08:00)."},
 		{name: "timezone", form: fText, deflt: "UTC", doc: "Zone of cron and at, for example Europe/Rome."},
+		{name: "from", form: fNamed, off: true, deflt: "nothing", doc: "Queues and tables whose records it is called with, in batches. docs/functions.md.", keys: sourceKeys()},
 		{name: "to", form: fText, deflt: "nobody", doc: "A function that is told what came of each asynchronous event."},
 		{name: "dead", form: fText, deflt: "nobody", doc: "A function that gets events that were given up on."},
 		{name: "retries", form: fCount, deflt: "2", doc: "After an asynchronous event failed."},
@@ -36,7 +38,20 @@ func functionKeys() []key {
 		{name: "uses", form: fUses, doc: "Databases, caches, queues, services, functions and secrets that it may use."},
 		logsKey(),
 		isolationKey(),
-	}, later("container images", "image"), later("event sources", "from"))
+	}, later("container images", "image"))
+}
+
+// sourceKeys are those of one entry of from.
+func sourceKeys() []key {
+	return []key{
+		{name: "batch", form: fCount, deflt: "10; of a table 100", doc: "Most records of one call, up to 10000; of a queue in order 10."},
+		{name: "wait", form: fDuration, deflt: "0s; 1s where batch is above 10", doc: "How long it is waited for a full batch; 5m at most."},
+		{name: "parallel", form: fCount, deflt: "what scale allows; of a table 1", doc: "Most calls at once; of a table in each shard, up to 10, and those of one key are never side by side."},
+		{name: "start", form: fWord, words: []string{"latest", "oldest"}, deflt: "latest", doc: "Of a table: whether it begins with what comes, or with what is there."},
+		{name: "bisect", form: fBool, deflt: "false", doc: "Of a table: a batch that fails is halved, so that one bad record does not stop the others."},
+		{name: "retries", form: fCount, deflt: "until age", doc: "Of a table: how often a batch is tried again. A queue has its own."},
+		{name: "age", form: fDuration, deflt: "as long as the table keeps them: 24h", doc: "Of a table: records that are older are given up on."},
+	}
 }
 
 func (b *builder) functions() {
@@ -100,4 +115,148 @@ func (b *builder) another(t *tree, name string, self tenfold.Name) *tenfold.ID {
 		return &id
 	}
 	return nil
+}
+
+// maxBatch and maxWindow are Lambda's bounds of an event source; a queue in order gives batches of ten.
+const (
+	maxBatch, maxOrderedBatch = 10_000, 10
+	maxWindow                 = 5 * time.Minute
+)
+
+// sources reads where functions get their events from, once it is known what queues are like.
+func (b *builder) sources() {
+	b.each("functions", func(n tenfold.Name, t *tree) {
+		from := t.get("from")
+		if from == nil || from.off {
+			return
+		}
+		f := b.app.Functions[n]
+		for _, name := range sortedKeys(from.fields) {
+			e := from.fields[name]
+			if e.off {
+				continue
+			}
+			kind, known := b.kinds[name]
+			switch {
+			case !known:
+				b.reporter.at(e.place(), didYouMean(name, sortedKeys(b.kinds)), "%s: nothing is called %q", from.path, cut(name, 60))
+			case kind == tenfold.KindQueue:
+				f.From = append(f.From, b.fromQueue(n, f, e, name))
+			default:
+				b.reporter.at(e.place(), "name a queue", "%s: a %s gives no events", from.path, kind)
+			}
+		}
+		b.app.Functions[n] = f
+	})
+}
+
+// fromQueue reads a queue as an event source.
+func (b *builder) fromQueue(n tenfold.Name, f tenfold.Function, e *tree, name string) tenfold.EventSource {
+	q, most := b.app.Queues[tenfold.Name(name)], maxBatch
+	if q.FIFO != nil {
+		most = maxOrderedBatch
+	}
+	room := min(f.Scale.Max*f.Concurrency, maxEnvironments)
+	out := tenfold.EventSource{From: b.app.ID(tenfold.KindQueue, tenfold.Name(name)), Batch: b.count(e, "batch", 10, 1, most), Parallel: b.count(e, "parallel", room, 1, maxEnvironments)}
+	if out.Batch > 10 {
+		out.Wait = time.Second
+	}
+	if w, ok := b.batchWindow(e); ok {
+		v, _ := value(e, "wait")
+		switch {
+		case q.FIFO != nil:
+			b.reporter.at(v.node, "remove it", "%s: a queue in order gives what is there at once", v.path)
+		case out.Batch > 10 && w < time.Second:
+			b.reporter.at(v.node, "write 1s or more", "%s: more than 10 records come together in 1s at least", v.path)
+		}
+		out.Wait = w
+	}
+	if v, ok := value(e, "parallel"); ok && out.Parallel > room {
+		b.reporter.at(v.node, "raise functions."+string(n)+".scale, or write at most "+itoa(room), "%s: %d calls at once are more than the %d that scale allows", v.path, out.Parallel, room)
+	}
+	for _, k := range []string{"start", "bisect", "retries", "age"} {
+		if v := e.get(k); v != nil && !isNull(v.node) {
+			hint := "remove it"
+			if k == "retries" {
+				hint = "write it at the queue: queues: {" + name + ": {retries: 3}}"
+			}
+			b.reporter.at(v.key, hint, "%s: that is for tables; %s is a queue", v.path, name)
+		}
+	}
+	if q.Timeout < f.Timeout {
+		b.reporter.at(e.place(), "write queues: {"+name+": {timeout: "+short(f.Timeout)+"}} or more, or a shorter timeout of the function", "%s: %s may work for %s, and after %s the queue gives its messages to another call", e.path, n, short(f.Timeout), short(q.Timeout))
+	}
+	return out
+}
+
+// batchWindow reads how long it is waited for a batch.
+func (b *builder) batchWindow(e *tree) (time.Duration, bool) {
+	v, ok := value(e, "wait")
+	if !ok {
+		return 0, false
+	}
+	if v.node.Value == "0s" {
+		return 0, true
+	}
+	w := b.duration(e, "wait", 0)
+	if w > maxWindow {
+		b.reporter.at(v.node, "write 5m or less", "%s: %s is longer than a batch is waited for", v.path, v.node.Value)
+	}
+	return w, true
+}
+
+// short writes a duration as the manifest does.
+func short(d time.Duration) string {
+	for _, u := range []struct {
+		d time.Duration
+		s string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+		if d >= u.d && d%u.d == 0 {
+			return itoa(int(d/u.d)) + u.s
+		}
+	}
+	return itoa(int(d/time.Millisecond)) + "ms"
+}
+
+// rings refuses functions that would tell each other what came of an event without end.
+func (b *builder) rings() {
+	next := func(n tenfold.Name) (out []tenfold.Name) {
+		f := b.app.Functions[n]
+		for _, id := range []*tenfold.ID{f.To, f.Dead} {
+			if id != nil && id.Kind == tenfold.KindFunction {
+				out = append(out, id.Name)
+			}
+		}
+		return out
+	}
+	done := map[tenfold.Name]bool{}
+	var trail []tenfold.Name
+	var visit func(n tenfold.Name)
+	visit = func(n tenfold.Name) {
+		if i := slices.Index(trail, n); i >= 0 {
+			last, words := trail[len(trail)-1], ""
+			for _, x := range append(slices.Clone(trail[i:]), n) {
+				words += " → " + string(x)
+			}
+			t := b.top.get("functions").get(string(last))
+			at := t.get("to")
+			if at == nil || at.node == nil || at.node.Value != string(n) {
+				at = t.get("dead")
+			}
+			b.reporter.at(at.place(), "remove one of these to or dead", "functions tell each other in a circle, without end: %s", words[len(" → "):])
+			return
+		}
+		if done[n] {
+			return
+		}
+		trail = append(trail, n)
+		for _, m := range next(n) {
+			visit(m)
+		}
+		trail = trail[:len(trail)-1]
+		done[n] = true
+	}
+	for _, n := range sortedKeys(b.app.Functions) {
+		visit(n)
+	}
 }

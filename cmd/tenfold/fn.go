@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +34,7 @@ func (c *cli) fnList() *cobra.Command {
 			fmt.Fprintf(c.err, "%s has no functions; add one to the manifest: functions: {notify: {path: functions/notify}}\n", env.App)
 			return nil
 		}
-		rows := [][]string{{"NAME", "HANDLER", "RUNTIME", "WARM", "BUSY", "CALLS", "FAILED", "THROTTLED", "P95", "START", "WAITING", "ROUTES"}}
+		rows := [][]string{{"NAME", "HANDLER", "RUNTIME", "WARM", "BUSY", "CALLS", "FAILED", "THROTTLED", "P95", "START", "WAITING", "ROUTES", "FROM"}}
 		for _, f := range all {
 			waiting := "–"
 			if n := f.Waiting + f.Queued; n > 0 {
@@ -41,7 +42,7 @@ func (c *cli) fnList() *cobra.Command {
 			}
 			rows = append(rows, []string{
 				string(f.Name), f.Handler, orDash(f.Runtime), fmt.Sprintf("%d of %d-%d", f.Warm, f.Min, f.Max), strconv.Itoa(f.Busy), strconv.FormatUint(f.Invocations, 10), strconv.FormatUint(f.Errors, 10),
-				strconv.FormatUint(f.Throttles, 10), brief(f.P95), brief(f.Init), waiting, orDash(strings.Join(f.Routes, " ")),
+				strconv.FormatUint(f.Throttles, 10), brief(f.P95), brief(f.Init), waiting, orDash(strings.Join(f.Routes, " ")), orDash(fed(f.From)),
 			})
 		}
 		table(c.out, rows)
@@ -52,9 +53,39 @@ func (c *cli) fnList() *cobra.Command {
 			if f.Unenforced != "" {
 				fmt.Fprintf(c.err, "%s: %s\n", f.Name, f.Unenforced)
 			}
+			for _, s := range f.From {
+				switch {
+				case s.Trouble != "":
+					fmt.Fprintf(c.err, "%s: %s cannot be read: %s\n", f.Name, s.Name, s.Trouble)
+				case s.Last != "":
+					fmt.Fprintf(c.err, "%s: the last batch of %s that failed: %s\n", f.Name, s.Name, s.Last)
+				}
+			}
 		}
 		return nil
 	})
+}
+
+// fed says what event sources gave, in few words.
+func fed(all []control.EventSource) string {
+	var parts []string
+	for _, s := range all {
+		text := fmt.Sprintf("%s: %d done", s.Name, s.Records)
+		if s.Working > 0 {
+			text += fmt.Sprintf(", %d at work", s.Working)
+		}
+		if s.Failed > 0 {
+			text += fmt.Sprintf(", %d failed", s.Failed)
+		}
+		if s.Dropped > 0 {
+			text += fmt.Sprintf(", %d given up on", s.Dropped)
+		}
+		if s.Behind >= time.Second {
+			text += ", " + brief(s.Behind) + " behind"
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, "; ")
 }
 
 func orDash(s string) string {

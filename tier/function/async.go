@@ -79,6 +79,8 @@ func (v *Invoker) work(ctx context.Context) {
 	done := make(chan tried)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	hour := time.NewTicker(time.Hour)
+	defer hour.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -96,6 +98,8 @@ func (v *Invoker) work(ctx context.Context) {
 		case <-v.news:
 		case now := <-tick.C:
 			v.reap(now)
+		case now := <-hour.C:
+			v.forgetPlaces(now)
 		}
 		now := time.Now()
 		for id, e := range v.async.All() {

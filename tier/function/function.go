@@ -18,8 +18,9 @@ type function struct {
 
 	mu    sync.Mutex
 	goal  Goal
-	envs  []*environment // of any version, starting ones too
-	queue []*waiting     // for an environment, the first first
+	envs  []*environment   // of any version, starting ones too
+	queue []*waiting       // for an environment, the first first
+	feeds map[string]*feed // by source
 	gone  bool
 	wait  time.Time // until when none is started that nobody waits for: the last did not start
 	tally Use
@@ -37,7 +38,7 @@ type waiting struct {
 var errRemoved = errors.New("the function was removed")
 
 func newFunction(v *Invoker, g Goal) *function {
-	return &function{v: v, goal: g, logs: newLogs(g)}
+	return &function{v: v, goal: g, logs: newLogs(g), feeds: map[string]*feed{}}
 }
 
 // put takes a goal: environments of another version end when they are idle.
@@ -51,6 +52,7 @@ func (f *function) put(g Goal) {
 		}
 	}
 	f.fill()
+	f.feed()
 }
 
 // end ends the function and returns when nothing of it runs.
@@ -63,6 +65,10 @@ func (f *function) end() {
 	}
 	f.queue = nil
 	var gone []chan struct{}
+	for _, x := range f.feeds {
+		x.end()
+		gone = append(gone, x.done)
+	}
 	for _, e := range slices.Clone(f.envs) {
 		gone = append(gone, e.gone)
 		f.retire(e, "spindown")
@@ -278,7 +284,7 @@ func (f *function) use() Use {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	u := f.tally
-	u.Waiting = len(f.queue)
+	u.Waiting, u.Sources = len(f.queue), f.used()
 	for _, e := range f.envs {
 		u.Busy += e.busy
 		if e.ready && !e.leaving {

@@ -13,6 +13,7 @@ import (
 	"tenfold/internal/keeper"
 	"tenfold/internal/ledger"
 	"tenfold/tier/function/runtimeapi"
+	"tenfold/tier/function/source"
 )
 
 const (
@@ -27,11 +28,15 @@ const (
 	sampled = 256
 )
 
-// InvokerConfig is what an Invoker stands on. All fields are required.
+// InvokerConfig is what an Invoker stands on. Dir, Units and Log are required.
 type InvokerConfig struct {
 	Dir   string // asynchronous events
 	Units keeper.Units
 	Log   *slog.Logger
+	// Ask asks the stores' process, and Places is a directory for how far streams were read; nil: functions have no
+	// event sources.
+	Ask    source.Ask
+	Places string
 }
 
 // Invoker is the serving half: it holds execution environments and hands events to them. It belongs in a
@@ -50,8 +55,13 @@ type Invoker struct {
 	life context.Context // ends with Run; environments are started while it runs
 	die  context.CancelFunc
 	runs atomic.Bool
-	wg   sync.WaitGroup
-	seq  atomic.Int64 // of environments
+
+	places  *ledger.Ledger[source.Place] // nil without Ask
+	reading context.Context              // ends with Leave, or before life; event sources are read while it does not
+	leave   context.CancelFunc
+	feeding sync.WaitGroup
+	wg      sync.WaitGroup
+	seq     atomic.Int64 // of environments
 }
 
 // NewInvoker reads the asynchronous events in cfg.Dir. It starts nothing.
@@ -64,7 +74,13 @@ func NewInvoker(cfg InvokerConfig) (*Invoker, error) {
 		return nil, err
 	}
 	v := &Invoker{cfg: cfg, async: q, news: make(chan struct{}, 1), functions: map[string]*function{}, keys: map[string]Key{}, first: make(chan struct{})}
+	if cfg.Ask != nil {
+		if v.places, err = ledger.Open[source.Place](cfg.Places); err != nil {
+			return nil, err
+		}
+	}
 	v.life, v.die = context.WithCancel(context.Background())
+	v.reading, v.leave = context.WithCancel(context.Background())
 	return v, nil
 }
 
@@ -85,7 +101,10 @@ func (v *Invoker) Run(ctx context.Context, ready func()) error {
 	}
 	v.runs.Store(true)
 	ready()
+	stop := context.AfterFunc(ctx, v.leave)
+	defer stop()
 	v.work(ctx)
+	v.feeding.Wait() // while there are environments
 	v.die()
 	v.mu.Lock()
 	all := make([]*function, 0, len(v.functions))

@@ -6,6 +6,7 @@ import (
 
 	"tenfold"
 	"tenfold/internal/isolate"
+	"tenfold/tier/function/source"
 )
 
 // Snapshot is everything the invoke process serves by. It has secrets in it, so it is handed over on a
@@ -39,6 +40,8 @@ type Goal struct {
 	// Retries and Age are of asynchronous events: how often again, and how old one may become.
 	Retries int           `json:"retries"`
 	Age     time.Duration `json:"age"`
+	// Sources are what it is called with by itself.
+	Sources []Source `json:"sources,omitempty"`
 	// To is told what came of an event, Dead of one that was given up on; nil: nobody.
 	To   *tenfold.ID `json:"to,omitempty"`
 	Dead *tenfold.ID `json:"dead,omitempty"`
@@ -92,6 +95,8 @@ type Use struct {
 	Duration    time.Duration `json:"duration"`
 	P95         time.Duration `json:"p95"`  // of the last invocations
 	Init        time.Duration `json:"init"` // of the last environment
+	// Sources are what event sources gave, by name.
+	Sources map[string]source.Use `json:"sources,omitempty"`
 	// Last is the last failure of an environment to start.
 	Last string `json:"last,omitempty"`
 	// Unenforced says which limit does not hold, and why.

@@ -22,6 +22,7 @@ import (
 	"tenfold/internal/isolate"
 	"tenfold/internal/ledger"
 	"tenfold/internal/schedule"
+	"tenfold/tier/function/source"
 )
 
 // Traffic is what this tier needs of the front door.
@@ -95,6 +96,7 @@ type spec struct {
 	Routes      []tenfold.Route   `json:"routes,omitempty"`
 	Event       string            `json:"event,omitempty"`
 	Schedule    tenfold.Schedule  `json:"schedule,omitzero"`
+	From        []Source          `json:"from,omitempty"`
 	To          *tenfold.ID       `json:"to,omitempty"`
 	Dead        *tenfold.ID       `json:"dead,omitempty"`
 	Retries     int               `json:"retries"`
@@ -156,10 +158,14 @@ func (t *Tier) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 		f := app.Functions[name]
 		s := spec{
 			Build: t.cfg.BuildKey(app, name), Language: f.Build.Language, Handler: f.Handler, Command: f.Command, Env: f.Env, Bindings: f.Bindings, Routes: f.Routes, Event: f.Event,
-			Schedule: f.Schedule, To: f.To, Dead: f.Dead, Retries: f.Retries, Age: f.Age, Timeout: f.Timeout, Size: f.Size, Scale: f.Scale, Concurrency: f.Concurrency, Logs: f.Logs, Isolation: f.Isolation, Line: f.Line,
+			Schedule: f.Schedule, To: f.To, Dead: f.Dead, From: sources(app, f), Retries: f.Retries, Age: f.Age, Timeout: f.Timeout, Size: f.Size, Scale: f.Scale, Concurrency: f.Concurrency, Logs: f.Logs, Isolation: f.Isolation, Line: f.Line,
 		}
 		needs := append(slices.Clone(f.Uses), app.ID(tenfold.KindBuild, name))
+		for _, x := range f.From {
+			needs = append(needs, x.From)
+		}
 		slices.SortFunc(needs, tenfold.ID.Compare)
+		needs = slices.Compact(needs)
 		hashed := s
 		hashed.Line = 0
 		fp, err := tenfold.FingerprintOf(hashed, needs)
@@ -169,6 +175,22 @@ func (t *Tier) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 		out = append(out, tenfold.Resource{ID: app.ID(tenfold.KindFunction, name), Spec: s, Fingerprint: fp, Needs: needs})
 	}
 	return out, nil
+}
+
+// sources are a function's, with what its app says of them.
+func sources(app tenfold.App, f tenfold.Function) []Source {
+	var out []Source
+	for _, x := range f.From {
+		s := Source{From: x.From, Name: string(x.From.Name), Settings: source.Settings{Batch: x.Batch, Wait: x.Wait, Parallel: x.Parallel, Start: x.Start, Bisect: x.Bisect, Retries: x.Retries, Age: x.Age}}
+		if x.From.Kind == tenfold.KindQueue {
+			q := app.Queues[x.From.Name]
+			if s.Visible = q.Timeout; q.FIFO != nil {
+				s.Name += ".fifo"
+			}
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 // Apply implements tenfold.Tier.
@@ -241,6 +263,11 @@ func note(u Use, scale tenfold.Bounds) string {
 	}
 	if u.Dropped > 0 {
 		parts = append(parts, fmt.Sprintf("%d given up on", u.Dropped))
+	}
+	for _, name := range slices.Sorted(maps.Keys(u.Sources)) {
+		if t := u.Sources[name].Trouble; t != "" {
+			parts = append(parts, name+" cannot be read: "+t)
+		}
 	}
 	return strings.Join(parts, ", ")
 }
@@ -434,6 +461,13 @@ func describe(g Goal) string {
 	if len(g.Routes) > 0 {
 		text += ", at " + strings.Join(g.Routes, ", ")
 	}
+	var from []string
+	for _, s := range g.Sources {
+		from = append(from, string(s.From.Name))
+	}
+	if len(from) > 0 {
+		text += ", from " + strings.Join(from, ", ")
+	}
 	return text
 }
 
@@ -491,7 +525,7 @@ func (t *Tier) goal(ctx context.Context, r record) (Goal, error) {
 	told := sha256.Sum256([]byte(version + "\x00" + strings.Join(env, "\x00")))
 	g := Goal{
 		ID: r.ID, Version: hex.EncodeToString(told[:8]), Argv: argv, Dir: b.Dir, Env: env, Handler: r.Spec.Handler, Timeout: r.Spec.Timeout, Size: r.Spec.Size, Min: r.Spec.Scale.Min, Max: r.Spec.Scale.Max,
-		Concurrency: r.Spec.Concurrency, Retries: r.Spec.Retries, Age: r.Spec.Age, To: r.Spec.To, Dead: r.Spec.Dead, Form: form(r.Spec.Event), Account: t.cfg.Account(r.ID.App, r.ID.Env), LogDir: t.logDir(r.ID), Logs: r.Spec.Logs,
+		Concurrency: r.Spec.Concurrency, Retries: r.Spec.Retries, Age: r.Spec.Age, Sources: r.Spec.From, To: r.Spec.To, Dead: r.Spec.Dead, Form: form(r.Spec.Event), Account: t.cfg.Account(r.ID.App, r.ID.Env), LogDir: t.logDir(r.ID), Logs: r.Spec.Logs,
 	}
 	for _, route := range r.Spec.Routes {
 		g.Routes = append(g.Routes, string(route))
