@@ -77,7 +77,7 @@ func TestSourcesComeAndGo(t *testing.T) {
 	use := func() source.Use { return b.Report().Functions[id("echo").String()].Sources["emails"] }
 	wait := func(what string, ok func() bool) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(20 * time.Second); !ok(); <-time.After(5 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("no %s: %+v", what, use())
 			}
