@@ -47,7 +47,11 @@ func arity(function string) int {
 // others are conditions.
 func (p *parser) checkFunctions(t *Term) (err *Error) {
 	t.operands(func(o *Operand) {
-		if err == nil && o.Function != "" && arity(o.Function) == 0 {
+		switch {
+		case err != nil || o.Function == "" || arity(o.Function) > 0:
+		case updateFunction(o.Function):
+			err = p.refuse("The function is not allowed in a condition expression; function: %s", o.Function)
+		default:
 			err = p.refuse("Invalid function name; function: %s", o.Function)
 		}
 	})
@@ -235,11 +239,11 @@ func (p *parser) checkFunctionTypes(o *Operand) *Error {
 		}
 	case "attribute_type":
 		name := o.Args[1]
-		if !name.literal() {
+		switch k := name.kind(); {
+		case k == 0:
 			return p.refuse(wrongType, o.Function, "{NS,SS,L,BS,N,M,B,BOOL,NULL,S}")
-		}
-		if name.Value.Kind != attr.S {
-			return p.refuse(wrongType, o.Function, name.Value.Kind)
+		case k != attr.S:
+			return p.refuse(wrongType, o.Function, k)
 		}
 		if attr.KindOf(name.Value.Text) == 0 {
 			return p.refuse("Invalid attribute type name found; type: %s, valid types: {B,NULL,SS,BOOL,L,BS,N,NS,S,M}", name.Value.Text)
@@ -343,10 +347,16 @@ func (p *parser) checkSums(actions []Action, f func(*Operand) *Error) *Error {
 	return nil
 }
 
+func updateFunction(name string) bool {
+	return name == "if_not_exists" || name == "list_append" || name == "+" || name == "-"
+}
+
 func (p *parser) checkUpdateFunction(o *Operand) *Error {
-	switch o.Function {
-	case "if_not_exists", "list_append", "+", "-":
+	switch {
+	case updateFunction(o.Function):
 		return nil
+	case arity(o.Function) > 0:
+		return p.refuse("The function is not allowed in an update expression; function: %s", o.Function)
 	}
 	return p.refuse("Invalid function name; function: %s", o.Function)
 }

@@ -49,6 +49,8 @@ func read(kind, text string, rule func(*parser)) (p *parser, err *Error) {
 	return p, nil
 }
 
+const updateExpression = "UpdateExpression"
+
 func (p *parser) refuse(format string, args ...any) *Error {
 	return refuse("Invalid "+p.kind+": "+format, args...)
 }
@@ -226,7 +228,7 @@ func (p *parser) operand() *Operand {
 	if p.parenthesis() {
 		o := p.operand()
 		p.want(")")
-		if len(o.Path) > 0 {
+		if len(o.Path) > 0 && p.kind != updateExpression {
 			o.Path = p.steps(o.Path)
 		}
 		return o
@@ -342,7 +344,7 @@ func (p *parser) sum() *Operand {
 		match := p.word().match
 		if match >= 0 {
 			after := p.words[match+1]
-			if s := p.text[after.start:after.end]; s != "+" && s != "-" && s != "." && s != "[" {
+			if s := p.text[after.start:after.end]; s != "+" && s != "-" {
 				p.pos++
 				o := p.sum()
 				p.want(")")

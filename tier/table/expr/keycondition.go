@@ -94,11 +94,6 @@ func (k *KeyCondition) add(t *Term) *Error {
 			return refuse(badKeyOperator, op)
 		}
 	}
-	for _, o := range args {
-		if o.Function != "" {
-			return refuse(badKey, "cannot contain nested operations")
-		}
-	}
 	if (op == "BETWEEN" || op == "begins_with") && len(args[0].Path) == 0 {
 		return refuse(badKeyTerm, op+" operator must have the key attribute as its first operand")
 	}
@@ -110,6 +105,9 @@ func (k *KeyCondition) addTerm(op string, args []*Operand) *Error {
 	term := KeyTerm{Op: op}
 	first := true
 	for i, o := range args {
+		if o.Function != "" {
+			return refuse(badKey, "cannot contain nested operations")
+		}
 		if len(o.Path) == 0 {
 			term.Values = append(term.Values, o.Value)
 			continue

@@ -31,17 +31,11 @@ type Update struct {
 	legacy  bool // AttributeUpdates: other words, and ADD appends to lists
 }
 
-// Touched is what an update changed, for the answer to who asked.
-type Touched struct {
-	Old *Projection // of the item before: UPDATED_OLD
-	New *Projection // of the item after: UPDATED_NEW; what was removed is not in it
-}
-
 // ParseUpdate reads an UpdateExpression. Errors are *Error.
 func ParseUpdate(text string, a *Args) (*Update, error) {
 	var actions []Action
 	var verbs []Verb
-	p, err := read("UpdateExpression", text, func(p *parser) { actions, verbs = p.update() })
+	p, err := read(updateExpression, text, func(p *parser) { actions, verbs = p.update() })
 	if err != nil {
 		return nil, err
 	}
@@ -111,46 +105,56 @@ const (
 	wrongLegacy    = "Type mismatch for attribute to update"
 )
 
+// OnlyRemoves says whether the update does nothing but take away, so that it makes no item where there is
+// none. A nil *Update, or one without changes, makes one.
+func (u *Update) OnlyRemoves() bool {
+	for _, a := range u.Actions() {
+		if a.Verb == Set || a.Verb == Add {
+			return false
+		}
+	}
+	return len(u.Actions()) > 0
+}
+
 // Apply is the item as it is after the update; item itself is not changed, and may be nil. The two share what
-// did not change. A nil *Update changes nothing. All that is read is read from the item as it was. Errors are
-// *Error or *attr.Error.
-func (u *Update) Apply(item attr.Item) (after attr.Item, touched Touched, err error) {
+// did not change. A nil *Update changes nothing. All that is read is read from the item as it was.
+//
+// updated is what the update wrote to: applied to item it gives UPDATED_OLD, applied to after UPDATED_NEW. (So
+// what was set behind the end of a list is not in UPDATED_NEW, and what moved to the place of a removed
+// element is: AWS has it so.) Errors are *Error or *attr.Error.
+func (u *Update) Apply(item attr.Item) (after attr.Item, updated *Projection, err error) {
 	after = make(attr.Item, len(item)+1)
 	maps.Copy(after, item)
-	var olds, news []Path
+	paths := make([]Path, 0, len(u.Actions()))
 	for _, a := range u.Actions() {
-		written, err := u.do(a, item, after)
-		if err != nil {
-			return nil, Touched{}, err
+		if err := u.do(a, item, after); err != nil {
+			return nil, nil, err
 		}
-		olds = append(olds, a.Path)
-		if written != nil {
-			news = append(news, written)
-		}
+		paths = append(paths, a.Path)
 	}
 	for _, a := range u.Actions() {
 		name := a.Path[0].Name
 		if err := (attr.Item{name: after[name]}).TooDeep(); err != nil {
-			return nil, Touched{}, err
+			return nil, nil, err
 		}
 	}
-	return after, Touched{Old: NewProjection(olds), New: NewProjection(news)}, nil
+	return after, NewProjection(paths), nil
 }
 
-// do does one action to after, and gives where the value that it wrote stands; nil when it wrote none.
-func (u *Update) do(a Action, before, after attr.Item) (Path, error) {
+// do does one action to after.
+func (u *Update) do(a Action, before, after attr.Item) error {
 	if a.Verb == Remove {
-		return nil, removeAt(after, a.Path)
+		return removeAt(after, a.Path)
 	}
 	v, keep, err := u.value(a, before)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if !keep {
 		if _, ok := a.Path.Get(before); !ok {
-			return nil, nil
+			return nil
 		}
-		return nil, removeAt(after, a.Path)
+		return removeAt(after, a.Path)
 	}
 	return setAt(after, a.Path, v)
 }
@@ -243,23 +247,21 @@ func (o *Operand) compute(item attr.Item) (attr.Value, error) {
 }
 
 // setAt puts v where path leads, in maps and lists that are copied on the way there. A list takes what is set
-// behind its end as its last element; the path that it then has is given back.
-func setAt(item attr.Item, path Path, v attr.Value) (Path, error) {
+// behind its end as its last element.
+func setAt(item attr.Item, path Path, v attr.Value) error {
 	if len(path) == 1 {
 		item[path[0].Name] = v
-		return path, nil
+		return nil
 	}
 	top, ok := item[path[0].Name]
-	if !ok {
-		return nil, refuse(wrongPath)
+	if ok {
+		top, ok = setIn(top, path[1:], v)
 	}
-	written := slices.Clone(path)
-	top, ok = setIn(top, written[1:], v)
 	if !ok {
-		return nil, refuse(wrongPath)
+		return refuse(wrongPath)
 	}
 	item[path[0].Name] = top
-	return written, nil
+	return nil
 }
 
 func setIn(at attr.Value, path Path, v attr.Value) (attr.Value, bool) {
@@ -292,7 +294,6 @@ func setIn(at attr.Value, path Path, v attr.Value) (attr.Value, bool) {
 		at.List[s.Index] = v
 		return at, true
 	case s.IsIndex && at.Kind == attr.L && len(path) == 1:
-		path[0].Index = len(at.List)
 		at.List = append(slices.Clone(at.List), v)
 		return at, true
 	}
