@@ -7,7 +7,7 @@
 // limits of time. An image is made by such a unit, too (image.go): its output is that of a build.
 //
 // It speaks the Docker Engine API, which Podman serves as well, over the engine's unix socket, without
-// the version in the path: engines drop old ones, and what is used here has not changed since 1.24.
+// the version in the path: engines drop old ones, and what is used here has not changed since 1.25.
 // It never keeps state of its own: what belongs to whom is written on the container, as labels.
 // Begin at Driver.Unit, then Main.
 package container

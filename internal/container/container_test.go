@@ -135,6 +135,12 @@ func TestHowAContainerEnds(t *testing.T) {
 		{"no program", func(f *fake) {
 			f.refuse = `OCI runtime create failed: exec: "/bin/sh": stat /bin/sh: no such file or directory: unknown`
 		}, false, 127, "has no program"},
+		{"no program, says what is first", func(f *fake) {
+			f.does = func(c *fakeContainer) int {
+				c.say(2, "[FATAL tini (7)] exec /bin/sh failed: No such file or directory\n")
+				return 127
+			}
+		}, false, 127, "has no program"},
 		{"not executable", func(f *fake) { f.refuse = `exec: "/app": permission denied` }, false, 126, "may not be executed"},
 		{"no image", func(f *fake) { clear(f.images) }, false, 125, "its image is gone"},
 		{"engine refuses", func(f *fake) { f.refuse = "out of disk" }, false, 125, "out of disk"},

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -34,11 +35,22 @@ func (r *runner) attach(ctx context.Context, id string) (*stream, error) {
 			io.Copy(r.out, s.conn) // a terminal has one stream, as it is
 			return
 		}
-		if err := demultiplex(s.conn, r.out, r.errw); err != nil && ctx.Err() == nil && errors.Is(err, errStream) {
+		if err := demultiplex(s.conn, r.out, initWatch{r}); err != nil && ctx.Err() == nil && errors.Is(err, errStream) {
 			r.say("read the container's output: %v", err)
 		}
 	}()
 	return s, nil
+}
+
+// initWatch passes what a container complains of on, and notices the complaint of its first process, which
+// the engine brings, that there is no program to start.
+type initWatch struct{ r *runner }
+
+func (w initWatch) Write(p []byte) (int, error) {
+	if bytes.HasPrefix(p, []byte("[FATAL tini")) {
+		w.r.noInit.Store(true)
+	}
+	return w.r.errw.Write(p)
 }
 
 // drain waits for the rest of what was said before the end.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -77,7 +78,10 @@ type runner struct {
 	env       []string
 	in        io.Reader // nil: none
 	out, errw io.Writer
-	say       func(format string, args ...any)
+	// noInit says that what the engine puts first found no program to start; the goroutine that passes
+	// output on writes it, until its stream is done.
+	noInit atomic.Bool
+	say    func(format string, args ...any)
 }
 
 // run gives the status with which the container ended, or with which it did not begin.
@@ -292,6 +296,9 @@ func (r *runner) ended(ctx context.Context, id string, code int) Exit {
 		}
 		r.say("killed: out of memory%s", of)
 		return 137
+	}
+	if r.noInit.Load() && code == int(ExitNotFound) {
+		r.say("the image has no program %q", r.program())
 	}
 	return Exit(code & 0xff)
 }
