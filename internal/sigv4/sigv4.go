@@ -134,7 +134,7 @@ func mac(key []byte, text string) []byte {
 type signed struct {
 	Scope
 	date      time.Time
-	expires   time.Duration // of a presigned URL; 0: it is none
+	expires   time.Duration // of a presigned URL; 0: none was said
 	fields    []string      // lower case, sorted
 	signature string
 	query     bool
@@ -200,11 +200,15 @@ func readQuery(r *http.Request) (signed, error) {
 	if err != nil {
 		return signed{}, err
 	}
+	s.query = true
+	if !q.Has("X-Amz-Expires") { // as good as a signature in a field
+		return s, nil
+	}
 	n, err := strconv.Atoi(q.Get("X-Amz-Expires"))
 	if err != nil || n < 1 || n > 7*24*3600 {
 		return signed{}, malformed("X-Amz-Expires must be a number of seconds between 1 and 604800.")
 	}
-	s.query, s.expires = true, time.Duration(n)*time.Second
+	s.expires = time.Duration(n) * time.Second
 	return s, nil
 }
 
@@ -248,7 +252,7 @@ func (s *signed) inTime(now time.Time) error {
 
 // payload is what stands for the body in the canonical request.
 func (s *signed) payload(r *http.Request, hash string) (string, error) {
-	if s.query {
+	if s.query && (s.Service == "s3" || hash == "") {
 		return cmp.Or(r.Header.Get("X-Amz-Content-Sha256"), Unsigned), nil
 	}
 	said := r.Header.Get("X-Amz-Content-Sha256")

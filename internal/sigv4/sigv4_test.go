@@ -121,6 +121,26 @@ func TestPresignedURLs(t *testing.T) {
 	}
 }
 
+// Other services than S3 sign the body too, and need not say for how long.
+func TestSignedQuery(t *testing.T) {
+	r, _ := http.NewRequest(http.MethodPost, "http://a.localhost/", nil)
+	uri, _, err := v4.NewSigner().PresignHTTP(context.Background(), alice, r, hashOf("{}"), "dynamodb", "eu-west-1", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _ = http.NewRequest(http.MethodPost, uri, nil)
+	got := seen(t, r)
+	if _, err := verifier(now.Add(14*time.Minute)).Verify(got, hashOf("{}")); err != nil {
+		t.Error(err)
+	}
+	if _, err := verifier(now.Add(16*time.Minute)).Verify(got, hashOf("{}")); code(err) != sigv4.CodeInvalid {
+		t.Errorf("late: %v", err)
+	}
+	if _, err := verifier(now).Verify(got, hashOf("{ }")); code(err) != sigv4.CodeInvalid {
+		t.Errorf("another body: %v", err)
+	}
+}
+
 func TestWhoIsNotBelieved(t *testing.T) {
 	sign := func(c aws.Credentials) *http.Request {
 		r, _ := http.NewRequest(http.MethodGet, "http://a.localhost/", nil)
