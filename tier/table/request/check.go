@@ -49,7 +49,11 @@ func (s *shape) check(n *node, prefix string, v *violations) {
 	for i := range s.members {
 		f := &s.members[i]
 		m := n.member(f.name)
-		if m != nil {
+		switch {
+		case m != nil && f.never:
+			v.add(m, prefix+f.lower, "There is no "+f.name+" here")
+			continue
+		case m != nil:
 			f.check(m, prefix+f.lower, v)
 			continue
 		}

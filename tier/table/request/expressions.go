@@ -19,9 +19,6 @@ type targets struct {
 
 // parse reads the expressions, in AWS' order, after what they share.
 func (p *parameters) parse(to targets) error {
-	if p.names == nil && p.values == nil && len(p.sent(allExpressions)) == 0 {
-		return nil
-	}
 	if err := p.checkNamesAndValues(); err != nil {
 		return err
 	}
@@ -74,8 +71,6 @@ func (p *parameters) parse(to targets) error {
 	}
 	return nil
 }
-
-var allExpressions = []string{"UpdateExpression", "ConditionExpression", "KeyConditionExpression", "FilterExpression", "ProjectionExpression"}
 
 // legacyCondition reads a parameter from before expressions into a condition.
 func (p *parameters) legacyCondition(name string, raw []byte, to **expr.Condition) error {

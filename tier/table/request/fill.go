@@ -258,6 +258,8 @@ func (in *Input) setRest(name string, raw []byte) {
 		in.ShardIteratorType = unquote(raw)
 	case "SequenceNumber":
 		in.SequenceNumber = unquote(raw)
+	case "Timestamp":
+		in.Timestamp = moment(raw)
 	case "ShardIterator":
 		in.ShardIterator = unquote(raw)
 	default:

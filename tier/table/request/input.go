@@ -135,8 +135,9 @@ type Input struct {
 	ExclusiveStartShardId   string
 	ShardFilter             *ShardFilter
 	ShardId                 string
-	ShardIteratorType       string // TRIM_HORIZON, LATEST, AT_SEQUENCE_NUMBER, AFTER_SEQUENCE_NUMBER
+	ShardIteratorType       string // TRIM_HORIZON, LATEST, AT_SEQUENCE_NUMBER, AFTER_SEQUENCE_NUMBER, AT_TIMESTAMP
 	SequenceNumber          string
+	Timestamp               time.Time
 	ShardIterator           string
 }
 

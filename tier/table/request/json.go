@@ -72,14 +72,18 @@ func (c *cursor) key() []byte {
 
 // string passes over a string and returns it with its quotes.
 func (c *cursor) string() []byte {
-	start := c.pos
+	start, escaped := c.pos, false
 	for i := start + 1; i < len(c.b); i++ {
 		switch b := c.b[i]; {
 		case b == '"':
+			if escaped && !json.Valid(c.b[start:i+1]) {
+				c.fail()
+				return nil
+			}
 			c.pos = i + 1
 			return c.b[start:c.pos]
 		case b == '\\':
-			i++
+			i, escaped = i+1, true
 		case b < ' ':
 			c.fail()
 			return nil

@@ -28,21 +28,22 @@ func Read(operation string, body []byte) (*Input, error) {
 	if s == nil {
 		return nil, unknownOperation()
 	}
-	if r, ok := s.quick(operation, body); ok {
-		return r.finish()
+	quick := reading{in: &Input{Operation: operation}}
+	if s.quick(&quick, body) {
+		return quick.finish()
 	}
-	r, err := s.slow(operation, body)
-	if err != nil {
+	slow := reading{in: &Input{Operation: operation}}
+	if err := s.slow(&slow, body); err != nil {
 		return nil, err
 	}
-	return r.finish()
+	return slow.finish()
 }
 
 // Known says whether there is an operation of this name.
 func Known(operation string) bool { return operationShape(operation) != nil }
 
-// operationShape is what an operation takes. The structures of operations.txt share its name space, but for
-// the names in the switch are members of operations, not operations.
+// operationShape is what an operation takes, nil where there is none. The names in operations.txt that are not
+// in the switch are structures.
 func operationShape(operation string) *shape {
 	switch operation {
 	case "CreateTable", "DescribeTable", "UpdateTable", "DeleteTable", "ListTables",
@@ -63,38 +64,37 @@ func operationShape(operation string) *shape {
 
 // quick reads a request in one pass without building anything but the Input. It says false as soon as
 // something may be wrong or needs a closer look, which is slow's.
-func (s *shape) quick(operation string, body []byte) (*reading, bool) {
-	r := &reading{in: &Input{Operation: operation}}
+func (s *shape) quick(r *reading, body []byte) bool {
 	c := cursor{b: body}
 	if !c.take('{') {
-		return nil, false
+		return false
 	}
 	var seen uint64
 	for first := true; c.more(&first, '}'); {
 		name := c.key()
 		raw := c.value(0)
 		if c.bad {
-			return nil, false
+			return false
 		}
 		i := s.quoted(name)
 		if i < 0 || raw[0] == 'n' {
 			continue
 		}
 		if seen&(1<<i) != 0 || !s.members[i].fits(raw) {
-			return nil, false
+			return false
 		}
 		seen |= 1 << i
 		r.set(s.members[i].name, raw)
 	}
 	if !c.end() {
-		return nil, false
+		return false
 	}
 	for i := range s.members {
 		if f := &s.members[i]; (f.notNull || f.notNullOld) && seen&(1<<i) == 0 {
-			return nil, false
+			return false
 		}
 	}
-	return r, !r.invalid()
+	return !r.invalid()
 }
 
 // quoted is the place of the member whose name is this string of JSON, or -1.
@@ -123,6 +123,9 @@ func (r *reading) invalid() bool {
 // fits says that raw is certainly right for the member, as far as its type and its bounds go. Values of
 // attributes are not looked at: package attr does that.
 func (f *field) fits(raw []byte) bool {
+	if f.never {
+		return false
+	}
 	switch f.kind {
 	case isString:
 		return raw[0] == '"' && f.fitsText(raw[1:len(raw)-1])
@@ -176,36 +179,35 @@ func (f *field) fitsText(text []byte) bool {
 }
 
 // slow reads a request in which something may be wrong, and says what.
-func (s *shape) slow(operation string, body []byte) (*reading, error) {
+func (s *shape) slow(r *reading, body []byte) error {
 	n, ok := parse(body)
 	if !ok {
-		return nil, serialization("")
+		return serialization("")
 	}
 	switch n.kind {
 	case '{':
 	case '[':
-		return nil, serialization("Start of list found where not expected")
+		return serialization("Start of list found where not expected")
 	default:
-		return nil, serialization("Unexpected token received from parser")
+		return serialization("Unexpected token received from parser")
 	}
 	if w := s.wrong(&n, false); w != "" {
-		return nil, serialization(w)
+		return serialization(w)
 	}
 	if w := s.old(&n); w != "" {
-		return nil, validation(w)
+		return validation(w)
 	}
 	var v violations
 	if s.check(&n, "", &v); len(v) > 0 {
-		return nil, validation(v.String())
+		return validation(v.String())
 	}
-	r := &reading{in: &Input{Operation: operation}}
 	for i := range s.members {
 		name := s.members[i].name
 		if m := n.member(name); m != nil {
 			r.set(name, m.raw)
 		}
 	}
-	return r, nil
+	return nil
 }
 
 func validation(message string) error {

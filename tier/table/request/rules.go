@@ -79,6 +79,9 @@ func (r *reading) rules() error {
 			return validation("Invalid TableArn: " + in.TableArn)
 		}
 	case "GetShardIterator":
+		if in.ShardIteratorType == "AT_TIMESTAMP" && in.Timestamp.IsZero() {
+			return validation("Timestamp is required for ShardIteratorType AT_TIMESTAMP")
+		}
 		if strings.HasSuffix(in.ShardIteratorType, "SEQUENCE_NUMBER") && in.SequenceNumber == "" {
 			return validation("SequenceNumber is required for ShardIteratorType " + in.ShardIteratorType)
 		}
@@ -190,7 +193,11 @@ func (r *reading) query() error {
 		}
 		in.KeyCondition = k
 	}
-	if n := len(in.KeyCondition.Terms); n != 1 && n != 2 {
+	most := 2
+	if in.IndexName != "" && !in.KeyCondition.Legacy {
+		most = 2 * maxIndexAttributes // keys of global indexes can have several of both types
+	}
+	if n := len(in.KeyCondition.Terms); n < 1 || n > most {
 		return validation("Conditions can be of length 1 or 2 only")
 	}
 	return r.selected()

@@ -40,14 +40,14 @@ type field struct {
 	lower string // as AWS' messages have it: "tableName"
 	*shape
 
-	notNull, notNullOld, alone bool
-	table, tableOld, pattern   bool
-	tables                     bool
-	each                       int
-	short, long                int // bounds of a length; 0: none
-	low, high                  int64
-	hasLow, hasHigh            bool
-	enum                       []string
+	notNull, notNullOld, alone, never bool
+	table, tableOld, pattern          bool
+	tables                            bool
+	each                              int
+	short, long                       int // bounds of a length; 0: none
+	low, high                         int64
+	hasLow, hasHigh                   bool
+	enum                              []string
 }
 
 // shapes are all structures of operations.txt by name.
@@ -90,6 +90,8 @@ func readField(words []string, structure func(string) *shape) field {
 			return f
 		case w == "alone":
 			f.alone = true
+		case w == "never":
+			f.never = true
 		case w == "name":
 			f.pattern, f.short, f.long = true, 3, 255
 		case w == "table":
@@ -251,7 +253,7 @@ func (s *shape) wrongInside(n *node, inside bool) string {
 		w := ""
 		if s.kind == isMap {
 			w = s.of.wrong(&m.node, true)
-		} else if f := s.field(m.name); f != nil {
+		} else if f := s.field(m.name); f != nil && !f.never {
 			w = f.wrong(&m.node, false)
 		}
 		if w != "" {
