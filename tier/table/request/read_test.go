@@ -171,6 +171,53 @@ func TestOperationsAreDescribed(t *testing.T) {
 	}
 }
 
+// Every member that is described is read: set knows it.
+func TestMembersAreRead(t *testing.T) {
+	for operation, s := range shapes() {
+		if !Known(operation) {
+			continue
+		}
+		for i := range s.members {
+			f := &s.members[i]
+			if f.never {
+				continue
+			}
+			r := reading{in: &Input{Operation: operation}}
+			r.set(f.name, []byte(sample(f.shape, f.enum)))
+			if reflect.DeepEqual(r, reading{in: &Input{Operation: operation}}) {
+				t.Errorf("%s.%s is not read", operation, f.name)
+			}
+		}
+	}
+}
+
+// sample is JSON of a shape, with all members of structures.
+func sample(s *shape, enum []string) string {
+	switch {
+	case s.class == "AttributeValue":
+		return `{"S":"a"}`
+	case enum != nil:
+		return `"` + enum[0] + `"`
+	}
+	switch s.kind {
+	case isString:
+		return `"arn:aws:dynamodb:us-east-1:123456789012:table/sessions"`
+	case isBoolean:
+		return "true"
+	case isList:
+		return "[" + sample(s.of, nil) + "]"
+	case isMap:
+		return `{"abc":` + sample(s.of, nil) + "}"
+	case isStruct:
+		var members []string
+		for i := range s.members {
+			members = append(members, `"`+s.members[i].name+`":`+sample(s.members[i].shape, s.members[i].enum))
+		}
+		return "{" + strings.Join(members, ",") + "}"
+	}
+	return "5"
+}
+
 const putItem = `{"TableName":"sessions","Item":{"id":{"S":"0123456789abcdef"},"user":{"S":"someone@example.com"},"expires":{"N":"1795750000"},"data":{"M":{"theme":{"S":"dark"},"items":{"L":[{"N":"1"},{"N":"2"}]}}}},"ReturnConsumedCapacity":"TOTAL"}`
 const query = `{"TableName":"sessions","KeyConditionExpression":"#u = :u AND seen > :t","ExpressionAttributeNames":{"#u":"user"},"ExpressionAttributeValues":{":u":{"S":"someone@example.com"},":t":{"N":"1795750000"}},"Limit":10,"ScanIndexForward":false}`
 const updateItem = `{"TableName":"sessions","Key":{"id":{"S":"0123456789abcdef"}},"UpdateExpression":"SET #s = :s ADD hits :one","ConditionExpression":"attribute_exists(id)","ExpressionAttributeNames":{"#s":"seen"},"ExpressionAttributeValues":{":s":{"N":"1795750000"},":one":{"N":"1"}},"ReturnValues":"ALL_NEW"}`

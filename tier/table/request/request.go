@@ -21,8 +21,8 @@ import (
 const Anyone = "arn:aws:iam::000000000000:root"
 
 // Read reads the body of a request. What is wrong with it is an *awsapi.Fault: ValidationException,
-// SerializationException, or UnknownOperationException for an operation that there is not. Read keeps no
-// reference to body, but for Keys.Raw.
+// SerializationException, AccessDeniedException (see Anyone), or UnknownOperationException for an operation
+// that there is not. Of body nothing is kept but Keys.Raw.
 func Read(operation string, body []byte) (*Input, error) {
 	s := operationShape(operation)
 	if s == nil {

@@ -1,10 +1,13 @@
 package request
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+
+	"tenfold/internal/awsapi"
 )
 
 const wrongParameter = "One or more parameter values were invalid: "
@@ -305,4 +308,71 @@ func outOfBounds(t *Throughput) error {
 		return validation("Given value " + strconv.FormatInt(t.WriteCapacityUnits, 10) + " for WriteCapacityUnits is out of bounds")
 	}
 	return nil
+}
+
+// checkTags checks the operations that have a table by its ARN alone; sent is whether it was sent.
+func (in *Input) checkTags(sent bool) error {
+	if !sent {
+		return validation("Invalid TableArn")
+	}
+	if !looksLikeARN(in.ResourceArn) {
+		return &awsapi.Fault{Code: "AccessDeniedException", Message: "User: " + Anyone + " is not authorized to perform: dynamodb:" + in.Operation + " on resource: " + cmp.Or(in.ResourceArn, "*")}
+	}
+	if in.Operation == "TagResource" && in.Tags == nil {
+		return validation("1 validation error detected: Value null at 'tags' failed to satisfy constraint: Member must not be null")
+	}
+	if in.Operation == "UntagResource" && in.TagKeys == nil {
+		return validation("1 validation error detected: Value null at 'tagKeys' failed to satisfy constraint: Member must not be null")
+	}
+	if !isTableARN(in.ResourceArn) {
+		return validation("Invalid TableArn: Invalid ResourceArn provided as input " + in.ResourceArn)
+	}
+	if in.Operation == "TagResource" && len(in.Tags) == 0 {
+		return validation("Atleast one Tag needs to be provided as Input.") // sic
+	}
+	if in.Operation == "UntagResource" && len(in.TagKeys) == 0 {
+		return validation("Atleast one Tag Key needs to be provided as Input.")
+	}
+	return nil
+}
+
+// looksLikeARN says whether s has the six parts of an ARN, the last of them with a slash inside.
+func looksLikeARN(s string) bool {
+	parts := strings.SplitN(s, ":", 6)
+	if len(parts) < 6 {
+		return false
+	}
+	for _, p := range parts {
+		if p == "" {
+			return false
+		}
+	}
+	slash := strings.IndexByte(parts[5], '/')
+	return slash > 0 && slash < len(parts[5])-1
+}
+
+func (in *Input) checkExport() error {
+	switch i := in.IncrementalExportSpecification; {
+	case in.TableName == "":
+		return validation("Invalid TableArn: " + in.TableArn)
+	case in.ExportType == "INCREMENTAL_EXPORT" && (i == nil || i.ExportFromTime.IsZero() || i.ExportToTime.IsZero()):
+		return validation("ExportFromTime and ExportToTime must be specified for an incremental export")
+	case in.ExportType == "INCREMENTAL_EXPORT" && !i.ExportFromTime.Before(i.ExportToTime):
+		return validation("ExportFromTime must be before ExportToTime")
+	case in.ExportType != "INCREMENTAL_EXPORT" && i != nil:
+		return validation("IncrementalExportSpecification can only be specified when ExportType is INCREMENTAL_EXPORT")
+	case in.ExportType == "INCREMENTAL_EXPORT" && !in.ExportTime.IsZero():
+		return validation("ExportTime can only be specified for a full export")
+	}
+	return nil
+}
+
+func (in *Input) checkImport() error {
+	if in.InputFormatOptions != nil && in.InputFormat != "CSV" {
+		return validation("InputFormatOptions can only be specified when InputFormat is CSV")
+	}
+	if o := in.InputFormatOptions; o != nil && o.Delimiter != "" && !strings.Contains(",;:|\t ", o.Delimiter) {
+		return validation("1 validation error detected: Value '" + o.Delimiter + "' at 'inputFormatOptions.csv.delimiter' failed to satisfy constraint: Member must satisfy regular expression pattern: [,;:|\\t ]")
+	}
+	return in.checkCreate()
 }
