@@ -95,6 +95,16 @@ func (t *Term) operands(f func(*Operand)) {
 	}
 }
 
+// leaves calls f for every term that is not of other terms, in the order of the text.
+func (t *Term) leaves(f func(*Term)) {
+	if len(t.Terms) == 0 {
+		f(t)
+	}
+	for _, sub := range t.Terms {
+		sub.leaves(f)
+	}
+}
+
 func (o *Operand) each(f func(*Operand)) {
 	for _, arg := range o.Args {
 		arg.each(f)

@@ -10,7 +10,7 @@ import (
 // parser reads one expression. Its methods go back to read by a panic with an *Error when a word stands where
 // no rule takes it; nothing else may panic.
 type parser struct {
-	kind  string // the parameter, as messages name it
+	kind  string // the parameter, as messages name it; empty for terms that came from elsewhere
 	text  string
 	words []word
 	pos   int
@@ -52,6 +52,9 @@ func read(kind, text string, rule func(*parser)) (p *parser, err *Error) {
 const updateExpression = "UpdateExpression"
 
 func (p *parser) refuse(format string, args ...any) *Error {
+	if p.kind == "" {
+		return refuse(format, args...)
+	}
 	return refuse("Invalid "+p.kind+": "+format, args...)
 }
 
