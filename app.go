@@ -214,7 +214,17 @@ type Scaling struct {
 	Latency     time.Duration `json:"latency,omitempty"`     // of Quantile of the answers
 	Quantile    float64       `json:"quantile,omitempty"`
 	Predict     bool          `json:"predict,omitempty"` // a forecast acts once it has proved itself
+	Backlog     []Backlog     `json:"backlog,omitempty"`
 	Schedule    []Timed       `json:"schedule,omitempty"`
+}
+
+// Backlog is a target by what is in a queue.
+type Backlog struct {
+	Queue ID `json:"queue"`
+	// Messages is how many there may be for each task, waiting or being worked at. Age is within what time those that
+	// wait should be done; 0: no target.
+	Messages int           `json:"messages"`
+	Age      time.Duration `json:"age,omitempty"`
 }
 
 // Sleeps says that there may be no task at all.

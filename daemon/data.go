@@ -15,6 +15,7 @@ import (
 	"tenfold/control"
 	"tenfold/internal/awsapi"
 	"tenfold/internal/kv"
+	"tenfold/tier/compute"
 	"tenfold/tier/data"
 	"tenfold/tier/queue"
 )
@@ -151,6 +152,16 @@ func (h *house) StoreCall(ctx context.Context, e control.Env, c control.StoreCal
 	}
 	out, err := h.stores.Call(ctx, data.Call{Account: account(e.App, e.Env), Service: c.Service, Operation: c.Operation, Body: c.Body})
 	return control.StoreCalled{Body: out.Body, Code: out.Code, Message: out.Message}, err
+}
+
+// backlog is what is in a queue, as its process said last.
+func (h *house) backlog(id tenfold.ID) (out compute.Backlog, ok bool) {
+	var b queue.Backlog
+	o, ok := h.data.Is(id)
+	if !ok || len(o.Facts) == 0 || json.Unmarshal(o.Facts, &b) != nil {
+		return out, false
+	}
+	return compute.Backlog{Waiting: b.Visible, Working: b.InFlight, Sent: b.Sent, Done: b.Deleted}, true
 }
 
 // queueMetrics writes queues' counters in Prometheus' text format, under CloudWatch's names.

@@ -238,7 +238,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}
 	if h.compute, err = compute.New(compute.Config{
 		Dir: l.Tier("compute"), Units: k, Builder: builder, Traffic: h.edge, Resolve: h.resolve, Emit: emit, URL: h.url,
-		Box: h.box, Strict: strict(), Containers: h.containers, KeepBuilds: h.builds, FrontendBuild: frontend.BuildKey, Released: h.frontend.Released,
+		Box: h.box, Strict: strict(), Containers: h.containers, KeepBuilds: h.builds, Backlog: h.backlog, FrontendBuild: frontend.BuildKey, Released: h.frontend.Released,
 	}); err != nil {
 		return err
 	}

@@ -204,7 +204,7 @@ func serviceKeys() []key {
 			{name: "memory", form: fSize, deflt: "no limit", doc: "Memory."},
 			{name: "cpu", form: fCPU, deflt: "no limit", doc: "Cores, for example 0.5."},
 		}},
-		{name: "scale", form: fMap, main: rangeKey, deflt: "1", doc: "Number of tasks: 3, 1-4, or {min, max} with targets, which are for one task: the one that asks for most tasks wins. A range alone goes by measured concurrency. From 0 it sleeps while nothing comes.", keys: keys([]key{
+		{name: "scale", form: fMap, main: rangeKey, deflt: "1", doc: "Number of tasks: 3, 1-4, or {min, max} with targets, which are for one task: the one that asks for most tasks wins. A range alone goes by measured concurrency. From 0 it sleeps while nothing comes.", keys: []key{
 			{name: "min", form: fCount, deflt: "1", doc: "Fewest tasks, and how many run at first. 0: none while nothing comes; requests wait while one starts."},
 			{name: "max", form: fCount, deflt: "min", doc: "Most tasks."},
 			{name: "concurrency", form: fCount, deflt: "measured", doc: "Requests that one task works on at once."},
@@ -213,7 +213,11 @@ func serviceKeys() []key {
 			{name: "latency", form: fText, deflt: "none", doc: "How fast answers should be: p95<250ms."},
 			{name: "predict", form: fBool, deflt: "false", doc: "Start tasks before the load of this time of the week comes, once the forecast has been better for seven days."},
 			{name: "schedule", form: fTexts, deflt: "none", doc: "Bounds by time: a cron line in UTC, and the bounds that hold from then on until another begins: {\"0 8 * * 1-5\": 4-20, \"0 20 * * *\": 1-20}."},
-		}, later("queues", "backlog"))},
+			{name: "backlog", form: fNamed, off: true, deflt: "none", doc: "Queues that the service works at: {emails: 20}, or {emails: {messages: 20, age: 1m}}. Messages wake one that sleeps.", keys: []key{
+				{name: "messages", form: fCount, deflt: "10", doc: "Messages for each task, waiting or being worked at."},
+				{name: "age", form: fDuration, deflt: "none", doc: "Within what time those that wait should be done, by what tasks were measured to do."},
+			}},
+		}},
 		{name: "deploy", form: fMap, main: "strategy", deflt: "rolling", doc: "How tasks are replaced. docs/deploys.md.", keys: []key{
 			{name: "strategy", form: fWord, words: strategies, deflt: "rolling", doc: "rolling: new tasks take the places of old ones, one after the other; blue-green: all at once; canary: a few get a share of the requests first, and are judged by it."},
 			{name: "share", form: fShare, deflt: "5%", doc: "Which part of the requests a canary gets, up to 50%."},
@@ -372,10 +376,13 @@ func cachingKeys() []key {
 // rangeKey holds a scale written as a scalar until it is split into min and max.
 const rangeKey = "\x00range"
 
-// entryMain is the main key of a section's entries: "cache: 256mb".
+// entryMain is the main key of a section's entries: "cache: 256mb", "emails: 20".
 func entryMain(section string) string {
-	if section == "caches" {
+	switch section {
+	case "caches":
 		return "size"
+	case "backlog":
+		return "messages"
 	}
 	return ""
 }

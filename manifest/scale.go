@@ -34,10 +34,11 @@ func (b *builder) scale(t *tree) (tenfold.Bounds, *tenfold.Scaling) {
 		g.Predict, _ = readBool(b.reporter, f.node, f.path)
 	}
 	b.latency(s, &g)
-	if out.Min == out.Max && len(g.Schedule) == 0 && (g.Concurrency > 0 || g.RPS > 0 || g.CPU > 0 || g.Latency > 0 || g.Predict) {
+	g.Backlog = b.backlog(s)
+	if out.Min == out.Max && len(g.Schedule) == 0 && (g.Concurrency > 0 || g.RPS > 0 || g.CPU > 0 || g.Latency > 0 || g.Predict || len(g.Backlog) > 0) {
 		b.reporter.at(s.place(), "write max: "+itoa(max(2, 4*out.Max))+" beside it", "%s: targets move the number of tasks, but min and max are both %d", s.path, out.Min)
 	}
-	if g.Concurrency == 0 && g.RPS == 0 && g.CPU == 0 && g.Latency == 0 && !g.Predict && len(g.Schedule) == 0 {
+	if g.Concurrency == 0 && g.RPS == 0 && g.CPU == 0 && g.Latency == 0 && !g.Predict && len(g.Schedule) == 0 && len(g.Backlog) == 0 {
 		return out, nil
 	}
 	if _, said := value(s, "min"); !said && len(g.Schedule) > 0 { // what stands in the schedule is all there is
@@ -70,14 +71,37 @@ func (b *builder) latency(s *tree, g *tenfold.Scaling) {
 	}
 }
 
+// backlog reads which queues a service is scaled by.
+func (b *builder) backlog(s *tree) (out []tenfold.Backlog) {
+	from := s.get("backlog")
+	if from == nil || from.off {
+		return nil
+	}
+	for _, name := range sortedKeys(from.fields) {
+		e := from.fields[name]
+		if e.off {
+			continue
+		}
+		switch kind, known := b.kinds[name]; {
+		case !known:
+			b.reporter.at(e.place(), didYouMean(name, sortedKeys(b.kinds)), "%s: nothing is called %q", from.path, cut(name, 60))
+		case kind != tenfold.KindQueue:
+			b.reporter.at(e.place(), "name a queue", "%s: nothing waits in a %s", from.path, kind)
+		default:
+			out = append(out, tenfold.Backlog{Queue: b.app.ID(kind, tenfold.Name(name)), Messages: b.count(e, "messages", 10, 1, 1_000_000), Age: b.duration(e, "age", 0)})
+		}
+	}
+	return out
+}
+
 // canWake refuses a service that may sleep and that no request reaches: nobody would wake it.
 func (b *builder) canWake() {
 	for name, w := range b.app.Services {
-		if !w.Sleeps() || len(w.Routes) > 0 || b.called(name) {
+		if !w.Sleeps() || len(w.Routes) > 0 || b.called(name) || w.Scaling != nil && len(w.Scaling.Backlog) > 0 {
 			continue
 		}
 		t := b.top.get("services").get(string(name))
-		b.reporter.at(t.get("scale").place(), "write scale: 1-"+itoa(max(2, w.Scale.Max))+", or give it routes", "%s: nobody would wake it: no route leads to it and nothing uses it", t.get("scale").path)
+		b.reporter.at(t.get("scale").place(), "write scale: 1-"+itoa(max(2, w.Scale.Max))+", or give it routes, or a queue that wakes it: scale: {backlog: emails}", "%s: nobody would wake it: no route leads to it and nothing uses it", t.get("scale").path)
 	}
 }
 

@@ -59,7 +59,11 @@ func schemaOf(k key) object {
 	case fNamed:
 		entry := object{"anyOf": []object{mapOf(k), {"enum": []any{nil, false}}}}
 		if entryMain(k.name) != "" {
-			entry = object{"anyOf": []object{mapOf(k), {"type": "string"}, {"enum": []any{nil, false}}}}
+			main := "string"
+			if c, _ := k.find(entryMain(k.name)); c.form == fCount {
+				main = "integer"
+			}
+			entry = object{"anyOf": []object{mapOf(k), {"type": main}, {"enum": []any{nil, false}}}}
 		}
 		kinds = append(kinds, object{"type": "object", "additionalProperties": entry}, object{"type": "array", "items": object{"type": "string"}}, object{"type": "string"})
 	case fURLs:

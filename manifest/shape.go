@@ -153,8 +153,6 @@ func laterHint(path string, c key) string {
 		hint += " or use a service with the same routes"
 	case "tables", "series":
 		hint += " or use a table of a database"
-	case "backlog":
-		hint += " or go by processors: scale: {min: 1, max: 4, cpu: 70%}"
 	case "server":
 		hint += " or run it as a service with routes: [/*]"
 	default:

@@ -48,6 +48,12 @@ type Traffic interface {
 	Waiting(ctx context.Context, after uint64) (directory.Waiting, error)
 }
 
+// Backlog is what is in a queue now, and what came and went since somebody began to count.
+type Backlog struct {
+	Waiting, Working int
+	Sent, Done       uint64
+}
+
 // Config is what a Compute stands on. All fields but KeepBuilds, URL and BaseEnv are required.
 type Config struct {
 	Dir     string // records and logs
@@ -62,6 +68,8 @@ type Config struct {
 	// get now ("" for none): what a frontend's server runs from. nil: no frontend has a server.
 	FrontendBuild func(tenfold.App, tenfold.Name) string
 	Released      func(frontend tenfold.ID) string
+	// Backlog says how much is in a queue that services are scaled by; ok is false when that is not known. nil: of none.
+	Backlog func(queue tenfold.ID) (b Backlog, ok bool)
 	// URL is what processes are told as APP_URL; nil: nothing.
 	URL func(tenfold.AppName, tenfold.Environment) string
 	// Box says how the processes of a service are shut in that run from a build; nil: they are not. Strict says that

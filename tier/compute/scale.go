@@ -60,6 +60,7 @@ type scaling struct {
 	scaler  *autoscale.Scaler
 	targets autoscale.Targets
 	before  directory.Load
+	piles   []Backlog  // of the queues, at the sample before
 	late    [][]uint64 // buckets of the last samples, oldest first
 	at      time.Time
 	cpu     map[int]float64 // seconds, by task
@@ -139,7 +140,7 @@ func (s *service) autoscale(ctx context.Context, r record, now time.Time) {
 	targets := targetsOf(spec)
 	if x.scaler == nil {
 		x.scaler, x.targets = autoscale.New(targets, r.count(spec), s.readSeason()), targets
-		x.before, x.late, x.at, x.saved = directory.Load{}, nil, time.Time{}, now
+		x.before, x.piles, x.late, x.at, x.saved = directory.Load{}, nil, nil, time.Time{}, now
 	}
 	if !reflect.DeepEqual(targets, x.targets) {
 		x.scaler.Set(targets)
@@ -188,7 +189,12 @@ func said(l directory.Load, t autoscale.Targets, x autoscale.Sample) string {
 	if t.RPS > 0 {
 		parts = append(parts, fmt.Sprintf("%d rps, %g per task", x.Arrived, t.RPS))
 	}
-	if t.Concurrency > 0 || t.RPS == 0 {
+	for i, b := range t.Backlogs {
+		if p := x.Piles[i]; p.Known {
+			parts = append(parts, fmt.Sprintf("%d in %s, %g per task", p.Waiting+p.Working, b.Queue, b.Messages))
+		}
+	}
+	if t.Concurrency > 0 || t.RPS == 0 && len(t.Backlogs) == 0 {
 		text := fmt.Sprintf("%d in flight", l.InFlight+l.Waiting)
 		if t.Concurrency > 0 {
 			text += fmt.Sprintf(", %g per task", t.Concurrency)
@@ -219,8 +225,11 @@ func targetsOf(s serviceSpec) autoscale.Targets {
 		for _, w := range g.Schedule {
 			t.Windows = append(t.Windows, autoscale.Window{When: schedule.Schedule{Cron: w.Cron}, Min: w.Bounds.Min, Max: w.Bounds.Max})
 		}
+		for _, b := range g.Backlog {
+			t.Backlogs = append(t.Backlogs, autoscale.Backlog{Queue: string(b.Queue.Name), Messages: float64(b.Messages), Age: b.Age})
+		}
 	}
-	if !s.Routed { // nobody wakes what nobody calls
+	if !s.Routed && len(t.Backlogs) == 0 { // nobody wakes what nobody calls
 		t.Min = max(t.Min, 1)
 		for i := range t.Windows {
 			t.Windows[i].Min = max(t.Windows[i].Min, 1)
@@ -247,6 +256,7 @@ func (s *service) sample(ctx context.Context, r record, before, load directory.L
 			x.Starting++
 		}
 	}
+	x.Piles = s.pile(r)
 	t := s.scaled.targets
 	if t.Latency > 0 {
 		s.scaled.late = append(s.scaled.late, load.Buckets)
@@ -257,6 +267,33 @@ func (s *service) sample(ctx context.Context, r record, before, load directory.L
 		x.CPU = s.cpu(ctx, ready, r.Serving.Spec.Size.CPU, now)
 	}
 	return x
+}
+
+// pile says how much came to the queues of a service since the sample before, and what is in them.
+func (s *service) pile(r record) []autoscale.Pile {
+	g := r.Serving.Spec.Scaling
+	if g == nil || len(g.Backlog) == 0 {
+		s.scaled.piles = nil
+		return nil
+	}
+	before := s.scaled.piles
+	s.scaled.piles = make([]Backlog, len(g.Backlog))
+	out := make([]autoscale.Pile, len(g.Backlog))
+	for i, t := range g.Backlog {
+		if s.c.cfg.Backlog == nil {
+			continue
+		}
+		b, ok := s.c.cfg.Backlog(t.Queue)
+		if !ok {
+			continue
+		}
+		out[i] = autoscale.Pile{Known: true, Waiting: b.Waiting, Working: b.Working}
+		if len(before) == len(out) && b.Sent >= before[i].Sent && b.Done >= before[i].Done && before[i].Sent+before[i].Done > 0 { // else they were counted anew
+			out[i].Sent, out[i].Done = int(b.Sent-before[i].Sent), int(b.Done-before[i].Done)
+		}
+		s.scaled.piles[i] = b
+	}
+	return out
 }
 
 // quantile is what so many of the answers between two counts were faster than: drawn out straight within

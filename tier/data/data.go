@@ -328,6 +328,14 @@ func (t *Tier) Use() map[string]Outcome {
 	return maps.Clone(t.report.Resources)
 }
 
+// Is says how one resource is used; ok is false for one that nothing was said of.
+func (t *Tier) Is(id tenfold.ID) (o Outcome, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o, ok = t.report.Resources[id.String()]
+	return o, ok
+}
+
 // Snapshot is everything the process serves by. It has secrets in it, so it is handed over on a socket and
 // never written down: a process that starts waits for its first.
 type Snapshot struct {

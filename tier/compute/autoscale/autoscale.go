@@ -12,12 +12,14 @@
 // The obvious designs lost. CPU saturates: at 100 % of a target of 70 % it asks for ×1.43 whatever the
 // load is. A mean of requests in flight over a minute (Knative) is late or, in its panic, far too much.
 //
-// Begin at Scaler.Step; the arithmetic is in law.go, repeated loads in rhythm.go, forecasts in season.go.
+// Begin at Scaler.Step; the arithmetic is in law.go, queues in backlog.go, repeated loads in rhythm.go, forecasts in
+// season.go.
 package autoscale
 
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"tenfold/internal/schedule"
@@ -34,6 +36,8 @@ type Targets struct {
 	Quantile float64
 	// Predict lets the forecast act once it has proved itself; it is made and judged in any case.
 	Predict bool
+	// Backlogs are of queues that the tasks work at.
+	Backlogs []Backlog
 	// Windows replace Min and Max from a time on: the one that began last holds.
 	Windows []Window
 }
@@ -56,6 +60,7 @@ type Sample struct {
 	Starting int           // tasks on their way
 	Boot     time.Duration // measured, from the start of a task to its first good answer; 0: unknown
 	CPU      float64       // mean use of the tasks' cores, 1 is all of them; negative: unknown
+	Piles    []Pile        // as in Targets.Backlogs
 	Late     float64       // Quantile of the answers' latency over the last seconds, in seconds; 0: unknown
 }
 
@@ -84,7 +89,8 @@ type Scaler struct {
 		floor int
 		held  time.Time
 	}
-	win windows
+	win   windows
+	flows []flow // as in Targets.Backlogs
 }
 
 type order struct {
@@ -114,6 +120,9 @@ func New(t Targets, want int, season *Season) *Scaler {
 
 // Set changes the targets; what was measured stays.
 func (s *Scaler) Set(t Targets) {
+	if len(t.Backlogs) != len(s.flows) || !slices.EqualFunc(t.Backlogs, s.t.Backlogs, func(a, b Backlog) bool { return a.Queue == b.Queue }) {
+		s.flows = make([]flow, len(t.Backlogs))
+	}
 	s.t = t
 	s.win = windows{}
 }
@@ -150,9 +159,10 @@ func (s *Scaler) Step(x Sample) Decision {
 		s.idle = x.At
 	}
 	base := s.base(l, x, boot)
-	s.remember(base, dt, x.At)
+	piled, need := s.byBacklog(x, dt)
+	s.remember(max(base, need), dt, x.At)
 	best := s.urgent(l, x, boot, base)
-	for _, a := range []ask{s.byCPU(x), s.byLatency(x, boot)} {
+	for _, a := range []ask{s.byCPU(x), s.byLatency(x, boot), piled} {
 		if a.n > best.n {
 			best = a
 		}

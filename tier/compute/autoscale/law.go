@@ -161,10 +161,15 @@ type mean struct {
 	set bool
 }
 
-func (m *mean) take(v float64) float64 {
+func (m *mean) take(v float64) float64 { return m.near(v, 8) }
+
+// slowly is take that forgets in about half a minute.
+func (m *mean) slowly(v float64) float64 { return m.near(v, 30) }
+
+func (m *mean) near(v, samples float64) float64 {
 	if !m.set {
 		m.v, m.set = v, true
 	}
-	m.v += (v - m.v) / 8
+	m.v += (v - m.v) / samples
 	return m.v
 }
