@@ -66,7 +66,6 @@ func (p *parser) checkPlaces(t *Term) *Error {
 			return err
 		}
 	}
-	const misplaced = "The function is not allowed to be used this way in an expression; function: %s"
 	var err *Error
 	inside := func(o *Operand) {
 		if err == nil && o.Function != "" && o.Function != "size" {
@@ -186,6 +185,7 @@ func (p *parser) resolvePath(path Path, a *Args) *Error {
 }
 
 const (
+	misplaced     = "The function is not allowed to be used this way in an expression; function: %s"
 	wrongCount    = "Incorrect number of operands for operator or function; operator or function: %s, number of operands: %d"
 	wrongType     = "Incorrect operand type for operator or function; operator or function: %s, operand type: %s"
 	needsPath     = "Operator or function requires a document path; operator or function: %s"
@@ -193,7 +193,7 @@ const (
 )
 
 func (p *parser) checkCounts(t *Term) (err *Error) {
-	if n := len(t.Args) - 1; t.Op == "IN" && n > maxIn {
+	if n := len(t.Args); t.Op == "IN" && n > maxIn {
 		return p.refuse("The IN operator is provided with too many operands; number of operands: %d", n)
 	}
 	for _, o := range t.Args {

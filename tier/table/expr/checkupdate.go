@@ -82,7 +82,14 @@ func updateFunction(name string) bool {
 
 func (p *parser) checkUpdateFunction(o *Operand) *Error {
 	switch {
+	case o.Function == "+" || o.Function == "-":
+		return nil
 	case updateFunction(o.Function):
+		for _, arg := range o.Args {
+			if arg.Function == "list_append" {
+				return p.refuse(misplaced, arg.Function)
+			}
+		}
 		return nil
 	case arity(o.Function) > 0:
 		return p.refuse("The function is not allowed in an update expression; function: %s", o.Function)

@@ -39,7 +39,7 @@ func refuse(format string, args ...any) *Error {
 const (
 	maxBytes     = 4096 // of an expression as it was sent
 	maxOperators = 300
-	maxIn        = 100 // operands of IN
+	maxIn        = 100 // operands of IN, the first among them
 	maxSteps     = 32  // of a document path
 )
 

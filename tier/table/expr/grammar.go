@@ -365,7 +365,7 @@ func (p *parser) sum() *Operand {
 	return x
 }
 
-// value is for what stands in an operand before it is resolved.
+// literal says whether an operand is a value.
 func (o *Operand) literal() bool { return o.Function == "" && len(o.Path) == 0 }
 
 // kind is the kind that an operand has whatever the item: that of a value, or of what a function gives.
@@ -375,6 +375,8 @@ func (o *Operand) kind() attr.Kind {
 		return o.Value.Kind
 	case o.Function == "size":
 		return attr.N
+	case o.Function == "list_append":
+		return attr.L
 	}
 	return 0
 }

@@ -188,8 +188,9 @@ func (c *legacyCondition) term(name string) *Term {
 		return call("attribute_exists")
 	case "CONTAINS":
 		return call("contains")
-	case "NOT_CONTAINS":
-		return &Term{Op: "NOT", Terms: []*Term{call("contains")}}
+	case "NOT_CONTAINS": // what is not there contains nothing, and does not "not contain" either
+		exists := &Term{Op: "CALL", Args: []*Operand{{Function: "attribute_exists", Args: args[:1]}}}
+		return &Term{Op: "AND", Terms: []*Term{exists, {Op: "NOT", Terms: []*Term{call("contains")}}}}
 	case "BEGINS_WITH":
 		return call("begins_with")
 	}

@@ -58,7 +58,7 @@ func words(err error) string {
 func TestLimits(t *testing.T) {
 	a := &Args{Values: attr.Item{":v": attr.String("x")}}
 	chain := strings.TrimSuffix(strings.Repeat("a<:v and ", 301), " and ")
-	in := strings.TrimSuffix(strings.Repeat(":v,", 101), ",")
+	in := strings.TrimSuffix(strings.Repeat(":v,", 100), ",")
 	for _, c := range []struct{ text, want string }{
 		{"", "The expression can not be empty;"},
 		{" \t", "The expression can not be empty;"},
@@ -138,6 +138,9 @@ func TestNames(t *testing.T) {
 	}
 	if u, err = ParseUpdate("REMOVE b.d DELETE k :v", &Args{Values: attr.Item{":v": {Kind: attr.SS, List: []attr.Value{attr.String("x")}}}}); err != nil || !u.OnlyRemoves() {
 		t.Error(err)
+	}
+	if after, _, err := u.Apply(nil); err != nil || len(after) != 0 {
+		t.Error(after, err)
 	}
 	var none *Update
 	if none.OnlyRemoves() || none.Touches() != nil {

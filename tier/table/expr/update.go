@@ -116,8 +116,9 @@ func (u *Update) OnlyRemoves() bool {
 	return len(u.Actions()) > 0
 }
 
-// Apply is the item as it is after the update; item itself is not changed, and may be nil. The two share what
-// did not change. A nil *Update changes nothing. All that is read is read from the item as it was.
+// Apply is the item as it is after the update; item itself is not changed. The two share what did not change.
+// nil stands for an item that is not there: from that nothing can be removed, which is no mistake. A nil
+// *Update changes nothing. All that is read is read from the item as it was.
 //
 // updated is what the update wrote to: applied to item it gives UPDATED_OLD, applied to after UPDATED_NEW. (So
 // what was set behind the end of a list is not in UPDATED_NEW, and what moved to the place of a removed
@@ -144,6 +145,9 @@ func (u *Update) Apply(item attr.Item) (after attr.Item, updated *Projection, er
 // do does one action to after.
 func (u *Update) do(a Action, before, after attr.Item) error {
 	if a.Verb == Remove {
+		if before == nil {
+			return nil
+		}
 		return removeAt(after, a.Path)
 	}
 	v, keep, err := u.value(a, before)

@@ -59,10 +59,17 @@ func split(text string) []word {
 
 func next(text string, i int) (kind wordKind, end int) {
 	switch c := text[i]; {
-	case c == '#':
-		return alias, endOfWord(text, i+1)
-	case c == ':':
-		return param, endOfWord(text, i+1)
+	case c == '#' || c == ':':
+		end = endOfWord(text, i+1)
+		switch {
+		case end == i+1:
+			return alien, end
+		case c == '#':
+			return alias, end
+		}
+		return param, end
+	case c == '_': // stands in names, but begins none
+		return alien, i + 1
 	case c >= '0' && c <= '9':
 		end = endOfWord(text, i)
 		if strings.TrimLeft(text[i:end], "0123456789") != "" {
