@@ -414,16 +414,21 @@ func TestDockerfile(t *testing.T) {
 	says("2")
 	// Somebody cleans the engine up: the task that ends next waits for its image to be made again.
 	write(t, dir, map[string]string{"Dockerfile": crateDockerfile})
-	images, err := e.docker("images", "-q", "--filter", "reference=localhost/tenfold-*")
+	h.must(dir, "deploy")
+	images, err := e.docker("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=localhost/tenfold-*")
 	if err != nil || len(strings.Fields(images)) == 0 {
 		t.Fatal(images, err)
 	}
+	if out, err := e.docker(append([]string{"rmi", "-f"}, strings.Fields(images)...)...); err != nil {
+		t.Fatal(out)
+	}
 	for _, x := range h.all("crate") {
-		if out, err := e.docker(append([]string{"rmi", "-f"}, strings.Fields(images)...)...); err != nil && !strings.Contains(out, "being used") {
-			t.Fatal(out)
-		}
 		syscall.Kill(inside(t, x), syscall.SIGKILL)
 	}
+	eventually(t, "its image is made again", 60*time.Second, func() bool {
+		again, err := e.docker("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=localhost/tenfold-*")
+		return err == nil && strings.Contains(images, strings.TrimSpace(again)) && strings.TrimSpace(again) != ""
+	})
 	eventually(t, "it serves again", 60*time.Second, func() bool { status, _ := h.get("crate.localhost", "/"); return status == 200 })
 	h.must(dir, "down")
 }

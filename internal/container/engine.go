@@ -95,8 +95,12 @@ func userName() string {
 	return "tenfold"
 }
 
-// pingFor bounds how long an engine may take to say that it is there.
-const pingFor = 5 * time.Second
+// pingFor bounds how long an engine may take to say that it is there, and infoFor, which: one that is busy
+// with other containers answers that late.
+const (
+	pingFor = 5 * time.Second
+	infoFor = 30 * time.Second
+)
 
 func (e *Engine) ping(ctx context.Context) error {
 	if _, err := os.Stat(e.Socket); err != nil {
@@ -113,7 +117,7 @@ func (e *Engine) Info(ctx context.Context) (Info, error) {
 		Version    string
 		Components []struct{ Name, Version string }
 	}
-	ctx, cancel := context.WithTimeout(ctx, pingFor)
+	ctx, cancel := context.WithTimeout(ctx, infoFor)
 	defer cancel()
 	if err := e.call(ctx, http.MethodGet, "/version", nil, &v); err != nil {
 		return Info{}, err

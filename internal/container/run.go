@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -54,6 +56,29 @@ type ulimit struct {
 	Soft, Hard int64
 }
 
+// files is how many descriptors a container may have, as a process may.
+const files = 65536
+
+// processes is how many a user may have on the machine where Podman is told; a container has its own bound.
+const processes = 32768
+
+// ulimits bound descriptors, and leave no core files, which hold secrets. Where this process may not have
+// so many, on a machine that is a container itself, the engine may neither.
+func ulimits(info Info) []ulimit {
+	n := uint64(files)
+	var own unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &own) == nil {
+		n = min(n, own.Max)
+	}
+	out := []ulimit{{"nofile", int64(n), int64(n)}, {"core", 0, 0}}
+	// Podman raises the number of processes to what root may have, which not every root may set.
+	if unix.Getrlimit(unix.RLIMIT_NPROC, &own) == nil && own.Max < unix.RLIM_INFINITY && info.Name == "Podman" {
+		n := int64(min(own.Max, processes))
+		out = append(out, ulimit{"nproc", n, n})
+	}
+	return out
+}
+
 // config is the body of a creation.
 type config struct {
 	Image        string
@@ -81,7 +106,10 @@ type runner struct {
 	// noInit says that what the engine puts first found no program to start; the goroutine that passes
 	// output on writes it, until its stream is done.
 	noInit atomic.Bool
-	say    func(format string, args ...any)
+	asked  atomic.Bool // it was told to stop
+	engine Info
+
+	say func(format string, args ...any)
 }
 
 // run gives the status with which the container ended, or with which it did not begin.
@@ -123,11 +151,11 @@ func (r *runner) clear(ctx context.Context) error {
 }
 
 // config is what is asked of the engine.
-func (r *runner) config(init bool) config {
+func (r *runner) config(info Info) config {
 	h := hostConfig{
 		NetworkMode: "host", Memory: r.spec.Memory, MemorySwap: r.spec.Memory, NanoCpus: int64(r.spec.CPU * 1e9), PidsLimit: r.spec.PIDs,
 		CapDrop: []string{"ALL"}, CapAdd: keptCapabilities, SecurityOpt: []string{"no-new-privileges"},
-		Ulimits: []ulimit{{"core", 0, 0}} /* they hold secrets */, Init: init,
+		Ulimits: ulimits(info), Init: info.Init,
 	}
 	h.LogConfig.Type = "none"
 	c := config{
@@ -149,13 +177,14 @@ func (r *runner) create(ctx context.Context) (id string, code Exit) {
 	if err != nil {
 		return "", r.fail("%w", err)
 	}
+	r.engine = info
 	var made struct {
 		ID       string `json:"Id"`
 		Warnings []string
 	}
 	name := containerName(r.House, r.Unit)
 	for try := 1; ; try++ {
-		err = r.call(ctx, http.MethodPost, "/containers/create?name="+name, r.config(info.Init), &made)
+		err = r.call(ctx, http.MethodPost, "/containers/create?name="+name, r.config(info), &made)
 		if !refused(err, http.StatusConflict) || try == nameTries {
 			break
 		}
@@ -211,7 +240,7 @@ func (r *runner) hold(ctx context.Context, id string) Exit {
 	whole := context.WithoutCancel(ctx)
 	out, err := r.attach(whole, id)
 	if err != nil {
-		return r.fail("attach to the container: %w", err)
+		return r.notStarted(err) // Podman prepares all but the program by now
 	}
 	defer func() { out.close() }()
 	// Told to end meanwhile, it is stopped as one that runs: half a start would be killed.
@@ -222,7 +251,9 @@ func (r *runner) hold(ctx context.Context, id string) Exit {
 		restore := r.terminal(ctx, id, out)
 		defer restore()
 	}
-	go r.stopWhen(ctx, id)
+	over := make(chan struct{})
+	defer close(over)
+	go r.stopWhen(ctx, over, id)
 	for {
 		code, err := r.wait(whole, id)
 		if err == nil {
@@ -248,7 +279,7 @@ func (r *runner) hold(ctx context.Context, id string) Exit {
 func (r *runner) notStarted(err error) Exit {
 	text := err.Error()
 	switch {
-	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"):
+	case strings.Contains(text, "executable file not found"), strings.Contains(text, "exec: ") && strings.Contains(text, "no such file or directory"):
 		r.say("the image has no program %q: %v", r.program(), err)
 		return ExitNotFound
 	case strings.Contains(text, "permission denied"):
@@ -266,9 +297,14 @@ func (r *runner) program() string {
 }
 
 // stopWhen asks the container to end when ctx does, with the signal that its image wants, and has it
-// killed after its grace.
-func (r *runner) stopWhen(ctx context.Context, id string) {
-	<-ctx.Done()
+// killed after its grace. It returns when it is over.
+func (r *runner) stopWhen(ctx context.Context, over <-chan struct{}, id string) {
+	select {
+	case <-over:
+		return
+	case <-ctx.Done():
+	}
+	r.asked.Store(true)
 	seconds := strconv.Itoa(int(max(r.spec.Grace, time.Second) / time.Second))
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.spec.Grace+stopSlack)
 	defer cancel()
@@ -296,6 +332,9 @@ func (r *runner) ended(ctx context.Context, id string, code int) Exit {
 		}
 		r.say("killed: out of memory%s", of)
 		return 137
+	}
+	if code == 137 && r.spec.Memory > 0 && r.engine.Name == "Podman" && !r.asked.Load() {
+		r.say("killed: out of memory of its %d MB, or by somebody; Podman does not always say", r.spec.Memory>>20)
 	}
 	if r.noInit.Load() && code == int(ExitNotFound) {
 		r.say("the image has no program %q", r.program())
