@@ -22,6 +22,7 @@ type App struct {
 	Databases map[Name]Database `json:"databases,omitempty"`
 	Caches    map[Name]Cache    `json:"caches,omitempty"`
 	Queues    map[Name]Queue    `json:"queues,omitempty"`
+	Tables    map[Name]Table    `json:"tables,omitempty"`
 	Secrets   map[Name]Secret   `json:"secrets,omitempty"`
 	// Rules are edge.routes, by route as written.
 	Rules map[Route]Rule `json:"rules,omitempty"`
@@ -470,7 +471,8 @@ type Binding struct {
 type Field string
 
 // The fields: of a database all from FieldURL to FieldDatabase, of a cache FieldURL, of a service
-// FieldURL (its private address), of a secret FieldValue; of a queue FieldURL, FieldName and FieldARN. FieldAPI is the address of a database's Data API,
+// FieldURL (its private address), of a secret FieldValue; of a queue FieldURL, FieldName and FieldARN, of a
+// table FieldName and FieldARN. FieldAPI is the address of a database's Data API,
 // FieldARN and FieldSecretARN what it is called there; of an identity FieldKeyID to FieldName.
 const (
 	FieldURL      Field = "url"

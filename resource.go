@@ -44,6 +44,7 @@ const (
 	KindDatabase Kind = "database"
 	KindCache    Kind = "cache"
 	KindQueue    Kind = "queue"
+	KindTable    Kind = "table"
 	KindFunction Kind = "function"
 	KindEdge     Kind = "edge"
 	KindSecret   Kind = "secret"
@@ -53,7 +54,7 @@ const (
 // HoldsData says whether removing a resource of this kind would lose what users stored.
 // The loop never removes such a resource; a person does, by name.
 func (k Kind) HoldsData() bool {
-	return k == KindDatabase || k == KindCache || k == KindQueue
+	return k == KindDatabase || k == KindCache || k == KindQueue || k == KindTable
 }
 
 // ID identifies a resource in a house.

@@ -19,3 +19,30 @@ type FIFO struct {
 	Content bool `json:"content,omitempty"` // two messages of the same content within 5 minutes are one
 	Group   bool `json:"group,omitempty"`   // deduplication and throughput are by message group
 }
+
+// Table is a table of items, as DynamoDB has it.
+type Table struct {
+	Key  string `json:"key"` // attribute that names the partition
+	Sort string `json:"sort,omitempty"`
+	// Types are those of keys' attributes that are no strings: N or B, or S.
+	Types   map[string]string   `json:"types,omitempty"`
+	Indexes map[Name]TableIndex `json:"indexes,omitempty"`
+	TTL     string              `json:"ttl,omitempty"`
+	Stream  string              `json:"stream,omitempty"` // "", keys-only, new-image, old-image, new-and-old-images
+	// Read and Write are provisioned units a second; 0: on demand.
+	Read  int64 `json:"read,omitempty"`
+	Write int64 `json:"write,omitempty"`
+	// Backups is for how long it can be had back as it was; 0: it cannot.
+	Backups time.Duration `json:"backups,omitempty"`
+	Line    int           `json:"line,omitempty"`
+}
+
+// TableIndex has the items of a table by another key.
+type TableIndex struct {
+	Key     []string `json:"key"`
+	Sort    []string `json:"sort,omitempty"`
+	Project string   `json:"project,omitempty"` // all, keys, or "": Attributes
+	// Attributes are what is in it beside the keys.
+	Attributes []string `json:"attributes,omitempty"`
+	Local      bool     `json:"local,omitempty"`
+}

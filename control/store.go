@@ -6,7 +6,7 @@ import (
 	"net/http"
 )
 
-// Stores is what can be asked of queues.
+// Stores is what can be asked of queues and tables.
 type Stores interface {
 	// StoreCall has one of AWS' operations done as the owner of an environment, who may all. A refusal is no
 	// error of this call.

@@ -65,6 +65,9 @@ func (h *house) named(ctx context.Context) (map[tenfold.ID]bool, error) {
 		for n := range app.Queues {
 			named[app.ID(tenfold.KindQueue, n)] = true
 		}
+		for n := range app.Tables {
+			named[app.ID(tenfold.KindTable, n)] = true
+		}
 	}
 	return named, nil
 }
@@ -83,7 +86,7 @@ func (h *house) RemoveData(ctx context.Context, id tenfold.ID) error {
 		err = h.postgres.Destroy(ctx, id)
 	case tenfold.KindCache:
 		err = h.cache.Destroy(ctx, id)
-	case tenfold.KindQueue:
+	case tenfold.KindQueue, tenfold.KindTable:
 		err = h.data.Destroy(ctx, id)
 	default:
 		err = tenfold.Errorf(tenfold.CodeInvalid, "a %s holds no data", id.Kind).WithHint("list what is kept: tenfold kept")

@@ -398,6 +398,7 @@ func (h *house) Metrics(ctx context.Context, w io.Writer) error {
 	h.pools.metrics(ctx, &b)
 	functionMetrics(h.function.Use(ctx), &b)
 	queueMetrics(h.data.Use(), &b)
+	tableMetrics(h.data.Use(), &b)
 	tasks, err := h.compute.Tasks(ctx)
 	if err != nil {
 		return err

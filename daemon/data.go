@@ -18,6 +18,7 @@ import (
 	"tenfold/tier/compute"
 	"tenfold/tier/data"
 	"tenfold/tier/queue"
+	"tenfold/tier/table"
 )
 
 // dataListener is the keeper's name for the listener of the stores' process.
@@ -38,13 +39,19 @@ func RunData(ctx context.Context, dir string) error {
 		if err != nil {
 			return companionWork{}, err
 		}
-		s := data.NewServer(map[tenfold.Kind]data.Store{tenfold.KindQueue: queueStore{queues}}, map[string]awsapi.Served{
-			"sqs": {Service: queues, Namespace: "com.amazonaws.sqs#", XMLNS: queue.Namespace, Limit: 8 << 20},
+		tables, err := table.Open(db, table.Config{Log: log})
+		if err != nil {
+			return companionWork{}, err
+		}
+		s := data.NewServer(map[tenfold.Kind]data.Store{tenfold.KindQueue: queueStore{queues}, tenfold.KindTable: tableStore{tables}}, map[string]awsapi.Served{
+			"sqs":      {Service: queues, Namespace: "com.amazonaws.sqs#", XMLNS: queue.Namespace, Limit: 8 << 20},
+			"dynamodb": {Service: tables, Namespace: table.Namespace, Limit: 16 << 20, Sum: true},
 		}, db.Writable, log)
 		return companionWork{public: s.Handler(), private: s.ControlHandler(), leave: queues.Leave, run: func(ctx context.Context, ready func()) error {
 			ready()
 			<-ctx.Done()
 			queues.Close()
+			tables.Close()
 			return db.Close()
 		}}, nil
 	})
@@ -118,15 +125,18 @@ func (s *stores) Put(ctx context.Context, snap data.Snapshot) (rep data.Report, 
 // Idle implements data.Process.
 func (s *stores) Idle(ctx context.Context) error { return s.idle(ctx) }
 
-// storeKeys are those of services and functions that use queues.
+// storeKeys are those of services and functions that use queues or tables.
 func (h *house) storeKeys(ctx context.Context) ([]awsapi.Key, error) {
 	keys := map[string]awsapi.Key{}
 	err := h.holdersOfKeys(ctx, func(app tenfold.App, of tenfold.ID, line int, bs []tenfold.Binding) {
-		var uses []string
+		uses := map[string][]string{}
 		for _, b := range bs {
-			if b.From.Kind == tenfold.KindQueue && b.Field == tenfold.FieldURL {
+			switch {
+			case b.From.Kind == tenfold.KindQueue && b.Field == tenfold.FieldURL:
 				q := app.Queues[b.From.Name]
-				uses = append(uses, data.AWSName(b.From, &q))
+				uses["sqs"] = append(uses["sqs"], data.AWSName(b.From, &q))
+			case b.From.Kind == tenfold.KindTable && b.Field == tenfold.FieldName:
+				uses["dynamodb"] = append(uses["dynamodb"], data.AWSName(b.From, nil))
 			}
 		}
 		if len(uses) == 0 {
@@ -135,7 +145,14 @@ func (h *house) storeKeys(ctx context.Context) ([]awsapi.Key, error) {
 		k := h.accessKey(app.ID(tenfold.KindIdentity, of.Name))
 		have := keys[k.ID]
 		// What the one revision uses, and what the other does.
-		have.Uses = map[string][]string{"sqs": slices.Compact(slices.Sorted(slices.Values(append(have.Uses["sqs"], uses...))))}
+		all := map[string][]string{}
+		for _, service := range []string{"sqs", "dynamodb"} {
+			if names := slices.Concat(have.Uses[service], uses[service]); len(names) > 0 {
+				slices.Sort(names)
+				all[service] = slices.Compact(names)
+			}
+		}
+		have.Uses = all
 		have.Access, have.Secret, have.Account, have.Of, have.Line = k.ID, k.Secret, account(app.Name, app.Env), of.Short(), line
 		keys[k.ID] = have
 	})
@@ -148,7 +165,7 @@ func (h *house) StoreCall(ctx context.Context, e control.Env, c control.StoreCal
 		return control.StoreCalled{}, err
 	}
 	if !h.data.Holds() {
-		return control.StoreCalled{}, tenfold.Errorf(tenfold.CodeNotFound, "no app of this house has a queue").WithHint("add one to the manifest: queues: [emails]")
+		return control.StoreCalled{}, tenfold.Errorf(tenfold.CodeNotFound, "no app of this house has a queue or a table").WithHint("add one to the manifest: queues: [emails], or tables: {sessions: user_id}")
 	}
 	out, err := h.stores.Call(ctx, data.Call{Account: account(e.App, e.Env), Service: c.Service, Operation: c.Operation, Body: c.Body})
 	return control.StoreCalled{Body: out.Body, Code: out.Code, Message: out.Message}, err

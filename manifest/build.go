@@ -52,12 +52,13 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 	b.jobs()
 	b.caches()
 	b.queues()
+	b.tables()
 	b.sources()
 	b.rings()
 	b.secrets()
 	b.rules()
 	b.cycles()
-	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Functions)+len(b.app.Databases)+len(b.app.Caches)+len(b.app.Queues) == 0 && !r.failed() {
+	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Functions)+len(b.app.Databases)+len(b.app.Caches)+len(b.app.Queues)+len(b.app.Tables) == 0 && !r.failed() {
 		r.at(top.node, "write at least \"services: [api]\" or \"frontends: [web]\"", "the app has no frontend, service, function or store of data")
 	}
 	return b.app
@@ -87,6 +88,7 @@ var sections = []struct {
 	{"databases", tenfold.KindDatabase},
 	{"caches", tenfold.KindCache},
 	{"queues", tenfold.KindQueue},
+	{"tables", tenfold.KindTable},
 	{"secrets", tenfold.KindSecret},
 }
 

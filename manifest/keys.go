@@ -114,6 +114,7 @@ func thingKeys() []key {
 		{name: "databases", form: fNamed, doc: "PostgreSQL databases.", keys: databaseKeys()},
 		{name: "caches", form: fNamed, doc: "Valkey or Redis instances.", keys: cacheKeys()},
 		{name: "queues", form: fNamed, doc: "Queues of messages, as SQS has them.", keys: queueKeys()},
+		{name: "tables", form: fNamed, doc: "Tables of items by key, as DynamoDB has them.", keys: tableKeys()},
 		{name: "secrets", form: fNamed, doc: "Names of secret values; the values never stand in this file.", keys: []key{
 			{name: "generate", form: fCount, deflt: "set by hand", doc: "Make this many random bytes once, instead of tenfold secrets set."},
 		}},
@@ -137,7 +138,7 @@ func thingKeys() []key {
 			}},
 		}},
 	},
-		later("alarms", "alarms"), later("tables", "tables"), later("time series", "series"), later("event buses", "events"), later("buckets", "buckets"))
+		later("alarms", "alarms"), later("time series", "series"), later("event buses", "events"), later("buckets", "buckets"))
 }
 
 func frontendKeys() []key {
@@ -230,7 +231,7 @@ func serviceKeys() []key {
 		}},
 		{name: "drain", form: fDuration, deflt: "30s", doc: "For what is in flight when a task stops."},
 		{name: "env", form: fEnv, doc: "Variables, as text: false, 08 and 1.10 arrive so."},
-		{name: "uses", form: fUses, doc: "Databases, caches, queues, services, functions and secrets that the service may use; each injects its variables."},
+		{name: "uses", form: fUses, doc: "Databases, caches, queues, tables, services, functions and secrets that the service may use; each injects its variables."},
 		logsKey(),
 		{name: "sticky", form: fDuration, off: true, deflt: "false", doc: "Keep a client at its task, by a cookie of that age."},
 		isolationKey(),
@@ -383,6 +384,8 @@ func entryMain(section string) string {
 		return "size"
 	case "backlog":
 		return "messages"
+	case "tables", "indexes":
+		return "key"
 	}
 	return ""
 }

@@ -74,7 +74,7 @@ func thing(path string) bool {
 	path = stripEnv(path)
 	section, rest, _ := strings.Cut(path, ".")
 	switch section {
-	case "frontends", "services", "functions", "jobs", "databases", "caches", "queues", "secrets":
+	case "frontends", "services", "functions", "jobs", "databases", "caches", "queues", "tables", "secrets":
 		return !strings.Contains(rest, ".")
 	case "edge":
 		return rest == "" || rest == "routes" || strings.HasPrefix(rest, "routes.")
@@ -151,7 +151,7 @@ func laterHint(path string, c key) string {
 		hint += "; deploy with tenfold up --env <name>"
 	case "functions":
 		hint += " or use a service with the same routes"
-	case "tables", "series":
+	case "series":
 		hint += " or use a table of a database"
 	case "server":
 		hint += " or run it as a service with routes: [/*]"
@@ -364,7 +364,7 @@ func shapeUses(r *reporter, t *tree) *tree {
 	add := func(name, value *yaml.Node) {
 		switch {
 		case name.Kind != yaml.ScalarNode:
-			r.at(name, "write the name of a database, cache, queue, service or secret", "%s: want a name, not a %s", t.path, kindWord(name))
+			r.at(name, "write the name of a database, cache, queue, table, service or secret", "%s: want a name, not a %s", t.path, kindWord(name))
 		case t.fields[name.Value] != nil:
 			r.at(name, "keep one of them", "%s: %q stands twice", t.path, cut(name.Value, 60))
 		case value != nil && isFalse(value):

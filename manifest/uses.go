@@ -71,7 +71,7 @@ func (b *builder) uses(t *tree, env map[string]string, of tenfold.Kind, self ten
 		}
 	}
 	for _, name := range f.order {
-		if k := b.kinds[name]; k == tenfold.KindQueue && !f.fields[name].off && of != tenfold.KindFrontend {
+		if k := b.kinds[name]; endpoints[k] != nil && !f.fields[name].off && of != tenfold.KindFrontend {
 			add(f.fields[name], name, awsName, b.endpoints(b.app.ID(k, tenfold.Name(name)), self, from))
 		}
 	}
@@ -99,13 +99,21 @@ func (b *builder) signed(d tenfold.Database, id tenfold.ID, self tenfold.Name, f
 	return append(append(out, tenfold.Binding{Var: "AWS_ENDPOINT_URL_RDS_DATA", From: id, Field: tenfold.FieldAPI}), b.keys(self, from)...)
 }
 
+// endpoints are the variables in which SDKs of AWS look for the address of a kind of store.
+var endpoints = map[tenfold.Kind][]string{
+	tenfold.KindQueue: {"AWS_ENDPOINT_URL_SQS"},
+	tenfold.KindTable: {"AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_DYNAMODB_STREAMS"},
+}
+
 // endpoints are the variables by which SDKs of AWS find a store and sign for it.
-func (b *builder) endpoints(id tenfold.ID, self tenfold.Name, from map[string]string) []tenfold.Binding {
-	const v = "AWS_ENDPOINT_URL_SQS"
-	if o := from[v]; o != "" && b.kinds[o] == id.Kind { // another of its kind gives it
-		return nil
+func (b *builder) endpoints(id tenfold.ID, self tenfold.Name, from map[string]string) (out []tenfold.Binding) {
+	for _, v := range endpoints[id.Kind] {
+		if o := from[v]; o != "" && b.kinds[o] == id.Kind { // another of its kind gives it
+			return nil
+		}
+		out = append(out, tenfold.Binding{Var: v, From: id, Field: tenfold.FieldAPI})
 	}
-	return append([]tenfold.Binding{{Var: v, From: id, Field: tenfold.FieldAPI}}, b.keys(self, from)...)
+	return append(out, b.keys(self, from)...)
 }
 
 // awsName is what to do about a variable that an SDK of AWS reads.
@@ -163,6 +171,8 @@ func (b *builder) unknownUse(f, u *tree, name string) {
 		hint = "add caches: [" + name + "]"
 	case name == "sqs" || name == "queue":
 		hint = "add queues: [" + name + "]"
+	case name == "dynamodb" || name == "table":
+		hint = "add tables: [" + name + "]"
 	}
 	b.reporter.at(u.key, hint, "%s: nothing is called %q", f.path, cut(name, 60))
 }
@@ -175,7 +185,7 @@ func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Bindi
 	switch id.Kind {
 	case tenfold.KindSecret:
 		field = tenfold.FieldValue
-	case tenfold.KindFunction:
+	case tenfold.KindFunction, tenfold.KindTable:
 		field = tenfold.FieldName
 	}
 	if !isNull(u.node) {
@@ -198,6 +208,8 @@ func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Bindi
 		return []tenfold.Binding{bind(upper(string(id.Name))+"_FUNCTION", tenfold.FieldName)}
 	case id.Kind == tenfold.KindQueue:
 		return []tenfold.Binding{bind(upper(string(id.Name))+"_QUEUE_URL", field)}
+	case id.Kind == tenfold.KindTable:
+		return []tenfold.Binding{bind(upper(string(id.Name))+"_TABLE", field)}
 	case reserved[own] != "":
 		b.reporter.at(u.key, "choose another variable: uses: {"+string(id.Name)+": "+upper(string(id.Name))+"_SERVICE_URL}", "%s: %s %s", u.path, own, reserved[own])
 		return nil

@@ -3,8 +3,6 @@
 package test
 
 import (
-	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -22,15 +20,7 @@ func TestQueuesOfAService(t *testing.T) {
 	named := manifest("1", "    uses: [emails, orders]\nqueues: {emails: {retries: 1, timeout: 1s}, orders: {fifo: content}, others: {}}\n")
 	write(t, dir, map[string]string{"tenfold.yaml": named})
 	h.up(dir)
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", h.process("echo 1")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	env := map[string]string{}
-	for kv := range strings.SplitSeq(string(raw), "\x00") {
-		k, v, _ := strings.Cut(kv, "=")
-		env[k] = v
-	}
+	env := h.environ("echo 1")
 	c := sqs.New(sqs.Options{Region: env["AWS_REGION"], BaseEndpoint: aws.String(env["AWS_ENDPOINT_URL_SQS"]), RetryMaxAttempts: 1,
 		Credentials: credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], "")})
 	ctx := t.Context()

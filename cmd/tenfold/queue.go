@@ -25,6 +25,11 @@ func (c *cli) queueCommand() *cobra.Command {
 
 // aws asks for one of AWS' operations as the environment's owner and reads its answer into out.
 func aws(ctx context.Context, api *control.Client, env control.Env, service, operation string, in, out any) error {
+	return awsHinted(ctx, api, env, service, operation, "see what there is: tenfold queue list", in, out)
+}
+
+// awsHinted is aws with a hint for what is refused.
+func awsHinted(ctx context.Context, api *control.Client, env control.Env, service, operation, hint string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -38,7 +43,7 @@ func aws(ctx context.Context, api *control.Client, env control.Env, service, ope
 		if strings.Contains(got.Code, "NotFound") || strings.Contains(got.Code, "DoesNotExist") {
 			code = tenfold.CodeNotFound
 		}
-		return tenfold.Errorf(code, "%s: %s", got.Code, got.Message).WithHint("see what there is: tenfold queue list")
+		return tenfold.Errorf(code, "%s: %s", got.Code, got.Message).WithHint("%s", hint)
 	case len(got.Body) == 0 || out == nil:
 		return nil
 	}

@@ -103,7 +103,7 @@ func (c *cli) root() *cobra.Command {
 		Use:   "tenfold",
 		Short: "From the first user to the ten-millionth: one manifest, one binary",
 		Long: `Tenfold runs a three-tier web app (frontends, services, functions, databases,
-caches, queues) from one manifest.
+caches, queues, tables) from one manifest.
 
   tenfold up            run the app in this folder; Ctrl-C stops it, data is kept
   tenfold init          write the manifest that up would infer
@@ -120,7 +120,7 @@ caches, queues) from one manifest.
 	root.AddCommand(
 		c.initCommand(), c.upCommand(), c.downCommand(), c.deployCommand(), c.statusCommand(), c.psCommand(),
 		c.logsCommand(), c.execCommand(), c.runCommand(), c.scaleCommand(), c.releasesCommand(), c.rollbackCommand(),
-		c.edgeCommand(), c.gitCommand(), c.previewCommand(), c.trustCommand(), c.secretsCommand(), c.dbCommand(), c.cacheCommand(), c.queueCommand(), c.fnCommand(), c.openCommand(), c.doctorCommand(), c.importCommand(),
+		c.edgeCommand(), c.gitCommand(), c.previewCommand(), c.trustCommand(), c.secretsCommand(), c.dbCommand(), c.cacheCommand(), c.queueCommand(), c.tableCommand(), c.fnCommand(), c.openCommand(), c.doctorCommand(), c.importCommand(),
 		c.eventsCommand(), c.auditCommand(), c.metricsCommand(), c.keptCommand(), c.versionCommand(), c.upgradeCommand(), c.houseCommand(),
 	)
 	return root

@@ -1,4 +1,4 @@
-// Package data is the tier of purpose-built stores: queues, as SQS has them. One process of the house holds
+// Package data is the tier of purpose-built stores: queues, as SQS has them, and tables, as DynamoDB has them. One process of the house holds
 // all of them, in one durable log.
 //
 // Tier is the half that decides: it keeps goals and hands them down. Server is the process: it has a Store
@@ -61,6 +61,7 @@ var _ tenfold.Tier = (*Tier)(nil)
 // spec is what a resource of this tier wants.
 type spec struct {
 	Queue *tenfold.Queue `json:"queue,omitempty"`
+	Table *tenfold.Table `json:"table,omitempty"`
 }
 
 type record struct {
@@ -97,6 +98,13 @@ func (t *Tier) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 		x := app.Queues[name]
 		x.Line = 0
 		if err := add(tenfold.KindQueue, name, spec{Queue: &x}); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(app.Tables)) {
+		x := app.Tables[name]
+		x.Line = 0
+		if err := add(tenfold.KindTable, name, spec{Table: &x}); err != nil {
 			return nil, err
 		}
 	}
@@ -144,7 +152,7 @@ func (t *Tier) Observe(context.Context) ([]tenfold.Resource, error) {
 	return out, nil
 }
 
-// Field gives one fact of a queue to those who use it.
+// Field gives one fact of a resource to those who use it.
 func (t *Tier) Field(id tenfold.ID, f tenfold.Field) (string, error) {
 	r, ok := t.records.Get(id.String())
 	if !ok {
@@ -157,8 +165,13 @@ func (t *Tier) Field(id tenfold.ID, f tenfold.Field) (string, error) {
 	case tenfold.FieldName:
 		return w.Name, nil
 	case tenfold.FieldURL:
-		return QueueURL(t.cfg.Address, w.Account, w.Name), nil
+		if id.Kind == tenfold.KindQueue {
+			return QueueURL(t.cfg.Address, w.Account, w.Name), nil
+		}
 	case tenfold.FieldARN:
+		if id.Kind == tenfold.KindTable {
+			return "arn:aws:dynamodb:" + awsapi.Region + ":" + w.Account + ":table/" + w.Name, nil
+		}
 		return "arn:aws:sqs:" + awsapi.Region + ":" + w.Account + ":" + w.Name, nil
 	}
 	return "", fmt.Errorf("a %s has no %s", id.Kind, f)
@@ -171,7 +184,7 @@ func QueueURL(address, account, name string) string {
 
 // want is a record as the process is told of it.
 func (t *Tier) want(r record) Want {
-	w := Want{ID: r.ID, Account: t.cfg.Account(r.ID.App, r.ID.Env), Name: AWSName(r.ID, r.Spec.Queue), Goal: r.Goal, Queue: r.Spec.Queue}
+	w := Want{ID: r.ID, Account: t.cfg.Account(r.ID.App, r.ID.Env), Name: AWSName(r.ID, r.Spec.Queue), Goal: r.Goal, Queue: r.Spec.Queue, Table: r.Spec.Table}
 	return w
 }
 
@@ -284,6 +297,16 @@ func (t *Tier) take(rep Report) {
 
 // describe says what serves.
 func describe(r record) string {
+	if x := r.Spec.Table; x != nil {
+		text := "table by " + x.Key
+		if x.Sort != "" {
+			text += " and " + x.Sort
+		}
+		if n := len(x.Indexes); n > 0 {
+			text += fmt.Sprintf(", %d indexes", n)
+		}
+		return text
+	}
 	text := "queue"
 	if r.Spec.Queue.FIFO != nil {
 		text = "queue in order"
@@ -350,6 +373,7 @@ type Want struct {
 	Name    string         `json:"name"` // as SDKs call it
 	Goal    string         `json:"goal"`
 	Queue   *tenfold.Queue `json:"queue,omitempty"`
+	Table   *tenfold.Table `json:"table,omitempty"`
 }
 
 // Outcome is what became of a Want, and how it is used.

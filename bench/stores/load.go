@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+)
+
+// party is a server that speaks AWS' JSON.
+type party struct {
+	at  string // host:port
+	key aws.Credentials
+}
+
+// request is one that was written down whole: a signature is good for a quarter of an hour.
+func (p party) request(service, target, body string) ([]byte, error) {
+	u := &url.URL{Scheme: "http", Host: p.at, Path: "/"}
+	r := &http.Request{Method: http.MethodPost, URL: u, Host: p.at, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}, "X-Amz-Target": {target}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
+	sum := sha256.Sum256([]byte(body))
+	if err := v4.NewSigner().SignHTTP(context.Background(), p.key, r, hex.EncodeToString(sum[:]), service, "us-east-1", time.Now()); err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	err := r.Write(&b)
+	return b.Bytes(), err
+}
+
+// conn is one connection, which sends a request when the last was answered.
+type conn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (p party) dial() (*conn, error) {
+	c, err := net.Dial("tcp", p.at)
+	if err != nil {
+		return nil, err
+	}
+	return &conn{c, bufio.NewReaderSize(c, 64<<10)}, nil
+}
+
+// ask sends a request and reads its answer.
+func (c *conn) ask(request []byte) (status int, body []byte, err error) {
+	if _, err := c.Write(request); err != nil {
+		return 0, nil, err
+	}
+	length := -1
+	for first := true; ; first = false {
+		line, err := c.r.ReadSlice('\n')
+		if err != nil {
+			return 0, nil, err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if first {
+			if len(line) < 12 {
+				return 0, nil, fmt.Errorf("no answer: %q", line)
+			}
+			status, err = strconv.Atoi(string(line[9:12]))
+			if err != nil {
+				return 0, nil, err
+			}
+			continue
+		}
+		if len(line) == 0 {
+			break
+		}
+		const name = "content-length:"
+		if len(line) > len(name) && strings.EqualFold(string(line[:len(name)]), name) {
+			if length, err = strconv.Atoi(strings.TrimSpace(string(line[len(name):]))); err != nil {
+				return 0, nil, err
+			}
+		}
+	}
+	if length < 0 {
+		return 0, nil, fmt.Errorf("an answer without Content-Length")
+	}
+	body = make([]byte, length)
+	_, err = io.ReadFull(c.r, body)
+	return status, body, err
+}
+
+// load sends the requests in turn over several connections for a while and returns answers a second. A refusal
+// is an error.
+func (p party) load(conns int, d time.Duration, requests [][]byte) (float64, error) {
+	var n, next atomic.Int64
+	var failed atomic.Pointer[error]
+	var wg sync.WaitGroup
+	begun := time.Now()
+	for range conns {
+		wg.Go(func() {
+			err := func() error {
+				c, err := p.dial()
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				for time.Since(begun) < d {
+					status, body, err := c.ask(requests[next.Add(1)%int64(len(requests))])
+					if err != nil {
+						return err
+					}
+					if status != http.StatusOK {
+						return fmt.Errorf("%d %.300s", status, body)
+					}
+					n.Add(1)
+				}
+				return nil
+			}()
+			if err != nil {
+				failed.Store(&err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := failed.Load(); err != nil {
+		return 0, *err
+	}
+	return float64(n.Load()) / time.Since(begun).Seconds(), nil
+}

@@ -1,0 +1,125 @@
+// Command stores measures tables beside dynalite on LevelDB, and queues beside NATS JetStream that syncs every
+// message.
+//
+// It runs bin/tenfold as a user would, with an app that uses a table and a queue, and sends requests that were
+// signed before, over connections of its own. Peers are those in PATH: dynalite (npm), nats-server (go install);
+// without one its figures have no peer.
+//
+//	go run ./bench/stores [-only tables,large,queues] [-items 10000000] [-messages 1000000]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"tenfold/internal/measure"
+)
+
+// bench is one run of the program.
+type bench struct {
+	ctx             context.Context
+	dir             string
+	env             map[string]string // what a service that uses the stores is given
+	report          *measure.Report
+	items, messages int
+}
+
+// groups are what -only chooses from, in the order they run.
+var groups = []struct {
+	name string
+	run  func(*bench) error
+}{
+	{"tables", (*bench).tables},
+	{"large", (*bench).large},
+	{"queues", (*bench).queues},
+}
+
+func main() {
+	b := &bench{}
+	only := flag.String("only", "tables,queues", "groups to run, by comma")
+	flag.IntVar(&b.items, "items", 10_000_000, "how many items a large table has")
+	flag.IntVar(&b.messages, "messages", 1_000_000, "how long a backlog is")
+	flag.Parse()
+	var stop context.CancelFunc
+	b.ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	short, err := b.run(strings.Split(*only, ","))
+	stop()
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench stores:", err)
+		os.Exit(1)
+	case short > 0:
+		os.Exit(3)
+	}
+}
+
+func (b *bench) run(only []string) (short int, err error) {
+	if b.dir, err = os.MkdirTemp("", "tfb"); err != nil {
+		return 0, err
+	}
+	defer func() {
+		if out, e := b.tenfold("down", "--house"); e != nil {
+			err = errors.Join(err, fmt.Errorf("end the house: %w: %s", e, out))
+		}
+		err = errors.Join(err, os.RemoveAll(b.dir))
+	}()
+	const text = "app: storesbench\nservices:\n  api: {path: ., runtime: go, build: false, command: sleep 100000, uses: [bench, large, jobs]}\n" +
+		"tables:\n  bench: {key: id, sort: n, types: {n: number}, backups: false}\n  large: {key: id, sort: n, types: {n: number}, backups: false}\nqueues: [jobs]\n"
+	if err := os.WriteFile(filepath.Join(b.dir, "tenfold.yaml"), []byte(text), 0o644); err != nil {
+		return 0, err
+	}
+	if out, err := b.tenfold("up", "--detach", "--listen", "127.0.0.1:0"); err != nil {
+		return 0, fmt.Errorf("%w: %s", err, out)
+	}
+	out, err := b.tenfold("exec", "api", "--", "env")
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s", err, out)
+	}
+	b.env = map[string]string{}
+	for line := range strings.Lines(out) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			b.env[k] = v
+		}
+	}
+	b.report = measure.NewReport(os.Stdout)
+	for _, g := range groups {
+		for _, name := range only {
+			if g.name == name {
+				if err := g.run(b); err != nil {
+					return 0, fmt.Errorf("%s: %w", name, err)
+				}
+			}
+		}
+	}
+	return b.report.End(), nil
+}
+
+func (b *bench) tenfold(args ...string) (string, error) {
+	bin, err := filepath.Abs("bin/tenfold")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command(bin, append([]string{"--data", filepath.Join(b.dir, "data")}, args...)...)
+	cmd.Dir = b.dir
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// store is the process that holds our stores.
+func (b *bench) store() int {
+	for _, pid := range measure.Processes(func(args []string) bool {
+		all := strings.Join(args, " ")
+		return strings.Contains(all, b.dir) && strings.Contains(all, "data") && len(args) > 1 && strings.Contains(all, "house/data")
+	}) {
+		return pid
+	}
+	return 0
+}

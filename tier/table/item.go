@@ -1,0 +1,406 @@
+package table
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"tenfold/internal/awsapi"
+	"tenfold/tier/table/attr"
+	"tenfold/tier/table/expr"
+	"tenfold/tier/table/request"
+)
+
+const (
+	// maxItem is how large an item may be, in bytes as DynamoDB counts them.
+	maxItem = 400 << 10
+	maxHash = 2048
+	maxSort = 1024
+)
+
+func emptyKey(name string, k attr.Kind) *awsapi.Fault {
+	what := "string"
+	if k == attr.B {
+		what = "binary"
+	}
+	return invalid("One or more parameter values were invalid: The AttributeValue for a key attribute cannot contain an empty %s value. Key: %s", what, name)
+}
+
+// keyPiece says what is wrong with one attribute of a key.
+func (d *definition) keyPiece(name string, v attr.Value, hash bool) *awsapi.Fault {
+	if v.Kind != d.Types[name] {
+		return invalid("The provided key element does not match the schema")
+	}
+	n := len(v.Text) + len(v.Bytes)
+	switch {
+	case v.Kind == attr.N:
+	case n == 0:
+		return emptyKey(name, v.Kind)
+	case hash && n > maxHash:
+		return invalid("One or more parameter values were invalid: Size of hashkey has exceeded the maximum size limit of2048 bytes")
+	case !hash && n > maxSort:
+		return invalid("One or more parameter values were invalid: Aggregated size of all range keys has exceeded the size limit of 1024 bytes")
+	}
+	return nil
+}
+
+// checkKey says what is wrong with a key that names an item.
+func (d *definition) checkKey(k attr.Item) error {
+	names := d.keyNames()
+	if len(k) != len(names) {
+		return invalid("The provided key element does not match the schema")
+	}
+	for _, n := range names {
+		v, ok := k[n]
+		if !ok {
+			return invalid("The provided key element does not match the schema")
+		}
+		if f := d.keyPiece(n, v, n == d.Hash); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+// checkItem says what is wrong with an item that is to be put.
+func (d *definition) checkItem(item attr.Item) error {
+	for _, n := range d.keyNames() {
+		v, ok := item[n]
+		switch {
+		case !ok:
+			return invalid("One or more parameter values were invalid: Missing the key %s in the item", n)
+		case v.Kind != d.Types[n]:
+			return invalid("One or more parameter values were invalid: Type mismatch for key %s expected: %s actual: %s", n, d.Types[n], v.Kind)
+		case v.Kind != attr.N && len(v.Text)+len(v.Bytes) == 0:
+			what := "string"
+			if v.Kind == attr.B {
+				what = "binary"
+			}
+			return invalid("One or more parameter values are not valid. The AttributeValue for a key attribute cannot contain an empty %s value. Key: %s", what, n)
+		}
+		if f := d.keyPiece(n, v, n == d.Hash); f != nil {
+			return f
+		}
+	}
+	return d.checkIndexed(item)
+}
+
+// checkIndexed says what is wrong with the attributes of an item that indexes go by: global ones first.
+func (d *definition) checkIndexed(item attr.Item) error {
+	for _, local := range []bool{false, true} {
+		for i := range d.Indexes {
+			x := &d.Indexes[i]
+			if x.Local != local || x.Leaving {
+				continue
+			}
+			for _, n := range slices.Concat(x.Hash, x.Sort) {
+				v, ok := item[n]
+				switch {
+				case !ok || n == d.Hash || n == d.Sort:
+				case v.Kind != d.Types[n]:
+					return invalid("One or more parameter values were invalid: Type mismatch for Index Key %s Expected: %s Actual: %s IndexName: %s", n, d.Types[n], v.Kind, x.Name)
+				case v.Kind != attr.N && len(v.Text)+len(v.Bytes) == 0:
+					what := "string"
+					if v.Kind == attr.B {
+						what = "binary"
+					}
+					return invalid("One or more parameter values are not valid. A value specified for a secondary index key is not supported. The AttributeValue for a key attribute cannot contain an empty %s value. IndexName: %s, IndexKey: %s", what, x.Name, n)
+				case v.Kind != attr.N && slices.Contains(x.Hash, n) && len(v.Text)+len(v.Bytes) > maxHash:
+					return invalid("One or more parameter values were invalid: Size of hashkey has exceeded the maximum size limit of2048 bytes")
+				case v.Kind != attr.N && slices.Contains(x.Sort, n) && len(v.Text)+len(v.Bytes) > maxSort:
+					return invalid("One or more parameter values were invalid: Aggregated size of all range keys has exceeded the size limit of 1024 bytes")
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// errCondition is a condition that does not hold. item is what the client asked to see of it.
+type errCondition struct{ item attr.Item }
+
+func (errCondition) Error() string { return "The conditional request failed" }
+
+// condition tries a condition on what the item is.
+func (c *change) condition(cond *expr.Condition, show string) error {
+	if cond == nil {
+		return nil
+	}
+	holds, err := cond.Holds(c.before)
+	switch {
+	case err != nil:
+		return err
+	case holds:
+		return nil
+	case show == "ALL_OLD":
+		return errCondition{c.before}
+	}
+	return errCondition{}
+}
+
+// refused is a failed condition as the operations on one item tell it.
+func refused(err error) error {
+	var failed errCondition
+	if !errors.As(err, &failed) {
+		return err
+	}
+	f := fault("ConditionalCheckFailedException", "%s", failed.Error())
+	if failed.item != nil {
+		f.Fields = map[string]any{"Item": raw(failed.item)}
+	}
+	return f
+}
+
+func (s *Store) putItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
+	t, d, err := s.use(c, in.TableName, in.Account, "PutItem")
+	if err != nil {
+		return nil, err
+	}
+	if err := d.checkItem(in.Item); err != nil {
+		return nil, err
+	}
+	if err := d.scalarsOnly(in); err != nil {
+		return nil, err
+	}
+	if in.Item.Size() > maxItem {
+		return nil, invalid("Item size has exceeded the maximum allowed size")
+	}
+	ch := &change{t: t, d: d, primary: d.primary(in.Item)}
+	return s.one(ch, in, func() error {
+		if err := ch.condition(in.Condition, in.ReturnValuesOnConditionCheckFailure); err != nil {
+			return err
+		}
+		ch.after = in.Item
+		return nil
+	}, nil)
+}
+
+func (s *Store) deleteItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
+	t, d, err := s.use(c, in.TableName, in.Account, "DeleteItem")
+	if err != nil {
+		return nil, err
+	}
+	if err := d.checkKey(in.Key); err != nil {
+		return nil, err
+	}
+	if err := d.scalarsOnly(in); err != nil {
+		return nil, err
+	}
+	ch := &change{t: t, d: d, primary: d.primary(in.Key)}
+	return s.one(ch, in, func() error {
+		return ch.condition(in.Condition, in.ReturnValuesOnConditionCheckFailure)
+	}, nil)
+}
+
+func (s *Store) updateItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
+	t, d, err := s.use(c, in.TableName, in.Account, "UpdateItem")
+	if err != nil {
+		return nil, err
+	}
+	if err := d.checkKey(in.Key); err != nil {
+		return nil, err
+	}
+	if err := d.checkUpdate(in.Update); err != nil {
+		return nil, err
+	}
+	if err := d.scalarsOnly(in); err != nil {
+		return nil, err
+	}
+	ch := &change{t: t, d: d, primary: d.primary(in.Key)}
+	var touched expr.Touched
+	return s.one(ch, in, func() error {
+		if err := ch.condition(in.Condition, in.ReturnValuesOnConditionCheckFailure); err != nil {
+			return err
+		}
+		touched, err = ch.update(in.Key, in.Update)
+		return err
+	}, func(which string) attr.Item {
+		part, of := touched.New, ch.after
+		if which == "UPDATED_OLD" {
+			part, of = touched.Old, ch.before
+		}
+		if part == nil {
+			return nil
+		}
+		return part.Apply(of)
+	})
+}
+
+// update makes the item what an update has of it.
+func (c *change) update(k attr.Item, u *expr.Update) (touched expr.Touched, err error) {
+	from := c.before
+	if from == nil {
+		from = k
+	}
+	after := from
+	if u != nil {
+		if after, touched, err = u.Apply(from); err != nil {
+			return touched, err
+		}
+	}
+	if c.before == nil && onlyRemoves(u) {
+		return touched, nil // there is nothing to remove from
+	}
+	if err := c.d.checkIndexed(after); err != nil {
+		return touched, err
+	}
+	if after.Size() > maxItem {
+		return touched, invalid("Item size to update has exceeded the maximum allowed size")
+	}
+	if err := after.TooDeep(); err != nil {
+		return touched, err
+	}
+	c.after = after
+	return touched, nil
+}
+
+// checkUpdate says what is wrong with an update whatever the item is.
+func (d *definition) checkUpdate(u *expr.Update) error {
+	for _, n := range d.keyNames() {
+		if slices.Contains(u.Touches(), n) {
+			return invalid("One or more parameter values were invalid: Cannot update attribute %s. This attribute is part of the key", n)
+		}
+	}
+	for _, local := range []bool{false, true} {
+		for i := range d.Indexes {
+			if x := &d.Indexes[i]; x.Local == local && !x.Leaving {
+				for _, n := range slices.Concat(x.Hash, x.Sort) {
+					if k, ok := sets(u, n); ok && k != d.Types[n] {
+						return invalid("One or more parameter values were invalid: Type mismatch for Index Key %s Expected: %s Actual: %s IndexName: %s", n, d.Types[n], k, x.Name)
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// onlyRemoves says that an update brings nothing that an item could be made of.
+func onlyRemoves(u *expr.Update) bool {
+	for _, a := range u.Actions() {
+		if a.Verb != expr.Remove && a.Verb != expr.Delete {
+			return false
+		}
+	}
+	return len(u.Actions()) > 0
+}
+
+// sets is the kind of the value that an update gives an attribute, where that is known without the item.
+func sets(u *expr.Update, name string) (attr.Kind, bool) {
+	for _, a := range u.Actions() {
+		if len(a.Path) == 1 && a.Path[0].Name == name && a.Verb == expr.Set && a.Value != nil && a.Value.Value.Kind != 0 {
+			return a.Value.Value.Kind, true
+		}
+	}
+	return 0, false
+}
+
+// one makes one change and answers. touched gives what UPDATED_OLD and UPDATED_NEW ask for.
+func (s *Store) one(ch *change, in *request.Input, how func() error, touched func(string) attr.Item) ([]byte, error) {
+	if err := s.db.Writable(); err != nil {
+		return nil, err
+	}
+	if err := s.admit(ch.t, ch.d, nil, true); err != nil {
+		return nil, err
+	}
+	err := s.write([]*change{ch}, nil, how)
+	got := &consumed{t: ch.t, d: ch.d}
+	got.changed(ch, 1)
+	s.book(got)
+	if err != nil {
+		ch.t.failed(err)
+		return nil, refused(err)
+	}
+	var back attr.Item
+	switch in.ReturnValues {
+	case "ALL_OLD":
+		back = ch.before
+	case "ALL_NEW":
+		back = ch.after
+	case "UPDATED_OLD", "UPDATED_NEW":
+		back = touched(in.ReturnValues)
+	}
+	out := append(make([]byte, 0, 256), '{')
+	if len(back) > 0 {
+		out = append(out, `,"Attributes":`...)
+		out = back.AppendJSON(out)
+	}
+	out = appendMember(out, "ConsumedCapacity", got.describe(in.ReturnConsumedCapacity, ""))
+	if in.ReturnItemCollectionMetrics == "SIZE" {
+		k := in.Key
+		if k == nil {
+			k = in.Item
+		}
+		out = appendMember(out, "ItemCollectionMetrics", ch.d.collection(k))
+	}
+	if len(out) > 1 {
+		out = slices.Delete(out, 1, 2) // the first comma
+	}
+	return append(out, '}'), nil
+}
+
+// collection is an ItemCollectionMetrics: only tables with local indexes have them.
+func (d *definition) collection(item attr.Item) member {
+	for i := range d.Indexes {
+		if d.Indexes[i].Local {
+			return member{"ItemCollectionKey": raw(attr.Item{d.Hash: item[d.Hash]}), "SizeEstimateRangeGB": []int{0, 1}}
+		}
+	}
+	return nil
+}
+
+func (s *Store) getItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
+	t, d, err := s.use(c, in.TableName, in.Account, "GetItem")
+	if err != nil {
+		return nil, err
+	}
+	if err := d.checkKey(in.Key); err != nil {
+		return nil, err
+	}
+	if err := d.scalarsOnly(in); err != nil {
+		return nil, err
+	}
+	if err := s.admit(t, d, nil, false); err != nil {
+		return nil, err
+	}
+	item, err := s.get(s.db, d, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	got := &consumed{t: t, d: d, read: readUnits(item.Size(), in.ConsistentRead)}
+	s.book(got)
+	out := append(make([]byte, 0, 512), '{')
+	if item != nil {
+		t.returned(1)
+		if in.Projection != nil {
+			item = in.Projection.Apply(item)
+		}
+		out = append(out, `,"Item":`...)
+		out = item.AppendJSON(out)
+	}
+	out = appendMember(out, "ConsumedCapacity", got.describe(in.ReturnConsumedCapacity, ""))
+	if len(out) > 1 {
+		out = slices.Delete(out, 1, 2)
+	}
+	return append(out, '}'), nil
+}
+
+// get reads an item that is on disk; nil: there is none.
+func (s *Store) get(from pebble.Reader, d *definition, k attr.Item) (attr.Item, error) {
+	primary := d.primary(k)
+	raw, closer, err := from.Get(d.itemKey(primary))
+	var item attr.Item
+	switch {
+	case err == pebble.ErrNotFound:
+	case err != nil:
+		return nil, err
+	default:
+		item, err = attr.ParseBinary(raw)
+		closer.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return item, s.stripeOf(d, primary).settle()
+}

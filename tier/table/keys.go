@@ -1,0 +1,128 @@
+package table
+
+import (
+	"bytes"
+	"crypto/md5"
+	"encoding/binary"
+
+	"tenfold/internal/kv"
+	"tenfold/tier/table/attr"
+)
+
+// Keys in the log, each after kv.Tables:
+//
+//	'm' account '/' name                                          a table's definition
+//	'd' table hash partition-key [sort-key]                       an item
+//	'x' table index hash key-of-the-index… key-of-the-table       an item as an index has it
+//	'e' table moment key-of-the-table                             when an item expires
+//	's' table number                                              a record of the table's stream
+//	'u' table moment number                                       what an item was before a change, for point-in-time recovery
+//	'b' account '/' id                                            a backup's description
+//	'c' backup …                                                  an item of a backup, as under 'd'
+//	't' account '/' token                                         an answered transaction
+//	'n' table                                                     how many items and bytes it holds
+//
+// table and backup are four bytes, index is two, numbers and moments are eight; all are big-endian. hash is
+// three bytes of the MD5 of the partition key: Scan goes by it, and segments are cut by it.
+const (
+	keyMeta   = 'm'
+	keyItem   = 'd'
+	keyIndex  = 'x'
+	keyExpiry = 'e'
+	keyStream = 's'
+	keyUndo   = 'u'
+	keyBackup = 'b'
+	keyCopy   = 'c'
+	keyToken  = 't'
+	keyCount  = 'n'
+)
+
+// hashLen is how many bytes of a key say where its partition is in the order of Scan.
+const hashLen = 3
+
+func key(kind byte, table uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(make([]byte, 0, 64), kv.Tables, kind), table)
+}
+
+func numbered(kind byte, table uint32, n uint64) []byte {
+	return binary.BigEndian.AppendUint64(key(kind, table), n)
+}
+
+func metaKey(p place) []byte {
+	return append([]byte{kv.Tables, keyMeta}, p.account+"/"+p.name...)
+}
+
+func named(kind byte, account, name string) []byte {
+	return append([]byte{kv.Tables, kind}, account+"/"+name...)
+}
+
+// after is the first key that does not begin with b.
+func after(b []byte) []byte {
+	out := bytes.Clone(b)
+	for i := len(out) - 1; i >= 0; i-- {
+		if out[i]++; out[i] != 0 {
+			return out[:i+1]
+		}
+	}
+	return nil
+}
+
+// appendHash appends the place of a partition in the order of Scan.
+func appendHash(b []byte, partition ...attr.Value) []byte {
+	h := md5.New()
+	h.Write([]byte("Outliers")) // as DynamoDB's own order was found to begin
+	for _, v := range partition {
+		switch v.Kind {
+		case attr.S:
+			h.Write([]byte(v.Text))
+		case attr.B:
+			h.Write(v.Bytes)
+		default:
+			h.Write(attr.AppendKey(nil, v))
+		}
+	}
+	var sum [md5.Size]byte
+	return append(b, h.Sum(sum[:0])[:hashLen]...)
+}
+
+// primary is the key of an item without what stands before it in the log: hash, partition key, sort key.
+func (d *definition) primary(item attr.Item) []byte {
+	b := make([]byte, 0, 64)
+	b = appendHash(b, item[d.Hash])
+	b = attr.AppendKey(b, item[d.Hash])
+	if d.Sort != "" {
+		b = attr.AppendKey(b, item[d.Sort])
+	}
+	return b
+}
+
+func (d *definition) itemKey(primary []byte) []byte { return append(key(keyItem, d.ID), primary...) }
+
+// indexKey is where an index has an item; ok is false when the item is not in it.
+func (d *definition) indexKey(x *index, item attr.Item, primary []byte) (k []byte, ok bool) {
+	for _, names := range [][]string{x.Hash, x.Sort} {
+		for _, n := range names {
+			v, there := item[n]
+			if !there || v.Kind != d.Types[n] {
+				return nil, false
+			}
+		}
+	}
+	b := d.indexPrefix(x)
+	hash := make([]attr.Value, len(x.Hash))
+	for i, n := range x.Hash {
+		hash[i] = item[n]
+	}
+	b = appendHash(b, hash...)
+	for _, v := range hash {
+		b = attr.AppendKey(b, v)
+	}
+	for _, n := range x.Sort {
+		b = attr.AppendKey(b, item[n])
+	}
+	return append(b, primary...), true
+}
+
+func (d *definition) indexPrefix(x *index) []byte {
+	return binary.BigEndian.AppendUint16(key(keyIndex, d.ID), x.No)
+}

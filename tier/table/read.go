@@ -1,0 +1,460 @@
+package table
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"tenfold/internal/awsapi"
+	"tenfold/tier/table/attr"
+	"tenfold/tier/table/expr"
+	"tenfold/tier/table/request"
+)
+
+// pageBytes is how many bytes of items are read for one page of Query or Scan.
+const pageBytes = 1 << 20
+
+// span is what is read for a page: keys of the log from low up to, not including, high.
+type span struct {
+	t         *table
+	d         *definition
+	x         *index // nil: the table itself
+	low, high []byte
+	backward  bool
+	stripe    *stripe // whose changes it has to wait for; nil: all of them
+}
+
+// page reads a page of Query or Scan and writes the answer.
+func (s *Store) page(in *request.Input, p *span) ([]byte, error) {
+	if err := s.admit(p.t, p.d, p.x, false); err != nil {
+		return nil, err
+	}
+	fetch, err := p.fetches(in)
+	if err != nil {
+		return nil, err
+	}
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: p.low, UpperBound: p.high})
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	step, ok := it.Next, it.First()
+	if p.backward {
+		step, ok = it.Prev, it.Last()
+	}
+	out := append(make([]byte, 0, 1024), `{"Items":[`...)
+	if in.Select == "COUNT" {
+		out = append(out[:0], '{')
+	}
+	got := &consumed{t: p.t, d: p.d}
+	var last attr.Item
+	bytes, fetched, count, scanned, more := 0, 0, 0, 0, false
+	for ; ok; ok = step() {
+		item, err := attr.ParseBinary(it.Value())
+		if err != nil {
+			return nil, fmt.Errorf("read an item of table %s: %w", p.d.Name, err)
+		}
+		scanned++
+		bytes += item.Size()
+		last = item
+		whole := item
+		if fetch {
+			if whole, err = s.fetch(p.d, item); err != nil {
+				return nil, err
+			}
+			fetched += whole.Size()
+		}
+		if whole != nil {
+			holds, err := in.Filter.Holds(whole)
+			if err != nil {
+				return nil, err
+			}
+			if holds {
+				if in.Select != "COUNT" {
+					if count > 0 {
+						out = append(out, ',')
+					}
+					if in.Projection != nil {
+						whole = in.Projection.Apply(whole)
+					}
+					out = whole.AppendJSON(out)
+				}
+				count++
+			}
+		}
+		if in.Limit > 0 && scanned >= in.Limit || bytes >= pageBytes {
+			more = true
+			break
+		}
+	}
+	if err := it.Error(); err != nil {
+		return nil, err
+	}
+	if p.stripe != nil {
+		err = p.stripe.settle()
+	} else {
+		err = s.settle()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if in.Select != "COUNT" {
+		out = append(out, `],`...)
+	}
+	out = append(out, `"Count":`...)
+	out = strconv.AppendInt(out, int64(count), 10)
+	out = append(out, `,"ScannedCount":`...)
+	out = strconv.AppendInt(out, int64(scanned), 10)
+	if more {
+		out = append(out, `,"LastEvaluatedKey":`...)
+		out = p.d.keyOf(p.x, last).AppendJSON(out)
+	}
+	if p.x == nil {
+		got.read = readUnits(bytes, in.ConsistentRead)
+	} else {
+		got.index(p.x, readUnits(bytes, in.ConsistentRead), 0)
+		if fetch && fetched > 0 {
+			got.read = readUnits(fetched, in.ConsistentRead)
+		}
+	}
+	s.book(got)
+	p.t.returned(count)
+	return append(appendMember(out, "ConsumedCapacity", got.describe(in.ReturnConsumedCapacity, "")), '}'), nil
+}
+
+// fetches says whether items are to be had from the table because a local index does not have them whole.
+func (p *span) fetches(in *request.Input) (bool, error) {
+	if p.x == nil || p.x.Projection == all {
+		return false, nil
+	}
+	has := p.d.projected(p.x)
+	if in.Select == "ALL_ATTRIBUTES" {
+		if !p.x.Local {
+			return false, invalid("One or more parameter values were invalid: Select type ALL_ATTRIBUTES is not supported for global secondary index %s because its projection type is not ALL", p.x.Name)
+		}
+		return true, nil
+	}
+	var missing []string
+	for _, n := range slices.Concat(in.Projection.Names(), in.Filter.Names()) {
+		if !slices.Contains(has, n) {
+			missing = append(missing, n)
+		}
+	}
+	if missing == nil {
+		return false, nil
+	}
+	if !p.x.Local {
+		slices.Sort(missing)
+		return false, invalid("One or more parameter values were invalid: Global secondary index %s does not project %v", p.x.Name, slices.Compact(missing))
+	}
+	return true, nil
+}
+
+// fetch reads the whole item of which an index has a part; nil: it is gone since.
+func (s *Store) fetch(d *definition, part attr.Item) (attr.Item, error) {
+	raw, closer, err := s.db.Get(d.itemKey(d.primary(part)))
+	if err == pebble.ErrNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	return attr.ParseBinary(raw)
+}
+
+// useIndex finds the index that a read names.
+func (d *definition) useIndex(in *request.Input) (*index, error) {
+	if in.IndexName == "" {
+		return nil, nil
+	}
+	x := d.index(in.IndexName)
+	if x == nil || x.Leaving {
+		return nil, invalid("The table does not have the specified index: %s", in.IndexName)
+	}
+	if x.Filling {
+		return nil, invalid("Cannot read from backfilling global secondary index: %s", x.Name)
+	}
+	if in.ConsistentRead && !x.Local {
+		return nil, invalid("Consistent reads are not supported on global secondary indexes")
+	}
+	return x, nil
+}
+
+// query is Query.
+func (s *Store) query(c awsapi.Caller, in *request.Input) ([]byte, error) {
+	t, d, err := s.use(c, in.TableName, in.Account, "Query")
+	if err != nil {
+		return nil, err
+	}
+	x, err := d.useIndex(in)
+	if err != nil {
+		return nil, err
+	}
+	hash, sort := []string{d.Hash}, d.keyNames()[1:]
+	if x != nil {
+		hash, sort = x.Hash, x.Sort
+	}
+	p := &span{t: t, d: d, x: x, backward: in.ScanIndexForward != nil && !*in.ScanIndexForward}
+	var start []byte
+	if in.ExclusiveStartKey != nil {
+		if start, err = d.startAt(x, in.ExclusiveStartKey); err != nil {
+			return nil, err
+		}
+	}
+	equal, between, err := d.conditions(in.KeyCondition, hash, sort)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.scalarsOnly(in); err != nil {
+		return nil, err
+	}
+	if err := d.filterWithoutKeys(in, hash, sort); err != nil {
+		return nil, err
+	}
+	b := key(keyItem, d.ID)
+	if x != nil {
+		b = d.indexPrefix(x)
+	}
+	b = appendHash(b, equal[:len(hash)]...)
+	if x == nil || x.Local {
+		p.stripe = s.stripeOf(d, b[len(b)-hashLen:])
+	}
+	for _, v := range equal {
+		b = attr.AppendKey(b, v)
+	}
+	p.low, p.high = limits(b, between)
+	if start != nil {
+		if string(start) < string(p.low) || string(start) >= string(p.high) {
+			return nil, d.outside(in, hash, sort, equal, between)
+		}
+		p.from(start)
+	}
+	return s.page(in, p)
+}
+
+// from goes on after a key.
+func (p *span) from(start []byte) {
+	if p.backward {
+		p.high = start
+	} else {
+		p.low = append(start, 0)
+	}
+}
+
+// limits are the keys between which a range of the last sort key lies.
+func limits(b []byte, r *expr.KeyTerm) (low, high []byte) {
+	if r == nil {
+		return b, after(b)
+	}
+	at := func(i int) []byte { return attr.AppendKey(slices.Clone(b), r.Values[i]) }
+	switch r.Op {
+	case "=":
+		return at(0), after(at(0))
+	case "<":
+		return b, at(0)
+	case "<=":
+		return b, after(at(0))
+	case ">":
+		return after(at(0)), after(b)
+	case ">=":
+		return at(0), after(b)
+	case "BETWEEN":
+		return at(0), after(at(1))
+	default: // begins_with
+		low = attr.AppendKeyPrefix(slices.Clone(b), r.Values[0])
+		return low, after(low)
+	}
+}
+
+// conditions are the values that the first attributes of a key have to have, and the range of the one after.
+func (d *definition) conditions(k *expr.KeyCondition, hash, sort []string) (equal []attr.Value, r *expr.KeyTerm, err error) {
+	left := len(k.Terms)
+	if left > len(hash)+len(sort) {
+		return nil, nil, invalid("Query key condition not supported")
+	}
+	for i, n := range slices.Concat(hash, sort) {
+		isHash := i < len(hash)
+		c, ok := k.Term(n)
+		if !ok {
+			if isHash || left > 0 {
+				return nil, nil, invalid("Query condition missed key schema element: %s", n)
+			}
+			break
+		}
+		left--
+		switch c.Op {
+		case "<>", "IN", "NULL", "NOT_NULL", "CONTAINS", "NOT_CONTAINS":
+			return nil, nil, invalid("Attempted conditional constraint is not an indexable operation")
+		}
+		for _, v := range c.Values {
+			if v.Kind != d.Types[n] {
+				return nil, nil, invalid("One or more parameter values were invalid: Condition parameter type does not match schema type")
+			}
+			if v.Kind == attr.S && v.Text == "" || v.Kind == attr.B && len(v.Bytes) == 0 {
+				if isHash || c.Op != "begins_with" {
+					return nil, nil, emptyKey(n, v.Kind)
+				}
+			}
+		}
+		switch {
+		case isHash && c.Op != "=":
+			return nil, nil, invalid("Query key condition not supported")
+		case c.Op == "=":
+			equal = append(equal, c.Values[0])
+		default:
+			r = &c
+			if left > 0 { // a range is the last
+				return nil, nil, invalid("Query key condition not supported")
+			}
+			return equal, r, nil
+		}
+	}
+	if left > 0 {
+		return nil, nil, invalid("Query key condition not supported")
+	}
+	return equal, nil, nil
+}
+
+// outside is the refusal of a starting key that is not among what is asked for.
+func (d *definition) outside(in *request.Input, hash, sort []string, equal []attr.Value, r *expr.KeyTerm) error {
+	for i, n := range hash {
+		if v := in.ExclusiveStartKey[n]; !v.Equal(equal[i]) {
+			return invalid("The provided starting key is outside query boundaries based on provided conditions")
+		}
+	}
+	if r != nil || len(equal) > len(hash) {
+		return invalid("The provided starting key does not match the range key predicate")
+	}
+	return invalid("The provided starting key is outside query boundaries based on provided conditions")
+}
+
+// startAt is the key that a page goes on after.
+func (d *definition) startAt(x *index, start attr.Item) ([]byte, error) {
+	names := d.startNames(x)
+	if len(start) != len(names) {
+		return nil, invalid("The provided starting key is invalid")
+	}
+	hash, sort := []string{d.Hash}, d.keyNames()[1:]
+	if x != nil {
+		hash, sort = x.Hash, x.Sort
+	}
+	for i, n := range slices.Concat(hash, sort) {
+		v, ok := start[n]
+		if !ok {
+			return nil, invalid("The provided starting key is invalid")
+		}
+		if err := d.keyPiece(n, v, i < len(hash)); err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range d.keyNames() {
+		v, ok := start[n]
+		if !ok {
+			return nil, invalid("The provided starting key is invalid: The provided key element does not match the schema")
+		}
+		if err := d.keyPiece(n, v, n == d.Hash); err != nil {
+			return nil, invalid("The provided starting key is invalid: %s", err.Message)
+		}
+	}
+	primary := d.primary(start)
+	if x == nil {
+		return d.itemKey(primary), nil
+	}
+	k, _ := d.indexKey(x, start, primary)
+	return k, nil
+}
+
+// filterWithoutKeys sees to it that Query's filter leaves the keys to the key condition.
+func (d *definition) filterWithoutKeys(in *request.Input, hash, sort []string) error {
+	for _, n := range in.Filter.Names() {
+		if slices.Contains(hash, n) || slices.Contains(sort, n) {
+			what := "Filter Expression can only contain non-primary key attributes: Primary key attribute: " + n
+			if in.Legacy {
+				what = "QueryFilter can only contain non-primary key attributes: Primary key attribute: " + n
+			}
+			return invalid("%s", what)
+		}
+	}
+	return nil
+}
+
+// scalarsOnly sees to it that no path goes into a key, which is no list and no map.
+func (d *definition) scalarsOnly(in *request.Input) error {
+	var updated []expr.Path
+	for _, a := range in.Update.Actions() {
+		updated = append(updated, a.Path)
+	}
+	for _, paths := range [][]expr.Path{in.Projection.Paths(), in.Filter.Paths(), in.Condition.Paths(), updated} {
+		var deep []string
+		for _, p := range paths {
+			if len(p) > 1 {
+				deep = append(deep, p[0].Name)
+			}
+		}
+		if deep == nil {
+			continue
+		}
+		for _, n := range d.keyNames() {
+			if slices.Contains(deep, n) {
+				return invalid("Key attributes must be scalars; list random access '[]' and map lookup '.' are not allowed: Key: %s", n)
+			}
+		}
+		for i := range d.Indexes {
+			for _, n := range slices.Concat(d.Indexes[i].Hash, d.Indexes[i].Sort) {
+				if slices.Contains(deep, n) {
+					return invalid("Key attributes must be scalars; list random access '[]' and map lookup '.' are not allowed: IndexKey: %s", n)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// scan is Scan.
+func (s *Store) scan(c awsapi.Caller, in *request.Input) ([]byte, error) {
+	t, d, err := s.use(c, in.TableName, in.Account, "Scan")
+	if err != nil {
+		return nil, err
+	}
+	x, err := d.useIndex(in)
+	if err != nil {
+		return nil, err
+	}
+	b := key(keyItem, d.ID)
+	if x != nil {
+		b = d.indexPrefix(x)
+	}
+	p := &span{t: t, d: d, x: x, low: b, high: after(b)}
+	if in.TotalSegments > 1 {
+		p.low, p.high = segment(b, in.Segment, in.TotalSegments)
+	}
+	if in.ExclusiveStartKey != nil {
+		start, err := d.startAt(x, in.ExclusiveStartKey)
+		if err != nil {
+			return nil, err
+		}
+		if string(start) < string(p.low) || string(start) >= string(p.high) {
+			return nil, invalid("The provided starting key is invalid: Invalid ExclusiveStartKey. Please use ExclusiveStartKey with correct Segment. TotalSegments: %d Segment: %d", in.TotalSegments, in.Segment)
+		}
+		p.from(start)
+	}
+	if err := d.scalarsOnly(in); err != nil {
+		return nil, err
+	}
+	return s.page(in, p)
+}
+
+// segment cuts the order of Scan, of which the first twelve bits of a hash are told apart, into equal parts.
+func segment(b []byte, n, of int) (low, high []byte) {
+	at := func(i int) []byte {
+		cut := (4096*i + of - 1) / of
+		if cut >= 4096 {
+			return after(b)
+		}
+		return append(slices.Clone(b), byte(cut>>4), byte(cut<<4))
+	}
+	return at(n), at(n + 1)
+}
