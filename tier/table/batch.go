@@ -171,6 +171,11 @@ func (s *Store) batchWrite(c awsapi.Caller, in *request.Input) (any, error) {
 			k := x.Key
 			if x.Item != nil {
 				k = x.Item
+				for _, n := range d.keyNames() {
+					if x.Item[n].Kind != d.Types[n] {
+						return nil, invalid("The provided key element does not match the schema")
+					}
+				}
 				if err := d.checkItem(x.Item); err != nil {
 					return nil, err
 				}

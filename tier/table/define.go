@@ -212,7 +212,6 @@ func (t *table) describe(d *definition, status string) member {
 		"AttributeDefinitions": defs, "KeySchema": keySchema([]string{d.Hash}, sort),
 		"ProvisionedThroughput": d.Capacity.describe(),
 		"ItemCount":             max(0, t.count.items.Load()), "TableSizeBytes": max(0, t.count.bytes.Load()),
-		"DeletionProtectionEnabled": d.Protected,
 	}
 	if status == "DELETING" {
 		delete(m, "KeySchema")
@@ -229,6 +228,9 @@ func (t *table) describe(d *definition, status string) member {
 			bill["LastUpdateToPayPerRequestDateTime"], through["LastUpdateToPayPerRequestDateTime"] = d.ModeSince, d.ModeSince
 		}
 		m["BillingModeSummary"], m["TableThroughputModeSummary"] = bill, through
+	}
+	if d.Protected {
+		m["DeletionProtectionEnabled"] = true
 	}
 	if d.Class != "" {
 		m["TableClassSummary"] = member{"TableClass": d.Class}

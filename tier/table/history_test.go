@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	s, err := table.Open(db, table.Config{Log: log})
+	s, err := table.Open(db, table.Config{Log: log, Burst: 24 * time.Hour})
 	if err != nil {
 		panic(err)
 	}

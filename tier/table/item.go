@@ -243,6 +243,9 @@ func (c *change) update(k attr.Item, u *expr.Update) (touched expr.Touched, err 
 		return touched, nil // there is nothing to remove from
 	}
 	if err := c.d.checkIndexed(after); err != nil {
+		if u != nil && !u.Legacy() { // what the expression says of types was looked at before
+			err = invalid("The update expression attempted to update the secondary index key to unsupported type")
+		}
 		return touched, err
 	}
 	if after.Size() > maxItem {
@@ -289,8 +292,16 @@ func onlyRemoves(u *expr.Update) bool {
 // sets is the kind of the value that an update gives an attribute, where that is known without the item.
 func sets(u *expr.Update, name string) (attr.Kind, bool) {
 	for _, a := range u.Actions() {
-		if len(a.Path) == 1 && a.Path[0].Name == name && a.Verb == expr.Set && a.Value != nil && a.Value.Value.Kind != 0 {
-			return a.Value.Value.Kind, true
+		if len(a.Path) != 1 || a.Path[0].Name != name || a.Value == nil || a.Verb == expr.Delete {
+			continue
+		}
+		switch a.Value.Function {
+		case "+", "-":
+			return attr.N, true
+		case "list_append":
+			return attr.L, true
+		case "":
+			return a.Value.Value.Kind, a.Value.Value.Kind != 0
 		}
 	}
 	return 0, false
@@ -305,7 +316,7 @@ func (s *Store) one(ch *change, in *request.Input, how func() error, touched fun
 		return nil, err
 	}
 	err := s.write([]*change{ch}, nil, how)
-	got := &consumed{t: ch.t, d: ch.d}
+	got := &consumed{t: ch.t, d: ch.d, partition: ch.d.partitionOf(ch.primary)}
 	got.changed(ch, 1)
 	s.book(got)
 	if err != nil {
@@ -368,7 +379,7 @@ func (s *Store) getItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	got := &consumed{t: t, d: d, read: readUnits(item.Size(), in.ConsistentRead)}
+	got := &consumed{t: t, d: d, partition: d.partitionOf(d.primary(in.Key)), read: readUnits(item.Size(), in.ConsistentRead)}
 	s.book(got)
 	out := append(make([]byte, 0, 512), '{')
 	if item != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/md5"
 	"encoding/binary"
+	"strings"
 
 	"tenfold/internal/kv"
 	"tenfold/tier/table/attr"
@@ -13,7 +14,7 @@ import (
 //
 //	'm' account '/' name                                          a table's definition
 //	'd' table hash partition-key [sort-key]                       an item
-//	'x' table index hash key-of-the-index… key-of-the-table       an item as an index has it
+//	'x' table index hash key-of-the-index… tie key-of-the-table   an item as an index has it
 //	'e' table moment key-of-the-table                             when an item expires
 //	's' table number                                              a record of the table's stream
 //	'u' table moment number                                       what an item was before a change, for point-in-time recovery
@@ -78,11 +79,51 @@ func appendHash(b []byte, partition ...attr.Value) []byte {
 		case attr.B:
 			h.Write(v.Bytes)
 		default:
-			h.Write(attr.AppendKey(nil, v))
+			h.Write(appendNumber(nil, v.Text))
 		}
 	}
 	var sum [md5.Size]byte
 	return append(b, h.Sum(sum[:0])[:hashLen]...)
+}
+
+// appendNumber appends a number in the form over which DynamoDB's hash was found to go: an exponent of a
+// hundred, then digits by two, complemented where it is negative.
+func appendNumber(b []byte, text string) []byte {
+	text, negative := strings.CutPrefix(text, "-")
+	whole, fraction, _ := strings.Cut(text, ".")
+	digits := strings.TrimLeft(whole+fraction, "0")
+	if digits == "" {
+		return append(b, 0x80)
+	}
+	point := len(strings.TrimLeft(whole, "0")) // of 0.digits
+	if point == 0 {
+		point = len(strings.TrimLeft(fraction, "0")) - len(fraction)
+	}
+	digits = strings.TrimRight(digits, "0")
+	if point%2 != 0 {
+		point++
+		digits = "0" + digits
+	}
+	if len(digits)%2 != 0 {
+		digits += "0"
+	}
+	first := byte(point/2 - 64)
+	if negative {
+		first = ^first
+	}
+	b = append(b, first)
+	for i := 0; i < len(digits); i += 2 {
+		pair := (digits[i]-'0')*10 + digits[i+1] - '0'
+		if negative {
+			b = append(b, 101-pair)
+		} else {
+			b = append(b, pair+1)
+		}
+	}
+	if negative && len(digits)/2 < 20 {
+		b = append(b, 102)
+	}
+	return b
 }
 
 // primary is the key of an item without what stands before it in the log: hash, partition key, sort key.
@@ -120,7 +161,17 @@ func (d *definition) indexKey(x *index, item attr.Item, primary []byte) (k []byt
 	for _, n := range x.Sort {
 		b = attr.AppendKey(b, item[n])
 	}
-	return append(b, primary...), true
+	return d.appendTie(b, item, primary), true
+}
+
+// appendTie appends what tells apart the items that an index has under one key, in the order in which
+// DynamoDB was found to give them: by a hash of the table's key.
+func (d *definition) appendTie(b []byte, item attr.Item, primary []byte) []byte {
+	if d.Sort == "" {
+		return append(b, primary...)
+	}
+	b = appendHash(b, item[d.Hash], item[d.Sort])
+	return append(b, primary...)
 }
 
 func (d *definition) indexPrefix(x *index) []byte {

@@ -296,7 +296,12 @@ func (s *Store) updateTable(c awsapi.Caller, in *request.Input) (any, error) {
 	if err := s.save(t, d); err != nil {
 		return nil, err
 	}
-	out := t.describe(d, "UPDATING")
+	told := d
+	if in.ProvisionedThroughput != nil && was.Provisioned { // a description is of what was, while it changes
+		told = d.clone()
+		told.Capacity.Read, told.Capacity.Write = was.Capacity.Read, was.Capacity.Write
+	}
+	out := t.describe(told, "UPDATING")
 	if add != nil || remove != nil {
 		s.barrier() // from here on all changes know of it
 		s.resume(t)

@@ -24,6 +24,7 @@ type span struct {
 	low, high []byte
 	backward  bool
 	stripe    *stripe // whose changes it has to wait for; nil: all of them
+	partition []byte  // of the table, when it is one
 }
 
 // page reads a page of Query or Scan and writes the answer.
@@ -48,9 +49,9 @@ func (s *Store) page(in *request.Input, p *span) ([]byte, error) {
 	if in.Select == "COUNT" {
 		out = append(out[:0], '{')
 	}
-	got := &consumed{t: p.t, d: p.d}
+	got := &consumed{t: p.t, d: p.d, partition: p.partition}
 	var last attr.Item
-	bytes, fetched, count, scanned, more := 0, 0, 0, 0, false
+	bytes, page, fetched, count, scanned, more := 0, 0, 0, 0, 0, false
 	for ; ok; ok = step() {
 		item, err := attr.ParseBinary(it.Value())
 		if err != nil {
@@ -58,6 +59,7 @@ func (s *Store) page(in *request.Input, p *span) ([]byte, error) {
 		}
 		scanned++
 		bytes += item.Size()
+		page += stored(item, p.d.Sort)
 		last = item
 		whole := item
 		if fetch {
@@ -84,7 +86,7 @@ func (s *Store) page(in *request.Input, p *span) ([]byte, error) {
 				count++
 			}
 		}
-		if in.Limit > 0 && scanned >= in.Limit || bytes >= pageBytes {
+		if in.Limit > 0 && scanned >= in.Limit || page >= pageBytes {
 			more = true
 			break
 		}
@@ -198,20 +200,32 @@ func (s *Store) query(c awsapi.Caller, in *request.Input) ([]byte, error) {
 		hash, sort = x.Hash, x.Sort
 	}
 	p := &span{t: t, d: d, x: x, backward: in.ScanIndexForward != nil && !*in.ScanIndexForward}
+	if in.ExclusiveStartKey != nil && len(in.ExclusiveStartKey) != len(d.startNames(x)) {
+		return nil, invalid("The provided starting key is invalid")
+	}
+	equal, between, err := d.conditions(in.KeyCondition, hash, sort, in.ExclusiveStartKey)
+	if err != nil {
+		return nil, err
+	}
 	var start []byte
 	if in.ExclusiveStartKey != nil {
 		if start, err = d.startAt(x, in.ExclusiveStartKey); err != nil {
 			return nil, err
 		}
+		if err := d.within(in.ExclusiveStartKey, hash, sort, equal, between); err != nil {
+			return nil, err
+		}
 	}
-	equal, between, err := d.conditions(in.KeyCondition, hash, sort)
-	if err != nil {
-		return nil, err
-	}
-	if err := d.scalarsOnly(in); err != nil {
+	if err := d.scalarsOnly(&request.Input{Projection: in.Projection}); err != nil {
 		return nil, err
 	}
 	if err := d.filterWithoutKeys(in, hash, sort); err != nil {
+		return nil, err
+	}
+	if _, err := p.fetches(in); err != nil {
+		return nil, err
+	}
+	if err := d.scalarsOnly(in); err != nil {
 		return nil, err
 	}
 	b := key(keyItem, d.ID)
@@ -222,13 +236,16 @@ func (s *Store) query(c awsapi.Caller, in *request.Input) ([]byte, error) {
 	if x == nil || x.Local {
 		p.stripe = s.stripeOf(d, b[len(b)-hashLen:])
 	}
-	for _, v := range equal {
+	for i, v := range equal {
 		b = attr.AppendKey(b, v)
+		if x == nil && i == 0 {
+			p.partition = slices.Clone(b[len(key(keyItem, d.ID)):])
+		}
 	}
 	p.low, p.high = limits(b, between)
 	if start != nil {
 		if string(start) < string(p.low) || string(start) >= string(p.high) {
-			return nil, d.outside(in, hash, sort, equal, between)
+			return nil, invalid("The provided starting key is outside query boundaries based on provided conditions")
 		}
 		p.from(start)
 	}
@@ -270,13 +287,24 @@ func limits(b []byte, r *expr.KeyTerm) (low, high []byte) {
 }
 
 // conditions are the values that the first attributes of a key have to have, and the range of the one after.
-func (d *definition) conditions(k *expr.KeyCondition, hash, sort []string) (equal []attr.Value, r *expr.KeyTerm, err error) {
+// The starting key, unless it is nil, is looked at attribute by attribute in between: of several mistakes AWS
+// tells of the first.
+func (d *definition) conditions(k *expr.KeyCondition, hash, sort []string, start attr.Item) (equal []attr.Value, r *expr.KeyTerm, err error) {
 	left := len(k.Terms)
 	if left > len(hash)+len(sort) {
 		return nil, nil, invalid("Query key condition not supported")
 	}
 	for i, n := range slices.Concat(hash, sort) {
 		isHash := i < len(hash)
+		if start != nil {
+			v, ok := start[n]
+			if !ok {
+				return nil, nil, invalid("The provided starting key is invalid")
+			}
+			if f := d.keyPiece(n, v, isHash); f != nil {
+				return nil, nil, f
+			}
+		}
 		c, ok := k.Term(n)
 		if !ok {
 			if isHash || left > 0 {
@@ -318,38 +346,35 @@ func (d *definition) conditions(k *expr.KeyCondition, hash, sort []string) (equa
 	return equal, nil, nil
 }
 
-// outside is the refusal of a starting key that is not among what is asked for.
-func (d *definition) outside(in *request.Input, hash, sort []string, equal []attr.Value, r *expr.KeyTerm) error {
+// within sees to it that a starting key is among what is asked for.
+func (d *definition) within(start attr.Item, hash, sort []string, equal []attr.Value, r *expr.KeyTerm) error {
+	same := true
 	for i, n := range hash {
-		if v := in.ExclusiveStartKey[n]; !v.Equal(equal[i]) {
+		same = same && start[n].Equal(equal[i])
+	}
+	ranged := r != nil || len(equal) > len(hash)
+	if !ranged {
+		if !same {
 			return invalid("The provided starting key is outside query boundaries based on provided conditions")
 		}
+		return nil
 	}
-	if r != nil || len(equal) > len(hash) {
+	for i, v := range equal[len(hash):] {
+		if !start[sort[i]].Equal(v) {
+			return invalid("The provided starting key does not match the range key predicate")
+		}
+	}
+	if r != nil && !r.Holds(start[r.Name]) {
 		return invalid("The provided starting key does not match the range key predicate")
 	}
-	return invalid("The provided starting key is outside query boundaries based on provided conditions")
+	if !same {
+		return invalid("The query can return at most one row and cannot be restarted")
+	}
+	return nil
 }
 
 // startAt is the key that a page goes on after.
 func (d *definition) startAt(x *index, start attr.Item) ([]byte, error) {
-	names := d.startNames(x)
-	if len(start) != len(names) {
-		return nil, invalid("The provided starting key is invalid")
-	}
-	hash, sort := []string{d.Hash}, d.keyNames()[1:]
-	if x != nil {
-		hash, sort = x.Hash, x.Sort
-	}
-	for i, n := range slices.Concat(hash, sort) {
-		v, ok := start[n]
-		if !ok {
-			return nil, invalid("The provided starting key is invalid")
-		}
-		if err := d.keyPiece(n, v, i < len(hash)); err != nil {
-			return nil, err
-		}
-	}
 	for _, n := range d.keyNames() {
 		v, ok := start[n]
 		if !ok {
@@ -385,7 +410,7 @@ func (d *definition) filterWithoutKeys(in *request.Input, hash, sort []string) e
 func (d *definition) scalarsOnly(in *request.Input) error {
 	var updated []expr.Path
 	for _, a := range in.Update.Actions() {
-		updated = append(updated, a.Path)
+		updated = appendPaths(append(updated, a.Path), a.Value)
 	}
 	for _, paths := range [][]expr.Path{in.Projection.Paths(), in.Filter.Paths(), in.Condition.Paths(), updated} {
 		var deep []string
@@ -413,6 +438,20 @@ func (d *definition) scalarsOnly(in *request.Input) error {
 	return nil
 }
 
+// appendPaths appends the paths that an operand reads.
+func appendPaths(paths []expr.Path, o *expr.Operand) []expr.Path {
+	if o == nil {
+		return paths
+	}
+	if o.Path != nil {
+		paths = append(paths, o.Path)
+	}
+	for _, a := range o.Args {
+		paths = appendPaths(paths, a)
+	}
+	return paths
+}
+
 // scan is Scan.
 func (s *Store) scan(c awsapi.Caller, in *request.Input) ([]byte, error) {
 	t, d, err := s.use(c, in.TableName, in.Account, "Scan")
@@ -431,7 +470,27 @@ func (s *Store) scan(c awsapi.Caller, in *request.Input) ([]byte, error) {
 	if in.TotalSegments > 1 {
 		p.low, p.high = segment(b, in.Segment, in.TotalSegments)
 	}
+	if in.ExclusiveStartKey != nil && x != nil {
+		if len(in.ExclusiveStartKey) != len(d.startNames(x)) {
+			return nil, invalid("The provided starting key is invalid")
+		}
+		for i, n := range slices.Concat(x.Hash, x.Sort) {
+			v, ok := in.ExclusiveStartKey[n]
+			if !ok {
+				return nil, invalid("The provided starting key is invalid")
+			}
+			if f := d.keyPiece(n, v, i < len(x.Hash)); f != nil {
+				return nil, f
+			}
+		}
+	}
+	if _, err := p.fetches(in); err != nil {
+		return nil, err
+	}
 	if in.ExclusiveStartKey != nil {
+		if x == nil && len(in.ExclusiveStartKey) != len(d.keyNames()) {
+			return nil, invalid("The provided starting key is invalid: The provided key element does not match the schema")
+		}
 		start, err := d.startAt(x, in.ExclusiveStartKey)
 		if err != nil {
 			return nil, err
@@ -457,4 +516,52 @@ func segment(b []byte, n, of int) (low, high []byte) {
 		return append(slices.Clone(b), byte(cut>>4), byte(cut<<4))
 	}
 	return at(n), at(n + 1)
+}
+
+// stored is about how many bytes an item takes where DynamoDB keeps it, by which a page of Query or Scan is
+// cut: names are a byte, texts have their length before them, and every three kilobytes have a head with the
+// sort key. The tests of dynalite found this out by asking.
+func stored(item attr.Item, sort string) int {
+	size, key := 0, 0
+	for n, v := range item {
+		if n == sort {
+			key = v.Size()
+			continue
+		}
+		size += 1 + storedValue(v)
+	}
+	return 2 + size + (1+(1+size)/3072)*(18+key)
+}
+
+func storedValue(v attr.Value) int {
+	switch v.Kind {
+	case attr.S:
+		switch n := len(v.Text); {
+		case n < 128:
+			return n + 1
+		case n < 16384:
+			return n + 2
+		default:
+			return n + 3
+		}
+	case attr.B, attr.N:
+		return v.Size() + 1
+	case attr.SS, attr.NS, attr.BS:
+		return v.Size() + len(v.List) + 1
+	case attr.Null:
+		return 0
+	case attr.L:
+		size := 3
+		for _, e := range v.List {
+			size += 1 + storedValue(e)
+		}
+		return size
+	case attr.M:
+		size := 3 + len(v.Map)
+		for _, e := range v.Map {
+			size += 1 + storedValue(e)
+		}
+		return size
+	}
+	return 1
 }
