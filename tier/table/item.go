@@ -207,8 +207,8 @@ func (s *Store) updateItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
 	if err := d.scalarsOnly(in); err != nil {
 		return nil, err
 	}
-	ch := &change{t: t, d: d, primary: d.primary(in.Key)}
-	var touched expr.Touched
+	ch := &change{t: t, d: d, primary: d.primary(in.Key), legacy: in.Legacy}
+	var touched *expr.Projection
 	return s.one(ch, in, func() error {
 		if err := ch.condition(in.Condition, in.ReturnValuesOnConditionCheckFailure); err != nil {
 			return err
@@ -216,19 +216,18 @@ func (s *Store) updateItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
 		touched, err = ch.update(in.Key, in.Update)
 		return err
 	}, func(which string) attr.Item {
-		part, of := touched.New, ch.after
-		if which == "UPDATED_OLD" {
-			part, of = touched.Old, ch.before
-		}
-		if part == nil {
+		switch {
+		case touched == nil:
 			return nil
+		case which == "UPDATED_OLD":
+			return touched.Apply(ch.before)
 		}
-		return part.Apply(of)
+		return touched.Apply(ch.after)
 	})
 }
 
 // update makes the item what an update has of it.
-func (c *change) update(k attr.Item, u *expr.Update) (touched expr.Touched, err error) {
+func (c *change) update(k attr.Item, u *expr.Update) (touched *expr.Projection, err error) {
 	from := c.before
 	if from == nil {
 		from = k
@@ -239,11 +238,11 @@ func (c *change) update(k attr.Item, u *expr.Update) (touched expr.Touched, err 
 			return touched, err
 		}
 	}
-	if c.before == nil && onlyRemoves(u) {
+	if c.before == nil && u.OnlyRemoves() {
 		return touched, nil // there is nothing to remove from
 	}
 	if err := c.d.checkIndexed(after); err != nil {
-		if u != nil && !u.Legacy() { // what the expression says of types was looked at before
+		if !c.legacy { // what the expression says of types was looked at before
 			err = invalid("The update expression attempted to update the secondary index key to unsupported type")
 		}
 		return touched, err
@@ -277,16 +276,6 @@ func (d *definition) checkUpdate(u *expr.Update) error {
 		}
 	}
 	return nil
-}
-
-// onlyRemoves says that an update brings nothing that an item could be made of.
-func onlyRemoves(u *expr.Update) bool {
-	for _, a := range u.Actions() {
-		if a.Verb != expr.Remove && a.Verb != expr.Delete {
-			return false
-		}
-	}
-	return len(u.Actions()) > 0
 }
 
 // sets is the kind of the value that an update gives an attribute, where that is known without the item.

@@ -31,6 +31,8 @@ type change struct {
 	only bool
 	// expired says that its time to live ended, which its stream record tells.
 	expired bool
+	// legacy says that the request has no expressions, which one refusal is worded by.
+	legacy bool
 
 	sizes
 	record  uint64 // of the stream; 0: none
