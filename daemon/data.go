@@ -45,7 +45,7 @@ func RunData(ctx context.Context, dir string) error {
 		}
 		s := data.NewServer(map[tenfold.Kind]data.Store{tenfold.KindQueue: queueStore{queues}, tenfold.KindTable: tableStore{tables}}, map[string]awsapi.Served{
 			"sqs":      {Service: queues, Namespace: "com.amazonaws.sqs#", XMLNS: queue.Namespace, Limit: 8 << 20},
-			"dynamodb": {Service: tables, Namespace: table.Namespace, Limit: 16 << 20, Sum: true},
+			"dynamodb": tables.Served(),
 		}, db.Writable, log)
 		return companionWork{public: s.Handler(), private: s.ControlHandler(), leave: queues.Leave, run: func(ctx context.Context, ready func()) error {
 			ready()

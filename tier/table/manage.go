@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -413,11 +414,11 @@ func (t *throughput) become(p *request.Throughput, now float64) error {
 	case r == 0 && w == 0:
 		return invalid("The provisioned throughput for the table will not change. The requested value equals the current value. Current ReadCapacityUnits provisioned for the table: %d. Requested ReadCapacityUnits: %d. Current WriteCapacityUnits provisioned for the table: %d. Requested WriteCapacityUnits: %d. Refer to the Amazon DynamoDB Developer Guide for current limits and how to request higher limits.", t.Read, p.ReadCapacityUnits, t.Write, p.WriteCapacityUnits)
 	case r > 0 || w > 0:
-		t.Increased = now
+		t.Increased = math.Max(now, t.Increased+0.001) // each change has a moment of its own
 	}
 	if r < 0 || w < 0 {
-		t.Decreased = now
-		if t.Increased != now {
+		t.Decreased = math.Max(now, t.Decreased+0.001)
+		if r <= 0 && w <= 0 {
 			t.Decreases++
 		}
 	}
@@ -607,6 +608,9 @@ func (s *Store) byARN(c awsapi.Caller, in *request.Input, operation string) (*ta
 	t, d, err := s.use(c, in.TableName, in.Account, operation)
 	var f *awsapi.Fault
 	if errors.As(err, &f) && f.Code == "ResourceNotFoundException" {
+		if operation == "UntagResource" { // AWS has no more to say there
+			return nil, nil, errNoTable()
+		}
 		err = fault("ResourceNotFoundException", "Requested resource not found: ResourcArn: %s not found", in.ResourceArn)
 	}
 	return t, d, err

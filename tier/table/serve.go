@@ -32,6 +32,14 @@ func errNoTableNamed(name string) *awsapi.Fault {
 	return fault("ResourceNotFoundException", "Requested resource not found: Table: %s not found", name)
 }
 
+// Served is the store as a front has it.
+func (s *Store) Served() awsapi.Served {
+	return awsapi.Served{
+		Service: s, Namespace: Namespace, Limit: 16 << 20, Sum: true, Body: true,
+		Targets: []string{"DynamoDB_20120810", "DynamoDBStreams_20120810"}, Operations: request.Known,
+	}
+}
+
 // call is an operation. It returns JSON, or what JSON is to be made of.
 type call func(s *Store, q *awsapi.Request, in *request.Input) (any, error)
 

@@ -50,9 +50,7 @@ var keys = map[string]awsapi.Key{
 }
 
 func front(s *table.Store) *awsapi.Front {
-	return awsapi.NewFront(func(a string) (awsapi.Key, bool) { k, ok := keys[a]; return k, ok }, map[string]awsapi.Served{
-		"dynamodb": {Service: s, Namespace: table.Namespace, Limit: 16 << 20, Sum: true},
-	}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	return awsapi.NewFront(func(a string) (awsapi.Key, bool) { k, ok := keys[a]; return k, ok }, map[string]awsapi.Served{"dynamodb": s.Served()}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 }
 
 func open(t testing.TB, dir string, cfg table.Config) (*table.Store, func()) {

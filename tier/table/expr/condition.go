@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 
 	"tenfold/tier/table/attr"
 )
@@ -200,11 +201,15 @@ func (o *Operand) in(item attr.Item) (attr.Value, bool) {
 	return o.Value, o.Value.Kind != 0
 }
 
-// size is what the function of that name counts: bytes of text and binary, elements of everything else.
+// size is what the function of that name counts: of text what UTF-16 has units, bytes of binary, elements of
+// everything else.
 func size(v attr.Value) (n int, ok bool) {
 	switch v.Kind {
 	case attr.S:
-		return len(v.Text), true
+		for _, r := range v.Text {
+			n += max(1, utf16.RuneLen(r))
+		}
+		return n, true
 	case attr.B:
 		return len(v.Bytes), true
 	case attr.SS, attr.NS, attr.BS, attr.L:

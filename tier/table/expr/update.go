@@ -155,9 +155,6 @@ func (u *Update) do(a Action, before, after attr.Item) error {
 		return err
 	}
 	if !keep {
-		if _, ok := a.Path.Get(before); !ok {
-			return nil
-		}
 		return removeAt(after, a.Path)
 	}
 	return setAt(after, a.Path, v)
