@@ -19,7 +19,7 @@ func (b *builder) image(t *tree) string {
 		return ""
 	}
 	ref := f.node.Value
-	if !imageText(ref) {
+	if !IsImage(ref) {
 		b.reporter.at(f.node, "write name:tag, with its registry if that is not Docker's: ghcr.io/shop/search:4", "%s: %q is not the name of an image", f.path, cut(ref, 80))
 		return ""
 	}
@@ -48,8 +48,8 @@ func (b *builder) dockerfile(t, f *tree) string {
 	return b.path(f, "dockerfile")
 }
 
-// imageText says that a text is a reference to an image: name, name:tag or name@digest.
-func imageText(s string) bool {
+// IsImage says that a text is a reference to an image: name, name:tag or name@digest.
+func IsImage(s string) bool {
 	if s == "" || len(s) > 255 || strings.Contains(s, "//") {
 		return false
 	}

@@ -235,8 +235,8 @@ func (im *importer) declare(k, v *yaml.Node) {
 			im.text[k.Value] = "persist: true"
 		}
 		im.leftOf(k, v, "image", "ports", "volumes", "healthcheck", "restart", "container_name", "command")
-	case field(v, "build") == nil && image != "":
-		im.note(field(v, "image"), "services."+k.Value+".image", "left out: this Tenfold does not run container images yet (%s)", image)
+	case field(v, "build") == nil && image != "" && !manifest.IsImage(image):
+		im.note(field(v, "image"), "services."+k.Value+".image", "left out: %q is not the name of an image", image)
 		return
 	default:
 		im.services = append(im.services, &service{name: name, key: k, node: v})

@@ -20,14 +20,23 @@ var (
 
 // service translates the fields of one compose service; the rest becomes notes.
 func (im *importer) service(s *service) {
+	contained := field(s.node, "build") == nil && field(s.node, "image") != nil
 	each(s.node, func(k, v *yaml.Node) {
 		at := "services." + s.key.Value + "." + k.Value
 		switch k.Value {
+		case "image":
+			if contained {
+				s.lines = append([]string{"image: " + quote(v.Value)}, s.lines...)
+				im.note(k, at, "runs in a container, which has to listen on 127.0.0.1:$PORT; look which setting of it says so")
+			}
 		case "build":
 			im.build(s, k, v, at)
 		case "command":
 			if t := strings.TrimSpace(flat(v)); t != "" {
 				s.lines = append(s.lines, "command: "+quote(t))
+			}
+			if contained {
+				im.note(k, at, "runs in place of the image's ENTRYPOINT too, and by sh -c: write the whole command, as a list where the image has no shell")
 			}
 		case "ports":
 			s.ports = len(v.Content) > 0
@@ -48,7 +57,7 @@ func (im *importer) service(s *service) {
 			} else {
 				im.note(k, at, "not carried: write drain: 30s")
 			}
-		case "restart", "container_name", "image", "init", "expose", "hostname":
+		case "restart", "container_name", "init", "expose", "hostname":
 			// Tenfold restarts, names and connects tasks by itself.
 		case "env_file":
 			im.note(k, at, "not carried: put its variables into env, what is secret into secrets")
@@ -62,7 +71,7 @@ func (im *importer) service(s *service) {
 	})
 	slices.Sort(s.uses)
 	s.uses = slices.Compact(s.uses)
-	if !slices.ContainsFunc(s.lines, func(l string) bool { return strings.HasPrefix(l, "path: ") }) {
+	if !contained && !slices.ContainsFunc(s.lines, func(l string) bool { return strings.HasPrefix(l, "path: ") }) {
 		s.lines = append([]string{"path: ."}, s.lines...)
 	}
 }
@@ -72,14 +81,17 @@ func (im *importer) build(s *service, k, v *yaml.Node, at string) {
 	if v.Kind == yaml.MappingNode {
 		dir = "."
 		each(v, func(f, value *yaml.Node) {
-			if f.Value == "context" {
+			switch {
+			case f.Value == "context":
 				dir = value.Value
-				return
+			case f.Value == "dockerfile" && value.Value != "" && !strings.HasPrefix(path.Clean(value.Value), "..") && !strings.HasPrefix(value.Value, "/"):
+				s.lines = append(s.lines, "build: {dockerfile: "+quote(path.Clean(value.Value))+"}")
+			default:
+				im.note(f, at+"."+f.Value, "not carried: an image is built from its Dockerfile and its folder alone")
 			}
-			im.note(f, at+"."+f.Value, "not carried: services are built from their own files, not from a Dockerfile")
 		})
 	} else {
-		im.note(k, at, "a Dockerfile is not used: language, build and command are detected; write build: and command: if that fails")
+		im.note(k, at, "its Dockerfile is not used: language, build and command are detected, and it runs as a process; for a container: build: {dockerfile: Dockerfile}")
 	}
 	clean := path.Clean(strings.TrimPrefix(dir, "./"))
 	if dir == "" || strings.HasPrefix(clean, "..") || strings.HasPrefix(clean, "/") || strings.Contains(clean, ":") {
