@@ -192,6 +192,9 @@ type Workload struct {
 // Contained says that its tasks run in containers.
 func (w Workload) Contained() bool { return w.Image != "" || w.Build.Dockerfile != "" }
 
+// Contained says that it runs in containers.
+func (f Function) Contained() bool { return f.Image != "" || f.Build.Dockerfile != "" }
+
 // How a service's tasks are replaced. Rolling: new tasks take the places of old ones, one after the other.
 // Blue-green: all at once, when all are healthy. Canary: a few get a share of the requests first.
 const (
@@ -268,6 +271,8 @@ type Logs struct {
 type Function struct {
 	Source Source `json:"source"`
 	Build  Build  `json:"build"`
+	// Image is as in Workload; what is in it speaks the Runtime API, and Command may be none.
+	Image string `json:"image,omitempty"`
 	// Handler is what a runtime of a language calls ("index.handler"). Command is the program of the runtime
 	// "provided": it speaks the Runtime API by itself. One of them is set.
 	Handler string  `json:"handler,omitempty"`

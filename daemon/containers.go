@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"time"
 
@@ -19,19 +18,28 @@ func containers(binary string, l Layout) *container.Driver {
 
 // checkEngine says at once that an app needs a container engine where there is none.
 func checkEngine(ctx context.Context, app tenfold.App) error {
-	for _, name := range slices.Sorted(maps.Keys(app.Services)) {
-		if !app.Services[name].Contained() {
-			continue
+	var contained []string
+	for name, s := range app.Services {
+		if s.Contained() {
+			contained = append(contained, "service "+string(name))
 		}
-		_, err := container.Find(ctx)
-		if err == nil {
-			return nil
-		}
-		e := tenfold.Errorf(tenfold.CodeMissing, "it runs in a container: %w", compute.EngineError(err)).WithHint("%s", tenfold.HintOf(compute.EngineError(err)))
-		e.Resource = "service " + string(name)
-		return e
 	}
-	return nil
+	for name, f := range app.Functions {
+		if f.Contained() {
+			contained = append(contained, "function "+string(name))
+		}
+	}
+	if len(contained) == 0 {
+		return nil
+	}
+	_, err := container.Find(ctx)
+	if err == nil {
+		return nil
+	}
+	err = compute.EngineError(err)
+	e := tenfold.Errorf(tenfold.CodeMissing, "it runs in a container: %w", err).WithHint("%s", tenfold.HintOf(err))
+	e.Resource = slices.Min(contained)
+	return e
 }
 
 // sweepPace is how often containers are looked for whose unit is gone, while there is an engine.

@@ -15,6 +15,7 @@ import (
 	"tenfold"
 	"tenfold/control"
 	"tenfold/internal/awsapi"
+	"tenfold/internal/container"
 	"tenfold/internal/keeper"
 	"tenfold/tier/data"
 	"tenfold/tier/function"
@@ -32,8 +33,16 @@ func RunInvoke(ctx context.Context, dir string) error {
 		if err != nil {
 			return companionWork{}, fmt.Errorf("start functions: %w", err)
 		}
+		_, binary, err := ground(dir)
+		if err != nil {
+			return companionWork{}, err
+		}
+		engine := containers(binary, l)
 		v, err := function.NewInvoker(function.InvokerConfig{
 			Dir: filepath.Join(l.Tier("function"), "events"), Units: k, Log: log,
+			Contain: func(ctx context.Context, u keeper.Unit, image string) (keeper.Unit, error) {
+				return engine.Unit(ctx, u, container.Of(u, image))
+			},
 			Ask: askStores(data.NewRemote(l.Socket(dataListener))), Places: filepath.Join(l.Tier("function"), "places"),
 		})
 		if err != nil {

@@ -12,9 +12,10 @@ const maxEnvironments = 1000
 
 func functionKeys() []key {
 	return keys(codeKeys(), []key{
-		{name: "build", form: fMap, main: "command", off: true, deflt: "detected", doc: "How the package is made; false: not at all.", keys: append(buildKeys(false), later("container images", "dockerfile")...)},
+		{name: "build", form: fMap, main: "command", off: true, deflt: "detected", doc: "How the package is made; false: not at all.", keys: append(buildKeys(false), dockerfileKey())},
+		imageKey(),
 		{name: "handler", form: fText, deflt: "detected", doc: "What is called, for Node and Python: file.function."},
-		{name: "command", form: fCommand, deflt: "detected; bootstrap", doc: "The program of another language: it speaks Lambda's Runtime API, as those do that are built with AWS' libraries."},
+		{name: "command", form: fCommand, deflt: "detected; bootstrap; the image's own", doc: "The program of another language: it speaks Lambda's Runtime API, as those do that are built with AWS' libraries."},
 		{name: "routes", form: fRoutes, off: true, deflt: "none", doc: "URLs that call it, with API Gateway's payload 2.0."},
 		{name: "event", form: fWord, words: []string{"http", "alb"}, deflt: "http", doc: "Form of the events of its routes: API Gateway's payload 2.0, or that of a load balancer's target."},
 		{name: "schedule", form: fSchedule, off: true, deflt: "none", doc: "When it is called with EventBridge's scheduled event: cron, rate(1 hour), cron(…), at(2026-12-24T08:00)."},
@@ -38,7 +39,7 @@ func functionKeys() []key {
 		{name: "uses", form: fUses, doc: "Databases, caches, queues, tables, services, functions and secrets that it may use."},
 		logsKey(),
 		isolationKey(),
-	}, later("container images", "image"))
+	})
 }
 
 // sourceKeys are those of one entry of from.
@@ -58,7 +59,7 @@ func (b *builder) functions() {
 	b.each("functions", func(n tenfold.Name, t *tree) {
 		size, scale := t.get("size"), t.get("scale")
 		f := tenfold.Function{
-			Source: tenfold.Source{Path: b.path(t, "path")}, Build: b.build(t), Command: b.command(t, "command"), Env: b.env(t), Line: t.line(),
+			Source: tenfold.Source{Path: b.path(t, "path")}, Build: b.build(t), Image: b.image(t), Command: b.command(t, "command"), Env: b.env(t), Line: t.line(),
 			Event: b.word(t, "event", "http", []string{"http", "alb"}), Retries: b.count(t, "retries", 2, 0, 100), Age: b.duration(t, "age", 6*time.Hour),
 			Timeout: b.duration(t, "timeout", 30*time.Second), Size: tenfold.Size{Memory: b.size(size, "memory", 256<<20)},
 			Concurrency: b.count(scale, "concurrency", 1, 1, 1000),
@@ -70,6 +71,9 @@ func (b *builder) functions() {
 		}
 		if v, ok := value(t, "handler"); ok {
 			f.Handler = v.node.Value
+			if f.Contained() {
+				b.reporter.at(v.node, "remove it; write CMD into the Dockerfile, or command", "%s: an image says itself what is called", v.path)
+			}
 		}
 		if v, ok := value(t, "timeout"); ok && (f.Timeout > 15*time.Minute || f.Timeout < time.Second) {
 			b.reporter.at(v.node, "write 1s to 15m; longer work is a job's", "%s: a call takes 1s to 15m, not %s", v.path, f.Timeout)

@@ -145,8 +145,6 @@ func shapeMap(r *reporter, k key, t *tree) *tree {
 func laterHint(path string, c key) string {
 	hint := "remove it"
 	switch c.name {
-	case "image", "dockerfile":
-		hint += " or make it a service with an image"
 	case "target":
 		hint += "; deploy with tenfold up --env <name>"
 	case "functions":

@@ -34,6 +34,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -51,6 +52,21 @@ func main() {
 		return
 	}
 	fmt.Println("crate", version, "begins")
+	if api := os.Getenv("AWS_LAMBDA_RUNTIME_API"); api != "" {
+		at := "http://" + api + "/2018-06-01/runtime/invocation/"
+		for {
+			res, err := http.Get(at + "next")
+			if err != nil {
+				return
+			}
+			event, _ := io.ReadAll(res.Body)
+			res.Body.Close()
+			answer := fmt.Sprintf("{\"statusCode\": 200, \"body\": \"%s %s, an event of %t\"}", os.Getenv("AWS_LAMBDA_FUNCTION_NAME"), os.Getenv("WORD"), len(event) > 0)
+			if res, err = http.Post(at+res.Header.Get("Lambda-Runtime-Aws-Request-Id")+"/response", "application/json", strings.NewReader(answer)); err == nil {
+				res.Body.Close()
+			}
+		}
+	}
 	if version == "bad" {
 		fmt.Println("panic: nothing to sell")
 		os.Exit(3)
@@ -431,6 +447,25 @@ func TestDockerfile(t *testing.T) {
 	})
 	eventually(t, "it serves again", 60*time.Second, func() bool { status, _ := h.get("crate.localhost", "/"); return status == 200 })
 	h.must(dir, "down")
+}
+
+// A function may be an image: what is in it speaks the Runtime API.
+func TestFunctionOfAnImage(t *testing.T) {
+	e := startEngine(t)
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), map[string]string{"tenfold.yaml": "app: crate\nfunctions:\n  notify: {image: crate:1, routes: [/*], env: {WORD: sesame}, size: 64mb}\n"})
+	h.up(dir)
+	if status, body := h.get("crate.localhost", "/x"); status != 200 || body != "notify sesame, an event of true" {
+		t.Errorf("%d %s", status, body)
+	}
+	if n := e.containers(); n != 1 {
+		t.Errorf("%d containers for one call", n)
+	}
+	if out := h.must(dir, "logs", "notify"); !strings.Contains(out, "crate 1 begins") {
+		t.Errorf("logs:\n%s", out)
+	}
+	h.must(dir, "down")
+	eventually(t, "no container is left", 20*time.Second, func() bool { return e.containers() == 0 })
 }
 
 // Where there is no engine, a deployment says so before it does anything.

@@ -54,6 +54,14 @@ type Spec struct {
 	Terminal bool `json:"-"`
 }
 
+// maxPIDs bounds processes and threads of a container, as the keeper bounds those of a process.
+const maxPIDs = 4096
+
+// Of is what runs of an image where u would run a process: its program, if any, and its limits.
+func Of(u keeper.Unit, image string) Spec {
+	return Spec{Image: image, Argv: u.Argv, Memory: u.Memory, CPU: u.CPU, PIDs: maxPIDs, Strict: u.Strict}
+}
+
 // Image is what an image is made of: a reference to pull, or a folder with a Dockerfile.
 type Image struct {
 	Tag        string `json:"tag"` // what it is called then

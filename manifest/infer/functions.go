@@ -23,6 +23,11 @@ func (p project) function(name tenfold.Name, f *tenfold.Function) error {
 			f.Source.Path = in
 		}
 	}
+	if f.Contained() {
+		err := p.contained("functions", name, f.Image, &f.Source, f.Build.Dockerfile, f.Line)
+		clearNothing(&f.Build)
+		return err
+	}
 	found, err := p.resolve("functions", name, &f.Source, &f.Build, f.Line)
 	if err != nil {
 		return err

@@ -65,7 +65,7 @@ func Resolve(fsys fs.FS, app *tenfold.App) ([]Origin, error) {
 	for _, name := range slices.Sorted(maps.Keys(app.Services)) {
 		s := app.Services[name]
 		if s.Contained() {
-			if err := p.contained(name, &s); err != nil {
+			if err := p.contained("services", name, s.Image, &s.Source, s.Build.Dockerfile, s.Line); err != nil {
 				return nil, err
 			}
 			clearNothing(&s.Build)
@@ -172,19 +172,19 @@ func (p project) resolve(section string, name tenfold.Name, src *tenfold.Source,
 }
 
 // contained fills in where the sources of an image lie, if it has any: all of the entry's folder.
-func (p project) contained(name tenfold.Name, s *tenfold.Workload) error {
-	if s.Image != "" {
-		s.Source = tenfold.Source{}
+func (p project) contained(section string, name tenfold.Name, image string, src *tenfold.Source, dockerfile string, line int) error {
+	if image != "" {
+		*src = tenfold.Source{}
 		return nil
 	}
-	if s.Source.Path == "" {
-		if s.Source.Path = "."; p.dir(string(name)) {
-			s.Source.Path = string(name)
+	if src.Path == "" {
+		if src.Path = "."; p.dir(string(name)) {
+			src.Path = string(name)
 		}
 	}
-	s.Source.Context = s.Source.Path
-	if !p.has(path.Join(s.Source.Path, s.Build.Dockerfile)) {
-		return unknown("services", name, s.Line, "there is no "+path.Join(s.Source.Path, s.Build.Dockerfile), "path, or build: {dockerfile: <file below it>}")
+	src.Context = src.Path
+	if !p.has(path.Join(src.Path, dockerfile)) {
+		return unknown(section, name, line, "there is no "+path.Join(src.Path, dockerfile), "path, or build: {dockerfile: <file below it>}")
 	}
 	return nil
 }

@@ -16,9 +16,6 @@ import (
 // The container driver. A task of an image is the same unit as any other, whose program asks a container
 // engine to run it (internal/container): all that starts, watches, counts and ends tasks stays as it is.
 
-// containerPIDs bounds processes and threads of a container, as the keeper bounds those of a process.
-const containerPIDs = 4096
-
 // contain has a unit run in a container.
 func (c *Compute) contain(ctx context.Context, u keeper.Unit, b build.Result) (keeper.Unit, error) {
 	if c.cfg.Containers == nil {
@@ -33,7 +30,7 @@ func (c *Compute) contain(ctx context.Context, u keeper.Unit, b build.Result) (k
 		return u, tenfold.Errorf(tenfold.CodeUnavailable, "its image %s was removed from the container engine, and is made again", b.Image)
 	}
 	if err == nil {
-		u, err = c.cfg.Containers.Unit(ctx, u, container.Spec{Image: b.Image, Argv: u.Argv, Memory: u.Memory, CPU: u.CPU, PIDs: containerPIDs, Strict: u.Strict})
+		u, err = c.cfg.Containers.Unit(ctx, u, container.Of(u, b.Image))
 	}
 	return u, EngineError(err)
 }

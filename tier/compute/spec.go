@@ -192,7 +192,10 @@ func (s serviceSpec) resource(id tenfold.ID, needs []tenfold.ID, scale tenfold.S
 // functionBuild is what the build of a function wants.
 func functionBuild(app tenfold.App, name tenfold.Name) buildSpec {
 	f := app.Functions[name]
-	b := buildSpec{Source: f.Source, Build: f.Build, Env: f.Env, Line: f.Line}
+	b := buildSpec{Source: f.Source, Build: f.Build, Image: f.Image, Env: f.Env, Line: f.Line}
+	if f.Contained() && f.Build.Test.IsZero() {
+		b.Env = nil
+	}
 	b.Key = build.Key(b.request(app.ID(tenfold.KindBuild, name)))
 	return b
 }

@@ -2,6 +2,7 @@ package function
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -85,7 +86,11 @@ func (e *environment) run(ctx context.Context, g Goal) {
 	server := &http.Server{Handler: e.api}
 	beside.Go(func() { server.Serve(l) })
 	defer server.Close()
-	units := e.units(g, id, l.Addr().String())
+	units, err := e.units(own, g, id, l.Addr().String())
+	if err != nil {
+		e.failed(&runtimeapi.Failure{Type: runtimeapi.ErrorEntry, Message: err.Error()})
+		return
+	}
 	defer func() {
 		for _, u := range units {
 			if err := e.f.v.cfg.Units.Remove(own, u.ID); err != nil {
@@ -142,10 +147,14 @@ func (e *environment) run(ctx context.Context, g Goal) {
 	}
 }
 
-// units are what runs: extensions, then the runtime.
-func (e *environment) units(g Goal, id, api string) []keeper.Unit {
-	env := append(slices.Clone(g.Env),
-		"AWS_LAMBDA_RUNTIME_API="+api, "_HANDLER="+g.Handler, "LAMBDA_TASK_ROOT="+g.Dir, "LAMBDA_RUNTIME_DIR="+g.Dir,
+// units are what runs: extensions, then the runtime. An image brings its own folders, and says what its
+// handler is.
+func (e *environment) units(ctx context.Context, g Goal, id, api string) ([]keeper.Unit, error) {
+	env := slices.Clone(g.Env)
+	if g.Image == "" {
+		env = append(env, "_HANDLER="+g.Handler, "LAMBDA_TASK_ROOT="+g.Dir, "LAMBDA_RUNTIME_DIR="+g.Dir)
+	}
+	env = append(env, "AWS_LAMBDA_RUNTIME_API="+api,
 		"AWS_LAMBDA_FUNCTION_NAME="+string(g.ID.Name), "AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
 		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE="+strconv.FormatInt(max(g.Size.Memory>>20, 1), 10),
 		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/"+string(g.ID.Name), "AWS_LAMBDA_LOG_STREAM_NAME="+strconv.Itoa(e.n),
@@ -155,6 +164,13 @@ func (e *environment) units(g Goal, id, api string) []keeper.Unit {
 	}
 	u := keeper.Unit{ID: id, Argv: g.Argv, Env: env, Dir: g.Dir, StopGrace: 500 * time.Millisecond, StopTree: true,
 		Log: e.log, LogMax: max(g.Logs.Max/8, 64<<10), LogKeep: 1, Memory: g.Size.Memory, CPU: g.Size.CPU, Box: g.Box, Strict: g.Strict}
+	if g.Image != "" {
+		if e.f.v.cfg.Contain == nil {
+			return nil, errors.New("nobody runs containers here")
+		}
+		u, err := e.f.v.cfg.Contain(ctx, u, g.Image)
+		return []keeper.Unit{u}, err
+	}
 	var out []keeper.Unit
 	for _, p := range g.Extensions {
 		x := u
@@ -162,7 +178,7 @@ func (e *environment) units(g Goal, id, api string) []keeper.Unit {
 		x.Log = filepath.Join(g.LogDir, strconv.Itoa(e.n)+"-"+filepath.Base(p)+".log")
 		out = append(out, x)
 	}
-	return append(out, u)
+	return append(out, u), nil
 }
 
 // follow waits for the end of a process, which is the environment's.

@@ -33,6 +33,8 @@ type InvokerConfig struct {
 	Dir   string // asynchronous events
 	Units keeper.Units
 	Log   *slog.Logger
+	// Contain has a unit run in a container of an image; nil: no function is one.
+	Contain func(ctx context.Context, u keeper.Unit, image string) (keeper.Unit, error)
 	// Ask asks the stores' process, and Places is a directory for how far streams were read; nil: functions have no
 	// event sources.
 	Ask    source.Ask

@@ -23,6 +23,9 @@ type Goal struct {
 	ID tenfold.ID `json:"id"`
 	// Version tells what runs apart: environments of another are replaced.
 	Version string `json:"version"`
+	// Image is what each environment runs in a container of; "": it runs as a process. Without Argv it says
+	// itself what runs.
+	Image string `json:"image,omitempty"`
 	// Argv, Dir and Env are the process; Env has no variables of the Runtime API.
 	Argv    []string `json:"argv"`
 	Dir     string   `json:"dir"`

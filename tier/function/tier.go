@@ -454,7 +454,11 @@ func (t *Tier) serve(ctx context.Context) error {
 // describe says what is served.
 func describe(g Goal) string {
 	what := g.Handler
-	if what == "" {
+	switch {
+	case what != "":
+	case len(g.Argv) == 0:
+		what = "an image"
+	default:
 		what = strings.TrimPrefix(g.Argv[len(g.Argv)-1], "exec ")
 	}
 	text := fmt.Sprintf("%s can be called, %d-%d environments", what, g.Min, g.Max)
@@ -507,7 +511,7 @@ func (t *Tier) goal(ctx context.Context, r record) (Goal, error) {
 		return Goal{}, err
 	}
 	argv := r.Spec.Command.Argv()
-	if r.Spec.Command.IsZero() {
+	if r.Spec.Command.IsZero() && b.Image == "" {
 		if argv, err = bootstrap(filepath.Join(t.cfg.Dir, "runtimes"), r.Spec.Language); err != nil {
 			return Goal{}, err
 		}
@@ -524,7 +528,7 @@ func (t *Tier) goal(ctx context.Context, r record) (Goal, error) {
 	// What processes are told counts too: a password that was rotated is another version.
 	told := sha256.Sum256([]byte(version + "\x00" + strings.Join(env, "\x00")))
 	g := Goal{
-		ID: r.ID, Version: hex.EncodeToString(told[:8]), Argv: argv, Dir: b.Dir, Env: env, Handler: r.Spec.Handler, Timeout: r.Spec.Timeout, Size: r.Spec.Size, Min: r.Spec.Scale.Min, Max: r.Spec.Scale.Max,
+		Image: b.Image, ID: r.ID, Version: hex.EncodeToString(told[:8]), Argv: argv, Dir: b.Dir, Env: env, Handler: r.Spec.Handler, Timeout: r.Spec.Timeout, Size: r.Spec.Size, Min: r.Spec.Scale.Min, Max: r.Spec.Scale.Max,
 		Concurrency: r.Spec.Concurrency, Retries: r.Spec.Retries, Age: r.Spec.Age, Sources: r.Spec.From, To: r.Spec.To, Dead: r.Spec.Dead, Form: form(r.Spec.Event), Account: t.cfg.Account(r.ID.App, r.ID.Env), LogDir: t.logDir(r.ID), Logs: r.Spec.Logs,
 	}
 	for _, route := range r.Spec.Routes {
@@ -532,7 +536,7 @@ func (t *Tier) goal(ctx context.Context, r record) (Goal, error) {
 	}
 	g.Extensions = extensions(b.Dir)
 	g.Strict = r.Spec.Isolation == tenfold.IsolationStrict || r.Spec.Isolation == "" && t.cfg.Strict
-	if t.cfg.Box != nil {
+	if t.cfg.Box != nil && b.Image == "" {
 		if g.Box, err = t.cfg.Box(r.ID, b, filepath.Join(t.cfg.Dir, "runtimes")); err != nil {
 			return Goal{}, fmt.Errorf("shut %s in: %w", r.ID.Short(), err)
 		}
@@ -564,7 +568,10 @@ func extensions(dir string) (out []string) {
 
 // environment is what a function's processes get beside the variables of the Runtime API.
 func (t *Tier) environment(ctx context.Context, r record, b build.Result) ([]string, error) {
-	env := slices.Clone(t.cfg.BaseEnv)
+	var env []string
+	if b.Image == "" { // an image has its own PATH and HOME
+		env = slices.Clone(t.cfg.BaseEnv)
+	}
 	for _, k := range slices.Sorted(maps.Keys(r.Spec.Env)) {
 		env = append(env, k+"="+r.Spec.Env[k])
 	}
