@@ -9,9 +9,9 @@ import (
 // shop is a queue with tasks that work at it: each does so many messages a second, ten at a time.
 type shop struct {
 	*drive
-	each          float64
-	waiting, done int
-	rest          float64
+	each    float64
+	waiting int
+	rest    float64
 }
 
 func newShop(t Targets, tasks int, each float64) *shop {
