@@ -446,6 +446,17 @@ func TestDockerfile(t *testing.T) {
 		return err == nil && strings.Contains(images, strings.TrimSpace(again)) && strings.TrimSpace(again) != ""
 	})
 	eventually(t, "it serves again", 60*time.Second, func() bool { status, _ := h.get("crate.localhost", "/"); return status == 200 })
+	// The keeper dies, and with it all that it held: also what runs in containers.
+	was := 0
+	for _, x := range h.all("crate") {
+		was = inside(t, x)
+	}
+	h.kill("house keeper")
+	eventually(t, "the container ends with its keeper", 20*time.Second, func() bool { _, err := os.Stat(fmt.Sprintf("/proc/%d", was)); return err != nil })
+	h.gone()
+	h.must(dir, "up", "--detach", "--listen", h.addr)
+	says("2")
+	eventually(t, "one container, and none of before", 20*time.Second, func() bool { return e.containers() == 1 })
 	h.must(dir, "down")
 }
 

@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"tenfold/internal/keeper"
@@ -142,6 +143,7 @@ func (d Driver) unit(ctx context.Context, u keeper.Unit, o order) (keeper.Unit, 
 	u.Dir = "/"
 	// The program between has no limits, no box and no use of a signal to what it runs: it asks the engine.
 	u.Memory, u.CPU, u.PIDs, u.Box, u.Strict, u.StopTree = 0, 0, 0, nil, false, false
+	u.DeathSignal = syscall.SIGTERM // so that what it holds ends with the keeper
 	return u, nil
 }
 

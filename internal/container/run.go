@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,8 @@ const (
 	drainFor = 5 * time.Second
 	// awayFor is how long an engine may be gone, being restarted, before its container is given up.
 	awayFor, awayPace = 60 * time.Second, 200 * time.Millisecond
+	// orphanGrace is that of a container whose keeper died: the warden does not wait longer for what holds it.
+	orphanGrace = 2 * time.Second
 	// nameTries is how often a name is asked for that an earlier container still has.
 	nameTries = 10
 	// cleanFor bounds what is done after the end.
@@ -108,12 +111,14 @@ type runner struct {
 	noInit atomic.Bool
 	asked  atomic.Bool // it was told to stop
 	engine Info
+	parent int // who started us; another later: the keeper died
 
 	say func(format string, args ...any)
 }
 
 // run gives the status with which the container ended, or with which it did not begin.
 func (r *runner) run(ctx context.Context) Exit {
+	r.parent = os.Getppid()
 	if err := r.clear(ctx); err != nil {
 		return r.fail("make room for the container: %w", err)
 	}
@@ -305,7 +310,11 @@ func (r *runner) stopWhen(ctx context.Context, over <-chan struct{}, id string) 
 	case <-ctx.Done():
 	}
 	r.asked.Store(true)
-	seconds := strconv.Itoa(int(max(r.spec.Grace, time.Second) / time.Second))
+	grace := max(r.spec.Grace, time.Second)
+	if r.parent != os.Getppid() {
+		grace = min(grace, orphanGrace)
+	}
+	seconds := strconv.Itoa(int(grace / time.Second))
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.spec.Grace+stopSlack)
 	defer cancel()
 	err := r.call(limit, http.MethodPost, "/containers/"+id+"/stop?t="+seconds, nil, nil)

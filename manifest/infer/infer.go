@@ -52,8 +52,11 @@ type draft struct {
 func Infer(fsys fs.FS, folder string) (*Draft, error) {
 	d := &draft{p: read(fsys), secrets: map[string]string{}, out: &Draft{Secrets: map[string]string{}}}
 	d.collect()
+	if len(d.frontends)+len(d.services) == 0 && d.p.has("Dockerfile") {
+		return contained(folder), nil
+	}
 	if len(d.frontends)+len(d.services) == 0 {
-		return nil, tenfold.Errorf(tenfold.CodeNotFound, "nothing that Tenfold can run was found in %s (no package.json, go.mod, requirements.txt, Gemfile, composer.json, Procfile or index.html)", folder).
+		return nil, tenfold.Errorf(tenfold.CodeNotFound, "nothing that Tenfold can run was found in %s (no package.json, go.mod, requirements.txt, Gemfile, composer.json, Procfile, Dockerfile or index.html)", folder).
 			WithHint("run this in the project's folder, or write a tenfold.yaml with services: {api: {path: …, build: …, command: …}}")
 	}
 	d.route()
@@ -65,6 +68,15 @@ func Infer(fsys fs.FS, folder string) (*Draft, error) {
 	}
 	d.write(folder)
 	return d.out, nil
+}
+
+// contained is the draft of a project of which only its Dockerfile is understood.
+func contained(folder string) *Draft {
+	name := kebab(folder)
+	return &Draft{
+		Text:     "app: " + name + strings.Repeat(" ", max(1, 44-len(name)-5)) + "# the folder's name\nservices:\n  web:\n    path: .\n    build: {dockerfile: Dockerfile}          # in a container: docs/containers.md\n    routes: [/*]\n",
+		Warnings: []string{"Dockerfile: what it starts has to listen on 127.0.0.1:$PORT; look which setting of it says so"},
+	}
 }
 
 // collect looks at the project's folder and those in it, and in apps, packages and services.
