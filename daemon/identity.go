@@ -52,6 +52,15 @@ func (h *house) accessKey(id tenfold.ID) pooldir.Key {
 	}
 }
 
+// doorPass is what the front door shows a function's process: who knows it is the door, or this daemon.
+func (h *house) doorPass(function tenfold.ID) string {
+	b, err := hkdf.Key(sha256.New, h.access, []byte(function.String()), "front door", 30)
+	if err != nil {
+		panic(err) // a length that does not exist
+	}
+	return base64.StdEncoding.EncodeToString(b)
+}
+
 // identityField gives one fact of what a service is known by.
 func (h *house) identityField(ctx context.Context, id tenfold.ID, f tenfold.Field) (string, error) {
 	switch f {

@@ -232,7 +232,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}
 	if h.edge, err = edge.New(edge.Config{
 		Dir: l.Tier("edge"), Control: l.Socket("door"), SiteDir: h.frontend.SiteDir, Emit: emit,
-		Resolve: h.resolve, Password: h.sitePassword, Console: l.Socket("console"), ConsoleHosts: []string{consoleHost},
+		Resolve: h.resolve, Password: h.sitePassword, Pass: h.doorPass, Console: l.Socket("console"), ConsoleHosts: []string{consoleHost},
 	}); err != nil {
 		return err
 	}
@@ -244,7 +244,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}
 	if h.function, err = function.New(function.Config{
 		Dir: l.Tier("function"), Builder: builder, BuildKey: compute.FunctionBuild, Invokers: h.invokers, Address: h.invokers.addr, Traffic: h.edge,
-		Resolve: h.resolve, Emit: emit, URL: h.url, Account: account, Keys: h.functionKeys, Box: h.boxBeside, Strict: strict(),
+		Resolve: h.resolve, Emit: emit, URL: h.url, Account: account, Keys: h.functionKeys, Pass: h.doorPass, Box: h.boxBeside, Strict: strict(),
 	}); err != nil {
 		return err
 	}

@@ -118,6 +118,8 @@ func (c *cli) fnInvoke() *cobra.Command {
 		}
 		c.err.Write(out.Tail)
 		switch {
+		case async && out.Throttled != "":
+			return tenfold.Errorf(tenfold.CodeUnavailable, "function %s was not called: too many of its events wait", args[0]).WithHint("see how many: tenfold fn list; functions.%s.scale sets how many it works at", args[0])
 		case async:
 			fmt.Fprintf(c.err, "accepted as %s; what comes of it: tenfold fn logs %s\n", out.RequestID, args[0])
 			return nil

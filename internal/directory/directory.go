@@ -189,6 +189,9 @@ type Service struct {
 	Private string `json:"private,omitempty"`
 	// Down says why there is no endpoint, for the error page: "service api: deploy failed: …".
 	Down string `json:"down,omitempty"`
+	// Function is the ID of the function that this is, and Pass what the door shows its process; empty: it is a service.
+	Function string `json:"function,omitempty"`
+	Pass     string `json:"pass,omitempty"`
 }
 
 // Endpoint is one task. A draining endpoint gets no new request but keeps those in flight.

@@ -45,7 +45,9 @@ type Config struct {
 	Resolve tenfold.Resolve
 	// Password gives the hash that a whole environment is kept by; "": none. Nil: nowhere.
 	Password func(tenfold.AppName, tenfold.Environment) string
-	Emit     tenfold.Emit
+	// Pass gives what the door shows a function's process, to be believed. Nil: no app has functions.
+	Pass func(function tenfold.ID) string
+	Emit tenfold.Emit
 	// Console is the unix socket of the console, ConsoleHosts the names that lead there.
 	Console      string
 	ConsoleHosts []string
@@ -237,9 +239,8 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 	if l := app.Log; l != (tenfold.AccessLog{}) {
 		s.Log = &directory.Logging{Off: l.Off, Keep: l.Keep, Sample: cmp.Or(l.Sample, 1), Personal: l.Personal}
 	}
-	rules := namingFunctions(app)
-	for _, route := range slices.Sorted(maps.Keys(rules)) {
-		v := rules[route]
+	for _, route := range slices.Sorted(maps.Keys(app.Rules)) {
+		v := app.Rules[route]
 		r := directory.Rule{
 			Pattern: string(route), Headers: v.Headers, Rewrite: v.Rewrite, Request: v.Request, CORS: v.CORS,
 			Timeout: v.Timeout, Hedge: v.Hedge, Line: v.Line,
@@ -480,7 +481,11 @@ func (e *Edge) snapshot(ctx context.Context) directory.Snapshot {
 		p, _ := e.endpoints.Get(key)
 		x := get(p.ID)
 		b := bounds[tenfold.ID{App: p.ID.App, Env: p.ID.Env, Name: p.ID.Name}]
-		x.Services = append(x.Services, directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: b.Request, Idle: b.Idle, Sticky: b.Sticky, Hold: b.Hold})
+		sv := directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: b.Request, Idle: b.Idle, Sticky: b.Sticky, Hold: b.Hold}
+		if p.ID.Kind == tenfold.KindFunction && e.cfg.Pass != nil {
+			sv.Function, sv.Pass = p.ID.String(), e.cfg.Pass(p.ID)
+		}
+		x.Services = append(x.Services, sv)
 	}
 	s.Trust = slices.Sorted(maps.Keys(trust))
 	e.contact, e.credentials = contactOf(e.contact, contacts), credentials

@@ -1,35 +1,33 @@
 package edge
 
 import (
-	"maps"
+	"net/http"
 	"time"
-
-	"tenfold"
 )
 
-// FieldFunction tells the functions' process which function a request is for.
-const FieldFunction = "Tenfold-Function"
+// FieldFunction tells the functions' process which function a request is for, and FieldPass that the front door says
+// so: anybody on the machine reaches that process. The door sets both, whatever the client says there.
+const (
+	FieldFunction = "Tenfold-Function"
+	FieldPass     = "Tenfold-Pass"
+)
 
 // functionSlack is what a function may take beside its own timeout: to start, and to be told.
 const functionSlack = 15 * time.Second
 
-// namingFunctions are an app's rules, with those that name the function at the end of a route. A rule sets
-// the field whatever the client says there.
-func namingFunctions(app tenfold.App) map[tenfold.Route]tenfold.Rule {
-	rules := maps.Clone(app.Rules)
-	for name, f := range app.Functions {
-		for _, route := range f.Routes {
-			if rules == nil {
-				rules = map[tenfold.Route]tenfold.Rule{}
-			}
-			r := rules[route]
-			r.Request = maps.Clone(r.Request)
-			if r.Request == nil {
-				r.Request = map[string]string{}
-			}
-			r.Request[FieldFunction] = app.ID(tenfold.KindFunction, name).String()
-			rules[route] = r
-		}
+// called is a function as its process is asked for it.
+type called struct{ id, pass string }
+
+// naming says in a request which function it is for, when it is for one. r is changed only if it is not of.
+func (t *table) naming(r, of *http.Request, key serviceKey) *http.Request {
+	f, ok := t.functions[key]
+	if !ok {
+		return r
 	}
-	return rules
+	if r == of {
+		r = of.Clone(of.Context())
+	}
+	r.Header.Set(FieldFunction, f.id)
+	r.Header.Set(FieldPass, f.pass)
+	return r
 }

@@ -294,7 +294,8 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request) {
 		d.toFrontend(w, onward, q)
 	case endService:
 		q.ask()
-		d.toService(w, onward, pinnedKey(d.current.Load(), serviceKey{q.site.App, q.site.Env, q.to.Service}, q.apart), q.override())
+		t, key := d.current.Load(), serviceKey{q.site.App, q.site.Env, q.to.Service}
+		d.toService(w, t.naming(onward, r, key), pinnedKey(t, key, q.apart), q.override())
 	default:
 		page{http.StatusNotFound, "no route for " + r.Method + " " + onward.URL.Path, "routes: " + patterns(q.site), ""}.show(w, r)
 	}

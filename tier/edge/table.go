@@ -27,6 +27,7 @@ type table struct {
 	// candidates are what is tried out, by the address where it answers.
 	candidates map[string]*candidate
 	services   map[serviceKey]*upstream.Service // set by lead, before the table comes into use
+	functions  map[serviceKey]called            // those of services that are functions
 	ways       []way
 }
 
@@ -62,12 +63,12 @@ type destination struct {
 	count *routeCount
 	log   *accessLog // nil: none
 	table *table
-	way   *upstream.Service // of a route to a service; set before the table comes into use
+	way   *upstream.Service // of a route to a service that is no function; set before the table comes into use
 }
 
 // newTable builds a table. Counts of routes are kept across tables.
 func newTable(s directory.Snapshot, counts *traffic, before limiters, logs *accessLogs) (*table, error) {
-	t := &table{snapshot: s, hosts: map[string]*site{}, redirect: map[string]string{}, console: map[string]bool{}, limits: limiters{}, candidates: map[string]*candidate{}}
+	t := &table{snapshot: s, hosts: map[string]*site{}, redirect: map[string]string{}, console: map[string]bool{}, limits: limiters{}, candidates: map[string]*candidate{}, functions: map[serviceKey]called{}}
 	var err error
 	if t.trust, err = prefixes(s.Trust); err != nil {
 		return nil, err
@@ -83,10 +84,16 @@ func newTable(s directory.Snapshot, counts *traffic, before limiters, logs *acce
 			return nil, fmt.Errorf("open access log: %w", err)
 		}
 		st.missing = log
+		for _, f := range x.Services {
+			if f.Function != "" {
+				t.functions[serviceKey{x.App, x.Env, f.Name}] = called{f.Function, f.Pass}
+			}
+		}
 		for _, r := range x.Routes {
 			to := &destination{Route: r, rule: httpcache.Rule{Route: st.routeName(r.Pattern), Release: mark, Scope: st.name()}, count: counts.of(x.App, x.Env, r.Pattern), log: log, table: t}
-			if r.Service != "" && r.Frontend == "" {
-				t.ways = append(t.ways, way{to, serviceKey{x.App, x.Env, r.Service}})
+			key := serviceKey{x.App, x.Env, r.Service}
+			if _, function := t.functions[key]; r.Service != "" && r.Frontend == "" && !function {
+				t.ways = append(t.ways, way{to, key})
 			}
 			if err := st.routes.Add(r.Pattern, to); err != nil {
 				return nil, err

@@ -24,7 +24,39 @@ const (
 	orphaned = 14 * 24 * time.Hour
 	// asyncAtOnce bounds the asynchronous events of one function that are under way.
 	asyncAtOnce = 100
+	// asyncQueued and asyncBytes bound what of one function is kept: a function that is too slow for what comes shows
+	// it to who calls, rather than filling disk and memory.
+	asyncQueued, asyncBytes = 10_000, 256 << 20
 )
+
+// depth is how much of a function's asynchronous events is kept.
+type depth struct {
+	n     int
+	bytes int64
+}
+
+// deepen counts an event in; false: there are too many.
+func (v *Invoker) deepen(id tenfold.ID, size int) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	d := v.depths[id.String()]
+	if d.n >= asyncQueued || d.n > 0 && d.bytes+int64(size) > asyncBytes {
+		return false
+	}
+	v.depths[id.String()] = depth{d.n + 1, d.bytes + int64(size)}
+	return true
+}
+
+// shoal counts an event out.
+func (v *Invoker) shoal(id tenfold.ID, size int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if d := v.depths[id.String()]; d.n > 1 {
+		v.depths[id.String()] = depth{d.n - 1, d.bytes - int64(size)}
+	} else {
+		delete(v.depths, id.String())
+	}
+}
 
 // event1 is an asynchronous event that was accepted: it is kept until the function had it, or it was given
 // up on.
@@ -40,7 +72,11 @@ type event1 struct {
 	Due      time.Time  `json:"due"`
 }
 
-// Enqueue accepts an asynchronous event. When it returns nil the event outlives this process.
+// tooDeep is why no further asynchronous event is accepted.
+const tooDeep = "ReservedFunctionInvocationRateLimitExceeded"
+
+// Enqueue accepts an asynchronous event. When it returns nil the event outlives this process; a *Throttled says that
+// too many of the function wait.
 func (v *Invoker) Enqueue(ctx context.Context, id tenfold.ID, in runtimeapi.Invocation) error {
 	if _, err := v.find(ctx, id); err != nil {
 		return err
@@ -51,11 +87,16 @@ func (v *Invoker) Enqueue(ctx context.Context, id tenfold.ID, in runtimeapi.Invo
 	return v.keep(id, in)
 }
 
-// keep writes an event down, whether or not its function is there.
+// keep writes an event down, whether or not its function is there. A *Throttled says that too many wait: who hands on
+// what came of another event tries again later, and that one waits meanwhile.
 func (v *Invoker) keep(id tenfold.ID, in runtimeapi.Invocation) error {
 	now := time.Now()
 	e := event1{ID: in.ID, Function: id, Payload: in.Payload, Client: in.Client, Trace: in.Trace, At: now, Due: now}
+	if !v.deepen(id, len(e.Payload)) {
+		return &Throttled{tooDeep}
+	}
 	if err := v.async.Update(in.ID, func(r *event1) { *r = e }); err != nil {
+		v.shoal(id, len(e.Payload))
 		return err
 	}
 	v.prod()
@@ -183,6 +224,7 @@ func (v *Invoker) forget(e event1) tried {
 		v.cfg.Log.Error("forget an event", "event", e.ID, "err", err)
 		return later(e, func() tried { return v.forget(e) })
 	}
+	v.shoal(e.Function, len(e.Payload))
 	return tried{e: e}
 }
 

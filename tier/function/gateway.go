@@ -2,6 +2,7 @@ package function
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"io"
 	"net"
@@ -17,9 +18,12 @@ import (
 	"tenfold/tier/function/runtimeapi"
 )
 
-// FieldFunction is the field by which the front door says which function a request is for. The door sets
-// it itself: what a client says there does not arrive.
-const FieldFunction = "Tenfold-Function"
+// FieldFunction is the field by which the front door says which function a request is for, and FieldPass shows that it
+// is the door who says so. The door sets both itself: what a client says there does not arrive.
+const (
+	FieldFunction = "Tenfold-Function"
+	FieldPass     = "Tenfold-Pass"
+)
 
 // Gateway answers requests by functions: as API Gateway and function URLs do, or a load balancer.
 func (v *Invoker) gateway(w http.ResponseWriter, r *http.Request) {
@@ -36,6 +40,10 @@ func (v *Invoker) gateway(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	g := f.goal
 	f.mu.Unlock()
+	if g.Pass == "" || subtle.ConstantTimeCompare([]byte(r.Header.Get(FieldPass)), []byte(g.Pass)) != 1 {
+		message(w, http.StatusForbidden, "Forbidden")
+		return
+	}
 	route, params, ok := matched(g.Routes, r)
 	if !ok {
 		message(w, http.StatusNotFound, "Not Found")
@@ -51,6 +59,7 @@ func (v *Invoker) gateway(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Header.Del(FieldFunction)
+	r.Header.Del(FieldPass)
 	request := uuid.NewString()
 	payload, err := event.Request(r, body, event.Source{Form: g.Form, ID: request, Account: g.Account, API: string(id.App) + "-" + strings.ReplaceAll(string(id.Env), "/", "-"), Route: route, Params: params, Client: clientOf(r), At: time.Now()})
 	if err != nil {

@@ -51,7 +51,8 @@ type Invoker struct {
 	mu        sync.Mutex
 	functions map[string]*function // by ID
 	keys      map[string]Key
-	first     chan struct{} // closed with the first snapshot
+	depths    map[string]depth // of asynchronous events, by function
+	first     chan struct{}    // closed with the first snapshot
 	begun     bool
 
 	life context.Context // ends with Run; environments are started while it runs
@@ -75,7 +76,11 @@ func NewInvoker(cfg InvokerConfig) (*Invoker, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Invoker{cfg: cfg, async: q, news: make(chan struct{}, 1), functions: map[string]*function{}, keys: map[string]Key{}, first: make(chan struct{})}
+	v := &Invoker{cfg: cfg, async: q, news: make(chan struct{}, 1), functions: map[string]*function{}, keys: map[string]Key{}, depths: map[string]depth{}, first: make(chan struct{})}
+	for _, e := range q.All() {
+		d := v.depths[e.Function.String()]
+		v.depths[e.Function.String()] = depth{d.n + 1, d.bytes + int64(len(e.Payload))}
+	}
 	if cfg.Ask != nil {
 		if v.places, err = ledger.Open[source.Place](cfg.Places); err != nil {
 			return nil, err

@@ -48,7 +48,7 @@ func (b *bench) goal(name, mode string, change func(*Goal)) {
 		b.t.Fatal(err)
 	}
 	g := Goal{ID: id(name), Version: "1", Argv: []string{exe}, Dir: b.dir, Env: append(keepertest.Env(mode), "GREETING=hello", "GORACE=atexit_sleep_ms=0"), Handler: "bootstrap",
-		Timeout: 10 * time.Second, Size: tenfold.Size{Memory: 512 << 20}, Max: 10, Concurrency: 1, Retries: 2, Age: time.Hour, Routes: []string{"POST /api/:what/*", "/all/*"}, Account: "123456789012",
+		Timeout: 10 * time.Second, Size: tenfold.Size{Memory: 512 << 20}, Max: 10, Concurrency: 1, Retries: 2, Age: time.Hour, Routes: []string{"POST /api/:what/*", "/all/*"}, Pass: "of the door", Account: "123456789012",
 		LogDir: b.dir + "/logs/" + name, Logs: tenfold.Logs{Max: 8 << 20}}
 	if change != nil {
 		change(&g)
@@ -349,11 +349,47 @@ func TestEventsOutliveTheProcess(t *testing.T) {
 	}
 }
 
+// What waits for a function is bounded: who calls is told, and what ends makes room.
+func TestTooManyEventsWait(t *testing.T) {
+	b := start(t)
+	b.goal("echo", "echo", nil)
+	b.mu.Lock()
+	b.depths[id("echo").String()] = depth{asyncQueued, 5}
+	b.mu.Unlock()
+	var busy *Throttled
+	in := runtimeapi.Invocation{ID: uuid.NewString(), Payload: []byte("{}")}
+	if err := b.Enqueue(t.Context(), id("echo"), in); !errors.As(err, &busy) || busy.Reason != tooDeep {
+		t.Errorf("%v", err)
+	}
+	if a, err := b.Invoker.call(t.Context(), Call{Function: id("echo"), Payload: []byte("{}"), Async: true}); err != nil || a.Throttled != tooDeep {
+		t.Errorf("by hand: %+v, %v", a, err)
+	}
+	b.shoal(id("echo"), 2)
+	if err := b.Enqueue(t.Context(), id("echo"), in); err != nil {
+		t.Errorf("when there is room: %v", err)
+	}
+	if b.deepen(id("other"), asyncBytes+1); b.deepen(id("other"), 1) { // one is taken however large
+		t.Error("more than its bytes")
+	}
+	for end := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {
+		b.mu.Lock()
+		n := b.depths[id("echo").String()].n
+		b.mu.Unlock()
+		if n == asyncQueued-1 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d wait", n)
+		}
+	}
+}
+
 func TestRequestsBecomeEvents(t *testing.T) {
 	b := start(t)
 	b.goal("web", "http", nil)
 	b.goal("flow", "flow", nil)
 	b.goal("echo", "echo", nil)
+	pass := "of the door"
 	ask := func(fn, method, path, body string) (*http.Response, string) {
 		t.Helper()
 		r, err := http.NewRequest(method, "http://"+b.addr+path, strings.NewReader(body))
@@ -361,6 +397,7 @@ func TestRequestsBecomeEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header.Set(FieldFunction, id(fn).String())
+		r.Header.Set(FieldPass, pass)
 		r.Header.Set("Cookie", "c=1; d=2")
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("X-Forwarded-For", "10.1.2.3, 127.0.0.1")
@@ -385,7 +422,7 @@ func TestRequestsBecomeEvents(t *testing.T) {
 		t.Errorf("the answer: %v", res)
 	}
 	if e.RawPath != "/api/orders/7/lines" || e.RawQueryString != "a=1&a=2&b=%20x" || e.QueryStringParameters["a"] != "1,2" || e.PathParameters["what"] != "orders" || e.PathParameters["proxy"] != "7/lines" ||
-		!slices.Equal(e.Cookies, []string{"c=1", "d=2"}) || e.Body != `{"n":1}` || e.RequestContext.HTTP.SourceIP != "10.1.2.3" || e.RequestContext.DomainName != "shop.localhost" || e.Headers[strings.ToLower(FieldFunction)] != "" {
+		!slices.Equal(e.Cookies, []string{"c=1", "d=2"}) || e.Body != `{"n":1}` || e.RequestContext.HTTP.SourceIP != "10.1.2.3" || e.RequestContext.DomainName != "shop.localhost" || e.Headers[strings.ToLower(FieldFunction)] != "" || e.Headers[strings.ToLower(FieldPass)] != "" {
 		t.Errorf("the event: %+v", e)
 	}
 	if res, body := ask("flow", "GET", "/all/x", ""); res.StatusCode != 203 || res.Header.Get("X-Of") != "/all/x" || body != strings.Repeat("stream ", 20000) {
@@ -402,6 +439,17 @@ func TestRequestsBecomeEvents(t *testing.T) {
 	}
 	if res, _ := ask("echo", "POST", "/api/a/b", strings.Repeat("x", runtimeapi.MaxEvent+1)); res.StatusCode != 413 {
 		t.Errorf("too large: %v", res)
+	}
+	// Whoever reaches the port is not the door.
+	for _, pass = range []string{"", "of the doos"} {
+		if res, body := ask("echo", "GET", "/all/x", ""); res.StatusCode != 403 || body != `{"message":"Forbidden"}` {
+			t.Errorf("with the pass %q: %v %s", pass, res, body)
+		}
+	}
+	pass = ""
+	b.goal("echo", "echo", func(g *Goal) { g.Pass = "" })
+	if res, _ := ask("echo", "GET", "/all/x", ""); res.StatusCode != 403 {
+		t.Errorf("one that has no pass: %v", res)
 	}
 }
 

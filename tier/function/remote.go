@@ -74,14 +74,18 @@ func (v *Invoker) call(ctx context.Context, c Call) (Answered, error) {
 	if in.ID == "" {
 		in.ID = uuid.NewString()
 	}
+	var busy *Throttled
 	if c.Async {
-		return Answered{RequestID: in.ID}, v.Enqueue(ctx, c.Function, in)
+		a, err := Answered{RequestID: in.ID}, v.Enqueue(ctx, c.Function, in)
+		if errors.As(err, &busy) {
+			a.Throttled, err = busy.Reason, nil
+		}
+		return a, err
 	}
 	var out collect
 	o, err := v.Invoke(ctx, c.Function, in, c.Tail, &out)
 	a := Answered{RequestID: in.ID, Payload: out.Bytes(), Took: o.Took, Init: o.Init, Tail: o.Tail}
 	var fail *runtimeapi.Failure
-	var busy *Throttled
 	switch {
 	case errors.As(err, &fail):
 		a.Failed, a.Payload = fail.Type, fail.Payload()

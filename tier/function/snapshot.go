@@ -49,7 +49,9 @@ type Goal struct {
 	To   *tenfold.ID `json:"to,omitempty"`
 	Dead *tenfold.ID `json:"dead,omitempty"`
 	// Routes lead here from the front door; Form is the form of their events (package event).
+	// Pass is what the door shows: from others nothing is taken by route.
 	Routes  []string     `json:"routes,omitempty"`
+	Pass    string       `json:"pass,omitempty"`
 	Form    string       `json:"form,omitempty"`
 	Account string       `json:"account"` // of the environment
 	LogDir  string       `json:"logDir"`

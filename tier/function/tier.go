@@ -40,7 +40,7 @@ type Invokers interface {
 	Invoke(context.Context, Call) (Answered, error)
 }
 
-// Config is what a Tier stands on. All fields but Box, Strict and BaseEnv are required.
+// Config is what a Tier stands on. All fields but Pass, Box, Strict and BaseEnv are required.
 type Config struct {
 	Dir     string
 	Builder *build.Builder
@@ -58,6 +58,8 @@ type Config struct {
 	Account func(tenfold.AppName, tenfold.Environment) string
 	// Keys are those who may call functions.
 	Keys func(context.Context) ([]Key, error)
+	// Pass is what the front door shows of a function, to be believed; nil: no function has routes.
+	Pass func(tenfold.ID) string
 	// Box says how the processes of a function are shut in that run from a build, and may read further folders; nil:
 	// they are not. Strict says that none runs of which a limit cannot be enforced, where the manifest does not say.
 	Box    func(function tenfold.ID, b build.Result, read ...string) (*isolate.Box, error)
@@ -534,6 +536,9 @@ func (t *Tier) goal(ctx context.Context, r record) (Goal, error) {
 	for _, route := range r.Spec.Routes {
 		g.Routes = append(g.Routes, string(route))
 	}
+	if t.cfg.Pass != nil {
+		g.Pass = t.cfg.Pass(r.ID)
+	}
 	g.Extensions = extensions(b.Dir)
 	g.Strict = r.Spec.Isolation == tenfold.IsolationStrict || r.Spec.Isolation == "" && t.cfg.Strict
 	if t.cfg.Box != nil && b.Image == "" {
@@ -666,7 +671,11 @@ func (t *Tier) schedules(ctx context.Context, now time.Time) {
 		if t.records.Change(key, func(x *record) { x.Last = tick }) != nil {
 			continue
 		}
-		if _, err := t.cfg.Invokers.Invoke(ctx, Call{Function: r.ID, Payload: scheduled(t.cfg.Account(r.ID.App, r.ID.Env), r.ID, tick), Async: true}); err != nil && ctx.Err() == nil {
+		a, err := t.cfg.Invokers.Invoke(ctx, Call{Function: r.ID, Payload: scheduled(t.cfg.Account(r.ID.App, r.ID.Env), r.ID, tick), Async: true})
+		if a.Throttled != "" {
+			err = &Throttled{a.Throttled}
+		}
+		if err != nil && ctx.Err() == nil {
 			t.cfg.Emit(tenfold.Event{At: now, ID: r.ID, Severity: tenfold.SeverityWarning, Text: "its scheduled event was not delivered: " + err.Error()})
 		}
 	}
