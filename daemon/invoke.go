@@ -39,10 +39,10 @@ func RunInvoke(ctx context.Context, dir string) error {
 		}
 		engine := containers(binary, l)
 		v, err := function.NewInvoker(function.InvokerConfig{
-			Dir: filepath.Join(l.Tier("function"), "events"), Units: k, Log: log,
 			Contain: func(ctx context.Context, u keeper.Unit, image string) (keeper.Unit, error) {
 				return engine.Unit(ctx, u, container.Of(u, image))
 			},
+			Dir: filepath.Join(l.Tier("function"), "events"), Units: k, Freezer: k, Log: log,
 			Ask: askStores(data.NewRemote(l.Socket(dataListener))), Places: filepath.Join(l.Tier("function"), "places"),
 		})
 		if err != nil {

@@ -66,6 +66,7 @@ func rungsOf(rungs []isolate.Rung) []control.Rung {
 // rungFixes say what gives a machine a rung.
 var rungFixes = map[string]string{
 	"cgroup":               "run as the system service (make package), which has Delegate=yes",
+	keeper.RungFreezer:     "run the system service (make package) on Linux 5.2 or later with cgroup version 2",
 	isolate.RungUser:       "run the house as root",
 	isolate.RungNamespaces: "run the house as root",
 	isolate.RungLandlock:   "Linux 5.19 or later, with landlock among the lsm= that it boots with",

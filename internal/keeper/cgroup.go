@@ -211,7 +211,7 @@ func Ladder() []isolate.Rung {
 		r.Found += "; not " + strings.Join(miss, ", ")
 	}
 	out := isolate.Probe()
-	return slices.Insert(out, 2, r)
+	return append(slices.Insert(out, 2, r), g.freezer())
 }
 
 // folders are the group's, one in each hierarchy that it is in.

@@ -175,6 +175,7 @@ func listenPrivate(path string) (*net.UnixListener, error) {
 func (k *Keeper) sweep() {
 	groups := k.groups.left(k.house)
 	defer groups.remove()
+	groups.thaw() // what stands still hears nothing
 	for i := range 500 {
 		in := map[int]bool{}
 		for _, pid := range groups.processes() {

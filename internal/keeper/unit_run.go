@@ -299,6 +299,7 @@ func (k *Keeper) end(h *held, p *proc, known family) syscall.WaitStatus {
 	left := h.unit.stopGrace() - time.Since(p.told)
 	k.mu.Unlock()
 	if first {
+		p.group.thaw() // what stands still hears nothing
 		syscall.Kill(p.pid, h.unit.stopSignal())
 		if h.unit.StopTree {
 			kill(slices.DeleteFunc(tree, func(pid int) bool { return pid == p.pid }), h.unit.stopSignal())

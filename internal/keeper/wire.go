@@ -33,7 +33,7 @@ type request struct {
 type answer struct {
 	Error string   `json:"error,omitempty"`
 	Units []Status `json:"units,omitempty"`
-	Addr  string   `json:"addr,omitempty"`
+	Addr  string   `json:"addr,omitempty"` // of listen; of freeze the folder of the unit's cgroup
 	// Rungs answer ladder.
 	Rungs []isolate.Rung `json:"rungs,omitempty"`
 	// Generation counts the keeper's re-execs.
@@ -162,6 +162,9 @@ func (k *Keeper) answer(c net.Conn, r request) (answer, error) {
 		}
 		s, err := k.limit(r.ID, *r.Limits)
 		return answer{Units: []Status{s}}, err
+	case "freeze":
+		dir, err := k.freeze(r.ID)
+		return answer{Addr: dir}, err
 	case "listen":
 		addr, err := k.listen(r.Name, r.Network, r.Addr)
 		return answer{Addr: addr}, err

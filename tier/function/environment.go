@@ -26,6 +26,9 @@ type environment struct {
 	api     *runtimeapi.Environment
 	log     string
 	born    time.Time
+	unit    string // of the runtime
+	watched bool   // it has extensions
+	frost   frost
 	gone    chan struct{} // closed when nothing of it is left
 	still   chan struct{} // closed when it is leaving and nothing is in it
 
@@ -50,7 +53,7 @@ func (f *function) start() {
 		names = append(names, filepath.Base(p))
 	}
 	e := &environment{
-		f: f, n: n, version: g.Version, born: time.Now(), gone: make(chan struct{}), still: make(chan struct{}),
+		f: f, n: n, unit: unitPrefix + g.ID.String() + "/" + strconv.Itoa(n), watched: len(names) > 0, version: g.Version, born: time.Now(), gone: make(chan struct{}), still: make(chan struct{}),
 		log: filepath.Join(g.LogDir, strconv.Itoa(n)+".log"),
 		api: runtimeapi.New(runtimeapi.Config{Function: string(g.ID.Name), Handler: g.Handler, Account: g.Account, Concurrency: g.Concurrency, Extensions: names}),
 	}
@@ -73,7 +76,7 @@ func (f *function) retire(e *environment, reason string) {
 func (e *environment) run(ctx context.Context, g Goal) {
 	var beside sync.WaitGroup
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	id := unitPrefix + g.ID.String() + "/" + strconv.Itoa(e.n)
+	id := e.unit
 	defer close(e.gone)
 	defer beside.Wait()
 	defer cancel()
@@ -140,6 +143,7 @@ func (e *environment) run(ctx context.Context, g Goal) {
 		e.f.retire(e, "failure")
 		e.f.mu.Unlock()
 	case <-e.still:
+		e.thaw()
 		if grace := e.api.Shutdown(e.reason); grace > 0 {
 			e.goodbye(own, units, grace)
 		}
@@ -225,6 +229,7 @@ func (e *environment) become() {
 		return
 	}
 	f.serve(e)
+	e.chill()
 }
 
 // failed is called when the environment could not start: who waits longest hears of it, so that as many
@@ -255,6 +260,9 @@ func (e *environment) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.envs = slices.DeleteFunc(f.envs, func(o *environment) bool { return o == e })
+	if e.frost.timer != nil {
+		e.frost.timer.Stop()
+	}
 	f.fill()
 }
 

@@ -175,6 +175,7 @@ func (f *function) release(e *environment) {
 		return
 	}
 	f.serve(e)
+	e.chill()
 }
 
 // serve gives an environment's room to those who wait. Under f.mu.
@@ -200,6 +201,7 @@ func (f *function) invoke(ctx context.Context, in runtimeapi.Invocation, tail bo
 			return out, f.named(in.ID, err)
 		}
 		out.Init = e.forWhom(began)
+		e.thaw()
 		// From here on the function works whether or not somebody waits for it.
 		work, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.Timeout)
 		in.ARN = g.ARN()

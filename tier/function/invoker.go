@@ -35,6 +35,8 @@ type InvokerConfig struct {
 	Log   *slog.Logger
 	// Contain has a unit run in a container of an image; nil: no function is one.
 	Contain func(ctx context.Context, u keeper.Unit, image string) (keeper.Unit, error)
+	// Freezer has environments stand still between calls; nil: they do not.
+	Freezer Freezer
 	// Ask asks the stores' process, and Places is a directory for how far streams were read; nil: functions have no
 	// event sources.
 	Ask    source.Ask
