@@ -84,7 +84,7 @@ func checkLadder(ctx context.Context, l Layout) []Check {
 		rungs = keeper.Ladder()
 	}
 	var out []Check
-	for _, r := range rungs {
+	for _, r := range append(rungs, keeper.Freezer()) {
 		c := Check{Name: "isolation: " + r.Name, OK: r.OK, Optional: true, Found: r.Found}
 		if !r.OK {
 			c.Fix = rungFixes[r.Name]

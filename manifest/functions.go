@@ -48,7 +48,7 @@ func sourceKeys() []key {
 		{name: "batch", form: fCount, deflt: "10; of a table 100", doc: "Most records of one call, up to 10000; of a queue in order 10."},
 		{name: "wait", form: fDuration, deflt: "0s; 1s where batch is above 10", doc: "How long it is waited for a full batch; 5m at most."},
 		{name: "parallel", form: fCount, deflt: "what scale allows; of a table 1", doc: "Most calls at once; of a table in each shard, up to 10, and those of one key are never side by side."},
-		{name: "start", form: fWord, words: []string{"latest", "oldest"}, deflt: "latest", doc: "Of a table: whether it begins with what comes, or with what is there."},
+		{name: "start", form: fWord, words: starts, deflt: "latest", doc: "Of a table: whether it begins with what comes, or with what is there."},
 		{name: "bisect", form: fBool, deflt: "false", doc: "Of a table: a batch that fails is halved, so that one bad record does not stop the others."},
 		{name: "retries", form: fCount, deflt: "until age", doc: "Of a table: how often a batch is tried again. A queue has its own."},
 		{name: "age", form: fDuration, deflt: "as long as the table keeps them: 24h", doc: "Of a table: records that are older are given up on."},
@@ -125,7 +125,12 @@ func (b *builder) another(t *tree, name string, self tenfold.Name) *tenfold.ID {
 const (
 	maxBatch, maxOrderedBatch = 10_000, 10
 	maxWindow                 = 5 * time.Minute
+	// maxLanes is how many calls of one shard may be under way.
+	maxLanes = 10
 )
+
+// starts are where the reading of a stream may begin.
+var starts = []string{"latest", "oldest"}
 
 // sources reads where functions get their events from, once it is known what queues are like.
 func (b *builder) sources() {
@@ -146,8 +151,10 @@ func (b *builder) sources() {
 				b.reporter.at(e.place(), didYouMean(name, sortedKeys(b.kinds)), "%s: nothing is called %q", from.path, cut(name, 60))
 			case kind == tenfold.KindQueue:
 				f.From = append(f.From, b.fromQueue(n, f, e, name))
+			case kind == tenfold.KindTable:
+				f.From = append(f.From, b.fromTable(e, name))
 			default:
-				b.reporter.at(e.place(), "name a queue", "%s: a %s gives no events", from.path, kind)
+				b.reporter.at(e.place(), "name a queue or a table", "%s: a %s gives no events", from.path, kind)
 			}
 		}
 		b.app.Functions[n] = f
@@ -189,6 +196,22 @@ func (b *builder) fromQueue(n tenfold.Name, f tenfold.Function, e *tree, name st
 	}
 	if q.Timeout < f.Timeout {
 		b.reporter.at(e.place(), "write queues: {"+name+": {timeout: "+short(f.Timeout)+"}} or more, or a shorter timeout of the function", "%s: %s may work for %s, and after %s the queue gives its messages to another call", e.path, n, short(f.Timeout), short(q.Timeout))
+	}
+	return out
+}
+
+// fromTable reads a table's stream as an event source.
+func (b *builder) fromTable(e *tree, name string) tenfold.EventSource {
+	out := tenfold.EventSource{
+		From: b.app.ID(tenfold.KindTable, tenfold.Name(name)), Batch: b.count(e, "batch", 100, 1, maxBatch), Parallel: b.count(e, "parallel", 1, 1, maxLanes),
+		Start: b.word(e, "start", "latest", starts), Retries: b.count(e, "retries", -1, 0, 10_000), Age: b.duration(e, "age", 0),
+	}
+	out.Wait, _ = b.batchWindow(e)
+	if f, ok := value(e, "bisect"); ok {
+		out.Bisect, _ = readBool(b.reporter, f.node, f.path)
+	}
+	if b.app.Tables[tenfold.Name(name)].Stream == "" {
+		b.reporter.at(e.place(), "write tables: {"+name+": {stream: new-and-old-images}}", "%s: the table %s has no stream", e.path, name)
 	}
 	return out
 }

@@ -75,11 +75,14 @@ func (m *group) thaw() {
 	}
 }
 
-// RungFreezer is whether units can stand still.
+// RungFreezer is whether units can stand still: it shuts nothing in, so it is none of Ladder's.
 const RungFreezer = "freezer"
 
-// freezer says whether units can stand still here. It changes nothing, so it looks for the file in groups that there are.
-func (g *groups) freezer() isolate.Rung {
+// Freezer says whether units of a keeper that runs as this process does can stand still. It changes nothing, so it looks
+// for the file in groups that there are.
+func Freezer() isolate.Rung {
+	g := &groups{}
+	g.look()
 	r := isolate.Rung{Name: RungFreezer, Found: errNoFreezer.Error()}
 	base, ok := g.bases[""]
 	if !ok {
