@@ -27,7 +27,7 @@ type environment struct {
 	log     string
 	born    time.Time
 	unit    string // of the runtime
-	watched bool   // it has extensions
+	awake   bool   // it never stands still
 	frost   frost
 	gone    chan struct{} // closed when nothing of it is left
 	still   chan struct{} // closed when it is leaving and nothing is in it
@@ -53,7 +53,7 @@ func (f *function) start() {
 		names = append(names, filepath.Base(p))
 	}
 	e := &environment{
-		f: f, n: n, unit: unitPrefix + g.ID.String() + "/" + strconv.Itoa(n), watched: len(names) > 0, version: g.Version, born: time.Now(), gone: make(chan struct{}), still: make(chan struct{}),
+		f: f, n: n, unit: unitPrefix + g.ID.String() + "/" + strconv.Itoa(n), awake: len(names) > 0 || g.Image != "", version: g.Version, born: time.Now(), gone: make(chan struct{}), still: make(chan struct{}),
 		log: filepath.Join(g.LogDir, strconv.Itoa(n)+".log"),
 		api: runtimeapi.New(runtimeapi.Config{Function: string(g.ID.Name), Handler: g.Handler, Account: g.Account, Concurrency: g.Concurrency, Extensions: names}),
 	}

@@ -29,9 +29,9 @@ type frost struct {
 }
 
 // chill has the environment stand still soon, unless it is called before. One with extensions is left alone: they work
-// on when the function has answered. Under function.mu.
+// on when the function has answered; and one in a container, whose processes are the engine's. Under function.mu.
 func (e *environment) chill() {
-	if e.f.v.cfg.Freezer == nil || e.busy > 0 || e.leaving || e.watched {
+	if e.f.v.cfg.Freezer == nil || e.busy > 0 || e.leaving || e.awake {
 		return
 	}
 	if e.frost.timer == nil {
