@@ -10,6 +10,7 @@ import (
 	"tenfold/internal/awsapi"
 	"tenfold/tier/table/attr"
 	"tenfold/tier/table/expr"
+	"tenfold/tier/table/partiql"
 	"tenfold/tier/table/request"
 )
 
@@ -72,6 +73,14 @@ func operationOf(name string) call {
 	case "TransactWriteItems":
 		return func(s *Store, q *awsapi.Request, in *request.Input) (any, error) {
 			return s.transactWrite(q.Caller, in, q.Body)
+		}
+	case "ExecuteStatement":
+		return plain((*Store).executeStatement)
+	case "BatchExecuteStatement":
+		return plain((*Store).batchExecute)
+	case "ExecuteTransaction":
+		return func(s *Store, q *awsapi.Request, in *request.Input) (any, error) {
+			return s.executeTransaction(q.Caller, in, q.Body)
 		}
 	case "CreateTable":
 		return plain((*Store).createTable)
@@ -172,6 +181,10 @@ func told(err error) error {
 	var wrong *expr.Error
 	if errors.As(err, &wrong) {
 		return invalid("%s", wrong.Message)
+	}
+	var unread *partiql.Error
+	if errors.As(err, &unread) {
+		return invalid("%s", unread.Message)
 	}
 	return err
 }

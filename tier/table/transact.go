@@ -60,6 +60,8 @@ func reasonOf(err error) (r reason, ok bool) {
 		return reason{"ConditionalCheckFailed", failed.Error(), failed.item}, true
 	case errors.As(err, &f) && f.Code == "ProvisionedThroughputExceededException":
 		return reason{"ProvisionedThroughputExceeded", f.Message, nil}, true
+	case errors.As(err, &f) && f.Code == "DuplicateItemException":
+		return reason{"DuplicateItem", f.Message, nil}, true
 	case errors.As(err, &f) && f.Code == "ValidationException":
 		return reason{"ValidationError", f.Message, nil}, true
 	}
