@@ -114,7 +114,7 @@ func TestTablesOfAService(t *testing.T) {
 		t.Error(out)
 	}
 	// A key is for ever.
-	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", strings.Replace(fmt.Sprintf(tables, ""), "sort: at", "sort: at2", 1))})
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", strings.NewReplacer("sort: at", "sort: at2", "{at:", "{at2:").Replace(fmt.Sprintf(tables, "")))})
 	if out, status := h.runIn(dir, "up", "--detach"); status == 0 || !strings.Contains(out, "a table's key is for ever") {
 		t.Error(status, out)
 	}

@@ -228,6 +228,9 @@ func (s *Store) updateItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
 
 // update makes the item what an update has of it.
 func (c *change) update(k attr.Item, u *expr.Update) (touched *expr.Projection, err error) {
+	if c.before == nil && u.OnlyRemoves() {
+		return nil, nil // there is nothing to remove from, and nothing is made
+	}
 	from := c.before
 	if from == nil {
 		from = k
@@ -237,9 +240,6 @@ func (c *change) update(k attr.Item, u *expr.Update) (touched *expr.Projection, 
 		if after, touched, err = u.Apply(from); err != nil {
 			return touched, err
 		}
-	}
-	if c.before == nil && u.OnlyRemoves() {
-		return touched, nil // there is nothing to remove from
 	}
 	if err := c.d.checkIndexed(after); err != nil {
 		if !c.legacy { // what the expression says of types was looked at before

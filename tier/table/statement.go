@@ -72,8 +72,11 @@ func (st statement) change() (x step, back func() attr.Item, err error) {
 	ch.primary = d.primary(k)
 	var touched *expr.Projection
 	x.how = func() (err error) {
-		if ch.before == nil && (st.Verb == partiql.Update || rest != nil) { // there is nothing to change or to ask
+		switch {
+		case ch.before == nil && st.Verb == partiql.Update:
 			return errCondition{}
+		case ch.before == nil && st.Verb == partiql.Delete: // whatever else it asks
+			return nil
 		}
 		if err := ch.condition(rest, "NONE"); err != nil {
 			return err
@@ -186,7 +189,7 @@ func (s *Store) selectPage(st statement, in *request.Input) (any, error) {
 	hash, sort := d.Hash, d.Sort
 	if index != nil {
 		if len(index.Hash) > 1 || len(index.Sort) > 1 {
-			return nil, invalid("Statements cannot read indexes with keys of several attributes: use Query")
+			return nil, invalid("PartiQL statements cannot be executed on tables with multi-attribute HASH keys or multi-attribute RANGE keys.")
 		}
 		hash, sort = index.Hash[0], ""
 		if len(index.Sort) > 0 {
@@ -499,11 +502,7 @@ func (s *Store) executeTransaction(c awsapi.Caller, in *request.Input, body []by
 	if again {
 		kind = "Read"
 	}
-	responses := make([]member, len(all))
-	for i := range responses {
-		responses[i] = member{}
-	}
-	out := member{"Responses": responses}
+	out := member{"Responses": []member{}} // writes answer nothing
 	if list := describeAll(capacity, in.ReturnConsumedCapacity, kind); list != nil {
 		out["ConsumedCapacity"] = list
 	}
