@@ -13,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -43,6 +44,10 @@ var groups = []struct {
 }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "task" { // the app: it is there to be given what it uses
+		fmt.Fprintln(os.Stderr, http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.NotFoundHandler()))
+		os.Exit(1)
+	}
 	b := &bench{}
 	only := flag.String("only", "tables,queues", "groups to run, by comma")
 	flag.IntVar(&b.items, "items", 10_000_000, "how many items a large table has")
@@ -71,9 +76,17 @@ func (b *bench) run(only []string) (short int, err error) {
 		}
 		err = errors.Join(err, os.RemoveAll(b.dir))
 	}()
-	const text = "app: storesbench\nservices:\n  api: {path: ., runtime: go, build: false, command: sleep 100000, uses: [bench, large, jobs]}\n" +
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	text := "app: storesbench\nservices:\n  api: {path: ., runtime: go, build: false, command: exec " + self + " task, uses: [bench, large, jobs]}\n" +
 		"tables:\n  bench: {key: id, sort: n, types: {n: number}, backups: false}\n  large: {key: id, sort: n, types: {n: number}, backups: false}\nqueues: [jobs]\n"
-	if err := os.WriteFile(filepath.Join(b.dir, "tenfold.yaml"), []byte(text), 0o644); err != nil {
+	app := filepath.Join(b.dir, "app")
+	if err := os.Mkdir(app, 0o755); err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(filepath.Join(app, "tenfold.yaml"), []byte(text), 0o644); err != nil {
 		return 0, err
 	}
 	if out, err := b.tenfold("up", "--detach", "--listen", "127.0.0.1:0"); err != nil {
@@ -108,7 +121,7 @@ func (b *bench) tenfold(args ...string) (string, error) {
 		return "", err
 	}
 	cmd := exec.Command(bin, append([]string{"--data", filepath.Join(b.dir, "data")}, args...)...)
-	cmd.Dir = b.dir
+	cmd.Dir = filepath.Join(b.dir, "app")
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

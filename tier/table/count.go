@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-
-	"tenfold/tier/table/attr"
 )
 
 // How much is in a table is kept in memory and written down when the store is closed. A store that was not
@@ -111,13 +109,13 @@ func (s *Store) countSpan(snap *pebble.Snapshot, prefix []byte, n *count) bool {
 		if items&0xff == 0 && s.stopped() {
 			return false
 		}
-		item, err := attr.ParseBinary(it.Value())
+		item, err := unpack(it.Value())
 		if err != nil {
 			s.cfg.Log.Error("an item cannot be read", "key", it.Key(), "err", err)
 			continue
 		}
 		items++
-		bytes += int64(item.Size())
+		bytes += int64(item.size)
 	}
 	n.items.Add(items)
 	n.bytes.Add(bytes)

@@ -364,26 +364,47 @@ func (s *Store) getItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
 	if err := s.admit(t, d, nil, false); err != nil {
 		return nil, err
 	}
-	item, err := s.get(s.db, d, in.Key)
+	primary := d.primary(in.Key)
+	out := append(make([]byte, 0, 512), '{')
+	size := 0
+	raw, closer, err := s.db.Get(d.itemKey(primary))
+	if err == nil {
+		out, size, err = appendItem(append(out, `,"Item":`...), raw, in.Projection)
+		closer.Close()
+		t.returned(1)
+	} else if err == pebble.ErrNotFound {
+		err = nil
+	}
+	if err == nil {
+		err = s.stripeOf(d, primary).settle()
+	}
 	if err != nil {
 		return nil, err
 	}
-	got := &consumed{t: t, d: d, partition: d.partitionOf(d.primary(in.Key)), read: readUnits(item.Size(), in.ConsistentRead)}
+	got := &consumed{t: t, d: d, partition: d.partitionOf(primary), read: readUnits(size, in.ConsistentRead)}
 	s.book(got)
-	out := append(make([]byte, 0, 512), '{')
-	if item != nil {
-		t.returned(1)
-		if in.Projection != nil {
-			item = in.Projection.Apply(item)
-		}
-		out = append(out, `,"Item":`...)
-		out = item.AppendJSON(out)
-	}
 	out = appendMember(out, "ConsumedCapacity", got.describe(in.ReturnConsumedCapacity, ""))
 	if len(out) > 1 {
 		out = slices.Delete(out, 1, 2)
 	}
 	return append(out, '}'), nil
+}
+
+// appendItem appends an item of the log as JSON, or what a projection leaves of it.
+func appendItem(out, raw []byte, projection *expr.Projection) ([]byte, int, error) {
+	p, err := unpack(raw)
+	if err != nil {
+		return nil, 0, err
+	}
+	if projection == nil {
+		out, err = attr.BinaryToJSON(out, p.item)
+		return out, p.size, err
+	}
+	item, err := attr.ParseBinary(p.item)
+	if err != nil {
+		return nil, 0, err
+	}
+	return projection.Apply(item).AppendJSON(out), p.size, nil
 }
 
 // get reads an item that is on disk; nil: there is none.
@@ -396,7 +417,7 @@ func (s *Store) get(from pebble.Reader, d *definition, k attr.Item) (attr.Item, 
 	case err != nil:
 		return nil, err
 	default:
-		item, err = attr.ParseBinary(raw)
+		item, err = decode(raw)
 		closer.Close()
 		if err != nil {
 			return nil, err

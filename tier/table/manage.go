@@ -513,7 +513,7 @@ func (s *Store) fillSome(t *table, no uint16, prefix []byte, keys [][]byte) erro
 						continue
 					}
 					item := c.d.project(x, c.before)
-					b.Set(k, item.AppendBinary(nil), nil)
+					b.Set(k, c.d.encode(item), nil)
 					t.indexCount(no).add(sizes{0, item.Size()})
 				}
 			}

@@ -50,44 +50,57 @@ func (s *Store) page(in *request.Input, p *span) ([]byte, error) {
 		out = append(out[:0], '{')
 	}
 	got := &consumed{t: p.t, d: p.d, partition: p.partition}
-	var last attr.Item
-	bytes, page, fetched, count, scanned, more := 0, 0, 0, 0, 0, false
+	// An item that is neither asked anything nor cut goes to the answer as it is.
+	plain := in.Filter == nil && in.Projection == nil && !fetch
+	bytes, page, fetched, count, scanned := 0, 0, 0, 0, 0
+	var last attr.Item // where the page was cut; nil: nowhere
 	for ; ok; ok = step() {
-		item, err := attr.ParseBinary(it.Value())
+		item, err := unpack(it.Value())
 		if err != nil {
 			return nil, fmt.Errorf("read an item of table %s: %w", p.d.Name, err)
 		}
 		scanned++
-		bytes += item.Size()
-		page += stored(item, p.d.Sort)
-		last = item
-		whole := item
-		if fetch {
-			if whole, err = s.fetch(p.d, item); err != nil {
-				return nil, err
+		bytes += item.size
+		page += item.stored
+		var whole attr.Item
+		holds := plain
+		if !plain {
+			if whole, err = attr.ParseBinary(item.item); err != nil {
+				return nil, fmt.Errorf("read an item of table %s: %w", p.d.Name, err)
 			}
-			fetched += whole.Size()
+			if fetch {
+				if whole, err = s.fetch(p.d, whole); err != nil {
+					return nil, err
+				}
+				fetched += whole.Size()
+			}
+			if whole != nil {
+				if holds, err = in.Filter.Holds(whole); err != nil {
+					return nil, err
+				}
+			}
 		}
-		if whole != nil {
-			holds, err := in.Filter.Holds(whole)
-			if err != nil {
-				return nil, err
-			}
-			if holds {
-				if in.Select != "COUNT" {
-					if count > 0 {
-						out = append(out, ',')
+		if holds {
+			if count++; in.Select != "COUNT" {
+				if count > 1 {
+					out = append(out, ',')
+				}
+				switch {
+				case plain:
+					if out, err = attr.BinaryToJSON(out, item.item); err != nil {
+						return nil, err
 					}
-					if in.Projection != nil {
-						whole = in.Projection.Apply(whole)
-					}
+				case in.Projection != nil:
+					out = in.Projection.Apply(whole).AppendJSON(out)
+				default:
 					out = whole.AppendJSON(out)
 				}
-				count++
 			}
 		}
 		if in.Limit > 0 && scanned >= in.Limit || page >= pageBytes {
-			more = true
+			if last, err = attr.ParseBinary(item.item); err != nil {
+				return nil, err
+			}
 			break
 		}
 	}
@@ -109,7 +122,7 @@ func (s *Store) page(in *request.Input, p *span) ([]byte, error) {
 	out = strconv.AppendInt(out, int64(count), 10)
 	out = append(out, `,"ScannedCount":`...)
 	out = strconv.AppendInt(out, int64(scanned), 10)
-	if more {
+	if last != nil {
 		out = append(out, `,"LastEvaluatedKey":`...)
 		out = p.d.keyOf(p.x, last).AppendJSON(out)
 	}
@@ -164,7 +177,7 @@ func (s *Store) fetch(d *definition, part attr.Item) (attr.Item, error) {
 		return nil, err
 	}
 	defer closer.Close()
-	return attr.ParseBinary(raw)
+	return decode(raw)
 }
 
 // useIndex finds the index that a read names.

@@ -302,13 +302,17 @@ func (p *selection) read(i int, low, high []byte, backward bool) error {
 		next, ok = it.Prev, it.Last()
 	}
 	for ; ok; ok = next() {
-		item, err := attr.ParseBinary(it.Value())
+		in, err := unpack(it.Value())
+		if err != nil {
+			return err
+		}
+		item, err := attr.ParseBinary(in.item)
 		if err != nil {
 			return err
 		}
 		p.scanned++
-		p.bytes += item.Size()
-		p.page += stored(item, d.Sort)
+		p.bytes += in.size
+		p.page += in.stored
 		p.last = item
 		whole := item
 		if p.index != nil && p.index.Local && p.index.Projection != all {

@@ -59,7 +59,7 @@ func (s *Store) verify(t *table, d *definition) (v Verdict, err error) {
 	prefix := key(keyItem, d.ID)
 	err = walk(snap, prefix, func(k, raw []byte) error {
 		primary := k[len(prefix):]
-		item, err := attr.ParseBinary(raw)
+		item, err := decode(raw)
 		if err != nil {
 			v.wrong("item %x cannot be read: %v", primary, err)
 			return nil
@@ -131,7 +131,7 @@ func item1(snap *pebble.Snapshot, k []byte) (attr.Item, bool, error) {
 		return nil, false, err
 	}
 	defer closer.Close()
-	item, err := attr.ParseBinary(raw)
+	item, err := decode(raw)
 	return item, true, err
 }
 

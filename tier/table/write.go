@@ -60,7 +60,7 @@ func (s *Store) read(c *change) error {
 	}
 	defer closer.Close()
 	c.raw = bytes.Clone(raw)
-	c.before, err = attr.ParseBinary(c.raw)
+	c.before, err = decode(c.raw)
 	c.was = c.before.Size()
 	return err
 }
@@ -78,7 +78,7 @@ func (s *Store) put(b *pebble.Batch, c *change) {
 		b.Delete(k, nil)
 	} else {
 		c.is = c.after.Size()
-		b.Set(k, c.after.AppendBinary(nil), nil)
+		b.Set(k, c.d.encode(c.after), nil)
 	}
 	for i := range c.d.Indexes {
 		if x := &c.d.Indexes[i]; !x.Leaving {
@@ -133,10 +133,10 @@ func (s *Store) putIndex(b *pebble.Batch, c *change, x *index) {
 	switch {
 	case !has:
 	case !had || moved:
-		b.Set(is, now.AppendBinary(nil), nil)
+		b.Set(is, c.d.encode(now), nil)
 		ic.units += writeUnits(ic.is)
 	case !old.Equal(now) || x.Filling: // while it fills, the entry may still be missing
-		b.Set(is, now.AppendBinary(nil), nil)
+		b.Set(is, c.d.encode(now), nil)
 		ic.units += writeUnits(max(ic.was, ic.is))
 	}
 	c.indexed = append(c.indexed, ic)
