@@ -51,6 +51,9 @@ type Served struct {
 	XMLNS string
 	// Limit is how long a body may be, unpacked; 0: DefaultLimit.
 	Limit int64
+	// Route finds the operation of a request in REST, whose service is known by its signature alone; "": there
+	// is none. Nil: the service speaks JSON to one address, or the query protocol.
+	Route func(method, path string) (operation string)
 	// Sum has answers carry X-Amz-Crc32, as DynamoDB's do.
 	Sum bool
 }
@@ -83,12 +86,16 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Origin") != "" && shared(w.Header(), r) {
 		return
 	}
-	if r.Method == http.MethodGet && r.URL.RawQuery == "" { // what load balancers and people ask
+	rest := f.rest(r)
+	if r.Method == http.MethodGet && r.URL.RawQuery == "" && rest == nil { // what load balancers and people ask
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		io.WriteString(w, "healthy: "+strings.Join(slices.Sorted(maps.Keys(f.Services)), ", ")+"\n")
 		return
 	}
 	a := answer{w: w, r: r, id: id, log: f.Log}
+	if rest != nil {
+		a.s, a.rest, a.json = *rest, true, "application/json"
+	}
 	q, err := f.read(&a)
 	if err != nil {
 		a.refuse(err)
@@ -100,6 +107,20 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.write(http.StatusOK, body)
+}
+
+// rest finds the service that a request in REST is signed for; nil: it is none.
+func (f *Front) rest(r *http.Request) *Served {
+	_, scope, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+	parts := strings.Split(scope, "/") // access key, date, region, service, aws4_request
+	if len(parts) < 5 {
+		return nil
+	}
+	s, ok := f.Services[parts[3]]
+	if !ok || s.Route == nil {
+		return nil
+	}
+	return &s
 }
 
 // read takes a request in: its body whole, then who signed it, then for which service.
@@ -120,24 +141,24 @@ func (f *Front) read(a *answer) (*Request, error) {
 	}
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	target := r.Header.Get("X-Amz-Target")
-	if target == "" && (kind == "application/x-www-form-urlencoded" || r.URL.Query().Get("Action") != "") {
+	if target == "" && !a.rest && (kind == "application/x-www-form-urlencoded" || r.URL.Query().Get("Action") != "") {
 		a.query = true
 	}
 	sum := sha256.Sum256(raw)
-	if !a.query {
+	if !a.query && !a.rest {
 		if err := f.early(a, kind, target, raw); err != nil {
 			return nil, err
 		}
 	}
 	scope, err := f.signed.Verify(r, hex.EncodeToString(sum[:]))
 	if err != nil {
-		if !a.query && notJSON(r, raw) {
+		if !a.query && !a.rest && notJSON(r, raw) {
 			return nil, &Fault{Code: "SerializationException"}
 		}
 		var e *sigv4.Error
 		if errors.As(err, &e) {
 			status := http.StatusBadRequest
-			if a.query {
+			if a.query || a.rest {
 				status = http.StatusForbidden
 			}
 			return nil, &Fault{Status: status, Code: e.Code, Message: e.Message}
@@ -177,7 +198,11 @@ func (f *Front) read(a *answer) (*Request, error) {
 		a.operation = q.Operation
 		return q, nil
 	}
-	_, q.Operation, _ = strings.Cut(target, ".")
+	if _, q.Operation, _ = strings.Cut(target, "."); a.rest {
+		if q.Operation = s.Route(r.Method, r.URL.Path); q.Operation == "" {
+			return nil, &Fault{Status: http.StatusNotFound, Code: "UnknownOperationException", Message: r.Method + " " + r.URL.Path + " is no operation of " + scope.Service}
+		}
+	}
 	if len(body) == 0 && !s.Body {
 		body = []byte("{}")
 	}
@@ -214,6 +239,7 @@ type answer struct {
 	log       *slog.Logger
 	s         Served
 	query     bool
+	rest      bool   // in REST: the operation is the method and the path
 	json      string // content type of the request
 	operation string
 }
@@ -295,7 +321,11 @@ func (a *answer) refuse(err error) {
 	members := map[string]any{}
 	maps.Copy(members, f.Fields)
 	kind, message := a.s.typeOf(f.Code)
-	members["__type"] = kind
+	if members["__type"] = kind; a.rest {
+		a.w.Header().Set("X-Amzn-Errortype", f.Code)
+		delete(members, "__type")
+		message = "Message"
+	}
 	if f.Message != "" {
 		members[message] = f.Message
 	}
