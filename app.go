@@ -23,6 +23,7 @@ type App struct {
 	Caches    map[Name]Cache    `json:"caches,omitempty"`
 	Queues    map[Name]Queue    `json:"queues,omitempty"`
 	Tables    map[Name]Table    `json:"tables,omitempty"`
+	Events    map[Name]Bus      `json:"events,omitempty"`
 	Secrets   map[Name]Secret   `json:"secrets,omitempty"`
 	// Rules are edge.routes, by route as written.
 	Rules map[Route]Rule `json:"rules,omitempty"`

@@ -45,6 +45,7 @@ const (
 	KindCache    Kind = "cache"
 	KindQueue    Kind = "queue"
 	KindTable    Kind = "table"
+	KindBus      Kind = "bus"
 	KindFunction Kind = "function"
 	KindEdge     Kind = "edge"
 	KindSecret   Kind = "secret"
@@ -54,7 +55,7 @@ const (
 // HoldsData says whether removing a resource of this kind would lose what users stored.
 // The loop never removes such a resource; a person does, by name.
 func (k Kind) HoldsData() bool {
-	return k == KindDatabase || k == KindCache || k == KindQueue || k == KindTable
+	return k == KindDatabase || k == KindCache || k == KindQueue || k == KindTable || k == KindBus
 }
 
 // ID identifies a resource in a house.

@@ -46,3 +46,41 @@ type TableIndex struct {
 	Attributes []string `json:"attributes,omitempty"`
 	Local      bool     `json:"local,omitempty"`
 }
+
+// Bus is an event bus, as EventBridge has it.
+type Bus struct {
+	// Archive is for how long its events are kept and can be played again; 0: not at all.
+	Archive time.Duration    `json:"archive,omitempty"`
+	Rules   map[Name]BusRule `json:"rules,omitempty"`
+	Line    int              `json:"line,omitempty"`
+}
+
+// BusRule says which events of a bus go where, or when the bus has one by itself.
+type BusRule struct {
+	Match string `json:"match,omitempty"` // EventBridge's pattern, in JSON; "": by Schedule
+	// Schedule is rate(…), at(…) or the five fields of cron, in Timezone ("": UTC). What it makes comes
+	// within Window after its time.
+	Schedule string        `json:"schedule,omitempty"`
+	Timezone string        `json:"timezone,omitempty"`
+	Window   time.Duration `json:"window,omitempty"`
+	// Retries and Age bound how long a delivery is tried; then it goes to the queue Dead ("": nowhere).
+	Retries int           `json:"retries"`
+	Age     time.Duration `json:"age"`
+	Dead    Name          `json:"dead,omitempty"`
+	// Template is what targets get, with what stands at Paths in place of <name>; "": the event.
+	Template string            `json:"template,omitempty"`
+	Paths    map[string]string `json:"paths,omitempty"`
+	To       []BusTarget       `json:"to"`
+}
+
+// BusTarget is where a rule's events go: To, or URL.
+type BusTarget struct {
+	To  ID     `json:"to,omitzero"` // a queue, a function, a job or another bus
+	URL string `json:"url,omitempty"`
+	// Secret is what the URL is told: as a bearer token, in Header, or as User's password.
+	Secret ID     `json:"secret,omitzero"`
+	Header string `json:"header,omitempty"`
+	User   string `json:"user,omitempty"`
+	// Every is the time between two calls; 0: as they come.
+	Every time.Duration `json:"every,omitempty"`
+}

@@ -354,6 +354,8 @@ type RunRequest struct {
 	Env
 	Name    tenfold.Name `json:"name"`
 	Command []string     `json:"command,omitempty"`
+	// Detach has it only be started: nothing is told of how it goes.
+	Detach bool `json:"detach,omitempty"`
 }
 
 // Process is what to execute. Env holds secrets.

@@ -68,6 +68,9 @@ func (h *house) named(ctx context.Context) (map[tenfold.ID]bool, error) {
 		for n := range app.Tables {
 			named[app.ID(tenfold.KindTable, n)] = true
 		}
+		for n := range app.Events {
+			named[app.ID(tenfold.KindBus, n)] = true
+		}
 	}
 	return named, nil
 }
@@ -86,7 +89,7 @@ func (h *house) RemoveData(ctx context.Context, id tenfold.ID) error {
 		err = h.postgres.Destroy(ctx, id)
 	case tenfold.KindCache:
 		err = h.cache.Destroy(ctx, id)
-	case tenfold.KindQueue, tenfold.KindTable:
+	case tenfold.KindQueue, tenfold.KindTable, tenfold.KindBus:
 		err = h.data.Destroy(ctx, id)
 	default:
 		err = tenfold.Errorf(tenfold.CodeInvalid, "a %s holds no data", id.Kind).WithHint("list what is kept: tenfold kept")

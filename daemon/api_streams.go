@@ -179,7 +179,7 @@ func (h *house) Run(ctx context.Context, r control.RunRequest, yield func(contro
 		}
 	}
 	launched, err := h.launch(ctx, id, r.Command)
-	if err != nil {
+	if err != nil || r.Detach {
 		return err
 	}
 	follow, stop := context.WithCancel(ctx)
@@ -399,6 +399,7 @@ func (h *house) Metrics(ctx context.Context, w io.Writer) error {
 	functionMetrics(h.function.Use(ctx), &b)
 	queueMetrics(h.data.Use(), &b)
 	tableMetrics(h.data.Use(), &b)
+	eventMetrics(h.data.Use(), &b)
 	tasks, err := h.compute.Tasks(ctx)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -15,8 +16,11 @@ import (
 	"tenfold/control"
 	"tenfold/internal/awsapi"
 	"tenfold/internal/kv"
+	"tenfold/internal/secret"
 	"tenfold/tier/compute"
 	"tenfold/tier/data"
+	"tenfold/tier/event"
+	"tenfold/tier/function"
 	"tenfold/tier/queue"
 	"tenfold/tier/table"
 )
@@ -43,16 +47,26 @@ func RunData(ctx context.Context, dir string) error {
 		if err != nil {
 			return companionWork{}, err
 		}
-		s := data.NewServer(map[tenfold.Kind]data.Store{tenfold.KindQueue: queueStore{queues}, tenfold.KindTable: tableStore{tables}}, map[string]awsapi.Served{
+		key, err := secret.Load(l.Key())
+		if err != nil {
+			return companionWork{}, err
+		}
+		known := &scopes{of: map[string]tenfold.ID{}}
+		others := eventTargets{known, function.NewRemote(l.Socket(invokeListener)), control.Unix(l.Socket("control"))}
+		events, err := event.Open(db, event.Config{Log: log, Send: eventSender{queues, func(account, name string) string { return data.QueueURL(address, account, name) }}, Invoke: others, Run: others, Seal: key})
+		if err != nil {
+			return companionWork{}, err
+		}
+		s := data.NewServer(map[tenfold.Kind]data.Store{tenfold.KindQueue: queueStore{queues}, tenfold.KindTable: tableStore{tables}, tenfold.KindBus: eventStore{events, known}}, map[string]awsapi.Served{
 			"sqs":      {Service: queues, Namespace: "com.amazonaws.sqs#", XMLNS: queue.Namespace, Limit: 8 << 20},
 			"dynamodb": tables.Served(),
+			"events":   events.Served(), "scheduler": events.Scheduler(),
 		}, db.Writable, log)
 		return companionWork{public: s.Handler(), private: s.ControlHandler(), leave: queues.Leave, run: func(ctx context.Context, ready func()) error {
-			ready()
-			<-ctx.Done()
+			err := events.Run(ctx, ready)
 			queues.Close()
 			tables.Close()
-			return db.Close()
+			return errors.Join(err, db.Close())
 		}}, nil
 	})
 }
@@ -125,11 +139,11 @@ func (s *stores) Put(ctx context.Context, snap data.Snapshot) (rep data.Report, 
 // Idle implements data.Process.
 func (s *stores) Idle(ctx context.Context) error { return s.idle(ctx) }
 
-// storeKeys are those of services and functions that use queues or tables.
+// storeKeys are those of services and functions that use queues, tables or event buses.
 func (h *house) storeKeys(ctx context.Context) ([]awsapi.Key, error) {
 	keys := map[string]awsapi.Key{}
 	err := h.holdersOfKeys(ctx, func(app tenfold.App, of tenfold.ID, line int, bs []tenfold.Binding) {
-		uses := map[string][]string{}
+		uses, functions := map[string][]string{}, []string(nil)
 		for _, b := range bs {
 			switch {
 			case b.From.Kind == tenfold.KindQueue && b.Field == tenfold.FieldURL:
@@ -137,16 +151,23 @@ func (h *house) storeKeys(ctx context.Context) ([]awsapi.Key, error) {
 				uses["sqs"] = append(uses["sqs"], data.AWSName(b.From, &q))
 			case b.From.Kind == tenfold.KindTable && b.Field == tenfold.FieldName:
 				uses["dynamodb"] = append(uses["dynamodb"], data.AWSName(b.From, nil))
+			case b.From.Kind == tenfold.KindBus && b.Field == tenfold.FieldName:
+				uses["events"] = append(uses["events"], data.AWSName(b.From, nil))
+			case b.From.Kind == tenfold.KindFunction && b.Field == tenfold.FieldName: // that rules may be made to call
+				functions = append(functions, string(b.From.Name))
 			}
 		}
 		if len(uses) == 0 {
 			return
 		}
+		if len(functions) > 0 {
+			uses["lambda"] = functions
+		}
 		k := h.accessKey(app.ID(tenfold.KindIdentity, of.Name))
 		have := keys[k.ID]
 		// What the one revision uses, and what the other does.
 		all := map[string][]string{}
-		for _, service := range []string{"sqs", "dynamodb"} {
+		for _, service := range []string{"sqs", "dynamodb", "events", "lambda"} {
 			if names := slices.Concat(have.Uses[service], uses[service]); len(names) > 0 {
 				slices.Sort(names)
 				all[service] = slices.Compact(names)
@@ -165,7 +186,7 @@ func (h *house) StoreCall(ctx context.Context, e control.Env, c control.StoreCal
 		return control.StoreCalled{}, err
 	}
 	if !h.data.Holds() {
-		return control.StoreCalled{}, tenfold.Errorf(tenfold.CodeNotFound, "no app of this house has a queue or a table").WithHint("add one to the manifest: queues: [emails], or tables: {sessions: user_id}")
+		return control.StoreCalled{}, tenfold.Errorf(tenfold.CodeNotFound, "no app of this house has a queue, a table or an event bus").WithHint("add one to the manifest: queues: [emails], tables: {sessions: user_id} or events: [shop-bus]")
 	}
 	out, err := h.stores.Call(ctx, data.Call{Account: account(e.App, e.Env), Service: c.Service, Operation: c.Operation, Body: c.Body})
 	return control.StoreCalled{Body: out.Body, Code: out.Code, Message: out.Message}, err

@@ -135,7 +135,7 @@ func (h *house) resolve(ctx context.Context, b tenfold.Binding) (string, error) 
 		return h.cache.Field(ctx, b.From, b.Field)
 	case tenfold.KindFunction:
 		return h.function.Field(b.From, b.Field)
-	case tenfold.KindQueue, tenfold.KindTable:
+	case tenfold.KindQueue, tenfold.KindTable, tenfold.KindBus:
 		return h.data.Field(b.From, b.Field)
 	case tenfold.KindService:
 		return h.edge.ServiceURL(ctx, b.From)

@@ -248,7 +248,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}); err != nil {
 		return err
 	}
-	if h.data, err = data.New(data.Config{Dir: l.Tier("data"), Process: h.stores, Address: h.stores.addr, Emit: emit, Account: account, Keys: h.storeKeys}); err != nil {
+	if h.data, err = data.New(data.Config{Dir: l.Tier("data"), Process: h.stores, Address: h.stores.addr, Emit: emit, Account: account, Keys: h.storeKeys, Secret: h.secretValue}); err != nil {
 		return err
 	}
 	h.tiers = []tenfold.Tier{h.postgres, h.cache, h.data, h.edge, h.compute, h.function, h.frontend}

@@ -19,6 +19,8 @@ type builder struct {
 	at     map[string]*yaml.Node // where each name is declared
 	routes map[tenfold.Route]routed
 	deadOf map[tenfold.Name]tenfold.Name // by queue: where it gives what it gave up on
+	// deadRules are queues that rules give up to and that do not stand in the file.
+	deadRules []tenfold.Name
 }
 
 // routed says who has a route.
@@ -42,6 +44,7 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 	}
 	b.declare()
 	b.deadLetters()
+	b.deadEvents()
 	b.contact()
 	b.databases() // first: what their users are given depends on them
 	b.frontends()
@@ -53,12 +56,13 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 	b.caches()
 	b.queues()
 	b.tables()
+	b.events()
 	b.sources()
 	b.rings()
 	b.secrets()
 	b.rules()
 	b.cycles()
-	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Functions)+len(b.app.Databases)+len(b.app.Caches)+len(b.app.Queues)+len(b.app.Tables) == 0 && !r.failed() {
+	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Functions)+len(b.app.Databases)+len(b.app.Caches)+len(b.app.Queues)+len(b.app.Tables)+len(b.app.Events) == 0 && !r.failed() {
 		r.at(top.node, "write at least \"services: [api]\" or \"frontends: [web]\"", "the app has no frontend, service, function or store of data")
 	}
 	return b.app
@@ -89,6 +93,7 @@ var sections = []struct {
 	{"caches", tenfold.KindCache},
 	{"queues", tenfold.KindQueue},
 	{"tables", tenfold.KindTable},
+	{"events", tenfold.KindBus},
 	{"secrets", tenfold.KindSecret},
 }
 

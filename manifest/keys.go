@@ -36,6 +36,7 @@ const (
 	fEnv      form = "variables"
 	fTexts    form = "map of text"
 	fUses     form = "uses"
+	fAny      form = "pattern"           // whatever YAML can say
 	fKeeps    form = "true or durations" // a map of durations by the user's names
 )
 
@@ -115,6 +116,7 @@ func thingKeys() []key {
 		{name: "caches", form: fNamed, doc: "Valkey or Redis instances.", keys: cacheKeys()},
 		{name: "queues", form: fNamed, doc: "Queues of messages, as SQS has them.", keys: queueKeys()},
 		{name: "tables", form: fNamed, doc: "Tables of items by key, as DynamoDB has them.", keys: tableKeys()},
+		{name: "events", form: fNamed, doc: "Event buses, as EventBridge has them.", keys: busKeys()},
 		{name: "secrets", form: fNamed, doc: "Names of secret values; the values never stand in this file.", keys: []key{
 			{name: "generate", form: fCount, deflt: "set by hand", doc: "Make this many random bytes once, instead of tenfold secrets set."},
 		}},
@@ -138,7 +140,7 @@ func thingKeys() []key {
 			}},
 		}},
 	},
-		later("alarms", "alarms"), later("time series", "series"), later("event buses", "events"), later("buckets", "buckets"))
+		later("alarms", "alarms"), later("time series", "series"), later("buckets", "buckets"))
 }
 
 func frontendKeys() []key {

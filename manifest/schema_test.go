@@ -84,6 +84,8 @@ func schemaOf(k key) object {
 		kinds = append(kinds, object{"enum": words})
 	case fKeeps:
 		kinds = append(kinds, object{"type": "boolean"}, object{"type": "object", "propertyNames": object{"pattern": "^[0-9a-f]{16}$"}, "additionalProperties": object{"type": []string{"string", "boolean", "null"}}})
+	case fAny:
+		kinds = append(kinds, object{"type": "object"})
 	case fBool:
 		kinds = append(kinds, object{"type": "boolean"})
 	case fCount:

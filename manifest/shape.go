@@ -51,6 +51,11 @@ func shape(r *reporter, k key, name, n *yaml.Node, path string) *tree {
 		return shapeUses(r, t)
 	case fKeeps:
 		return shapeKeeps(r, t)
+	case fAny:
+		if n.Kind != yaml.MappingNode {
+			r.at(n, "write {detail-type: [order.paid]}", "%s: want a map, not a %s", path, kindWord(n))
+			return nil
+		}
 	case fCommand, fRoutes, fHosts, fWords:
 		if n.Kind == yaml.MappingNode {
 			r.at(n, "write a text or a list", "%s: a %s cannot be a map", path, k.form)
@@ -74,7 +79,7 @@ func thing(path string) bool {
 	path = stripEnv(path)
 	section, rest, _ := strings.Cut(path, ".")
 	switch section {
-	case "frontends", "services", "functions", "jobs", "databases", "caches", "queues", "tables", "secrets":
+	case "frontends", "services", "functions", "jobs", "databases", "caches", "queues", "tables", "events", "secrets":
 		return !strings.Contains(rest, ".")
 	case "edge":
 		return rest == "" || rest == "routes" || strings.HasPrefix(rest, "routes.")
@@ -252,6 +257,8 @@ func eachName(n *yaml.Node, add func(name, value *yaml.Node)) {
 func checkName(r *reporter, k key, path string, n *yaml.Node) bool {
 	s := n.Value
 	switch {
+	case k.name == "to" && strings.Contains(s, "://"): // an HTTP endpoint
+		return true
 	case k.name == "secrets" && !upperCase.MatchString(s):
 		r.at(n, "write "+upper(s), "%s: a secret is named in UPPER_CASE, %q is not", path, cut(s, 60))
 	case k.name == "secrets" && reserved[s] != "":

@@ -103,6 +103,7 @@ func (b *builder) signed(d tenfold.Database, id tenfold.ID, self tenfold.Name, f
 var endpoints = map[tenfold.Kind][]string{
 	tenfold.KindQueue: {"AWS_ENDPOINT_URL_SQS"},
 	tenfold.KindTable: {"AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_DYNAMODB_STREAMS"},
+	tenfold.KindBus:   {"AWS_ENDPOINT_URL_EVENTBRIDGE", "AWS_ENDPOINT_URL_SCHEDULER"},
 }
 
 // endpoints are the variables by which SDKs of AWS find a store and sign for it.
@@ -173,6 +174,8 @@ func (b *builder) unknownUse(f, u *tree, name string) {
 		hint = "add queues: [" + name + "]"
 	case name == "dynamodb" || name == "table":
 		hint = "add tables: [" + name + "]"
+	case name == "eventbridge" || name == "events" || name == "bus":
+		hint = "add events: [" + name + "]"
 	}
 	b.reporter.at(u.key, hint, "%s: nothing is called %q", f.path, cut(name, 60))
 }
@@ -185,7 +188,7 @@ func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Bindi
 	switch id.Kind {
 	case tenfold.KindSecret:
 		field = tenfold.FieldValue
-	case tenfold.KindFunction, tenfold.KindTable:
+	case tenfold.KindFunction, tenfold.KindTable, tenfold.KindBus:
 		field = tenfold.FieldName
 	}
 	if !isNull(u.node) {
@@ -210,6 +213,8 @@ func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Bindi
 		return []tenfold.Binding{bind(upper(string(id.Name))+"_QUEUE_URL", field)}
 	case id.Kind == tenfold.KindTable:
 		return []tenfold.Binding{bind(upper(string(id.Name))+"_TABLE", field)}
+	case id.Kind == tenfold.KindBus:
+		return []tenfold.Binding{bind(upper(string(id.Name))+"_BUS", field)}
 	case reserved[own] != "":
 		b.reporter.at(u.key, "choose another variable: uses: {"+string(id.Name)+": "+upper(string(id.Name))+"_SERVICE_URL}", "%s: %s %s", u.path, own, reserved[own])
 		return nil

@@ -1,5 +1,6 @@
-// Package data is the tier of purpose-built stores: queues, as SQS has them, and tables, as DynamoDB has them. One process of the house holds
-// all of them, in one durable log.
+// Package data is the tier of purpose-built stores: queues, as SQS has them, tables, as DynamoDB
+// has them, and event buses, as EventBridge has them. One process of the house holds all of them, in one
+// durable log.
 //
 // Tier is the half that decides: it keeps goals and hands them down. Server is the process: it has a Store
 // for each kind, which the daemon joins with the packages that do the work, and lets clients in by their
@@ -43,6 +44,8 @@ type Config struct {
 	Account func(tenfold.AppName, tenfold.Environment) string
 	// Keys are those who may ask.
 	Keys func(context.Context) ([]awsapi.Key, error)
+	// Secret is the value of a secret. Only buses that name one need it.
+	Secret func(context.Context, tenfold.ID) (string, error)
 }
 
 // Tier is the deciding half.
@@ -62,6 +65,7 @@ var _ tenfold.Tier = (*Tier)(nil)
 type spec struct {
 	Queue *tenfold.Queue `json:"queue,omitempty"`
 	Table *tenfold.Table `json:"table,omitempty"`
+	Bus   *tenfold.Bus   `json:"bus,omitempty"`
 }
 
 type record struct {
@@ -105,6 +109,13 @@ func (t *Tier) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 		x := app.Tables[name]
 		x.Line = 0
 		if err := add(tenfold.KindTable, name, spec{Table: &x}); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(app.Events)) {
+		x := app.Events[name]
+		x.Line = 0
+		if err := add(tenfold.KindBus, name, spec{Bus: &x}); err != nil {
 			return nil, err
 		}
 	}
@@ -169,6 +180,9 @@ func (t *Tier) Field(id tenfold.ID, f tenfold.Field) (string, error) {
 			return QueueURL(t.cfg.Address, w.Account, w.Name), nil
 		}
 	case tenfold.FieldARN:
+		if id.Kind == tenfold.KindBus {
+			return "arn:aws:events:" + awsapi.Region + ":" + w.Account + ":event-bus/" + w.Name, nil
+		}
 		if id.Kind == tenfold.KindTable {
 			return "arn:aws:dynamodb:" + awsapi.Region + ":" + w.Account + ":table/" + w.Name, nil
 		}
@@ -184,7 +198,7 @@ func QueueURL(address, account, name string) string {
 
 // want is a record as the process is told of it.
 func (t *Tier) want(r record) Want {
-	w := Want{ID: r.ID, Account: t.cfg.Account(r.ID.App, r.ID.Env), Name: AWSName(r.ID, r.Spec.Queue), Goal: r.Goal, Queue: r.Spec.Queue, Table: r.Spec.Table}
+	w := Want{ID: r.ID, Account: t.cfg.Account(r.ID.App, r.ID.Env), Name: AWSName(r.ID, r.Spec.Queue), Goal: r.Goal, Queue: r.Spec.Queue, Table: r.Spec.Table, Bus: r.Spec.Bus}
 	return w
 }
 
@@ -245,7 +259,12 @@ func (t *Tier) hand(ctx context.Context) error {
 	var s Snapshot
 	for _, r := range all {
 		if !r.Stopped {
-			s.Wants = append(s.Wants, t.want(r))
+			w := t.want(r)
+			w.Ordered = ordered(all, r)
+			if err := t.secrets(ctx, &w); err != nil {
+				return err
+			}
+			s.Wants = append(s.Wants, w)
 		}
 	}
 	slices.SortFunc(s.Wants, func(a, b Want) int { return a.ID.Compare(b.ID) })
@@ -258,6 +277,48 @@ func (t *Tier) hand(ctx context.Context) error {
 		return err
 	}
 	t.take(rep)
+	return nil
+}
+
+// ordered are the queues in order of a bus' environment.
+func ordered(all map[string]record, bus record) (out map[tenfold.Name]bool) {
+	if bus.Spec.Bus == nil {
+		return nil
+	}
+	for _, r := range all {
+		if q := r.Spec.Queue; q != nil && q.FIFO != nil && !r.Stopped && r.ID.App == bus.ID.App && r.ID.Env == bus.ID.Env {
+			if out == nil {
+				out = map[tenfold.Name]bool{}
+			}
+			out[r.ID.Name] = true
+		}
+	}
+	return out
+}
+
+// secrets looks up those that a bus' rules name. One without a value leaves out what needs it until it has one.
+func (t *Tier) secrets(ctx context.Context, w *Want) error {
+	if w.Bus == nil || t.cfg.Secret == nil {
+		return nil
+	}
+	for _, r := range w.Bus.Rules {
+		for _, x := range r.To {
+			if x.Secret.Name == "" {
+				continue
+			}
+			v, err := t.cfg.Secret(ctx, x.Secret)
+			if err != nil {
+				if ctx.Err() != nil {
+					return err
+				}
+				continue
+			}
+			if w.Secrets == nil {
+				w.Secrets = map[tenfold.Name]string{}
+			}
+			w.Secrets[x.Secret.Name] = v
+		}
+	}
 	return nil
 }
 
@@ -306,6 +367,9 @@ func describe(r record) string {
 			text += fmt.Sprintf(", %d indexes", n)
 		}
 		return text
+	}
+	if x := r.Spec.Bus; x != nil {
+		return fmt.Sprintf("event bus with %d rules", len(x.Rules))
 	}
 	text := "queue"
 	if r.Spec.Queue.FIFO != nil {
@@ -374,6 +438,11 @@ type Want struct {
 	Goal    string         `json:"goal"`
 	Queue   *tenfold.Queue `json:"queue,omitempty"`
 	Table   *tenfold.Table `json:"table,omitempty"`
+	Bus     *tenfold.Bus   `json:"bus,omitempty"`
+	// Secrets are the values of those that it names. They are handed down and never written.
+	Secrets map[tenfold.Name]string `json:"secrets,omitempty"`
+	// Ordered are the queues in order among those that a bus sends to.
+	Ordered map[tenfold.Name]bool `json:"ordered,omitempty"`
 }
 
 // Outcome is what became of a Want, and how it is used.

@@ -39,7 +39,9 @@ type WantedTarget struct {
 	URL string
 	// Header is set to Secret; with User it is basic authentication, and with neither a bearer token. "": nothing.
 	Header, User, Secret string
-	Every                time.Duration // between two calls; 0: none
+	// Keyed says that there has to be a Secret: without it nothing is sent, until it is handed down.
+	Keyed bool
+	Every time.Duration // between two calls; 0: none
 }
 
 // manifestArchive is the name of a bus' archive that a manifest asks for.
@@ -208,6 +210,8 @@ func (s *Store) wantEndpoint(b *bus, name string, w WantedTarget) (*endpoint, er
 	p := place{b.Account, name}
 	c := &connection{Account: b.Account, Name: name, ID: uuid.NewString(), Kind: "API_KEY", Created: now, Modified: now, Kept: b.Name, given: &authParameters{}}
 	switch {
+	case w.Keyed && w.Secret == "":
+		c.given = nil
 	case w.Secret == "":
 	case w.User != "":
 		c.Kind, c.given.BasicAuthParameters = "BASIC", &basicAuth{w.User, w.Secret}
