@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	x.refuse = func(string) error { return fmt.Errorf("away") }
 	h := open(&testing.T{}, dir, x, nil)
 	fmt.Println(httptest.NewServer(front(h.Store)).URL)
-	time.Sleep(time.Hour)
+	select {}
 }
 
 // Whatever was acknowledged is delivered after kill -9, and what its archive keeps is there.
