@@ -1,6 +1,7 @@
 package table_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -639,4 +640,32 @@ func TestConsumedCapacity(t *testing.T) {
 			t.Fatalf("a read of %d bytes took %g, not %g", size, *got.ConsumedCapacity.CapacityUnits, want)
 		}
 	}
+}
+
+// No request ends the process, whatever stands in it.
+func FuzzServe(f *testing.F) {
+	s, stop := open(f, f.TempDir(), table.Config{})
+	f.Cleanup(stop)
+	caller := keys["ALL"].Caller
+	serve := func(operation, body string) error {
+		_, err := s.Serve(context.Background(), &awsapi.Request{Caller: caller, Operation: operation, Body: []byte(body), HTTP: httptest.NewRequest("POST", "/", nil)})
+		return err
+	}
+	if err := serve("CreateTable", `{"TableName":"one","BillingMode":"PAY_PER_REQUEST","AttributeDefinitions":[{"AttributeName":"a","AttributeType":"S"},{"AttributeName":"b","AttributeType":"N"},{"AttributeName":"c","AttributeType":"S"}],"KeySchema":[{"AttributeName":"a","KeyType":"HASH"},{"AttributeName":"b","KeyType":"RANGE"}],"GlobalSecondaryIndexes":[{"IndexName":"by-c","KeySchema":[{"AttributeName":"c","KeyType":"HASH"}],"Projection":{"ProjectionType":"KEYS_ONLY"}}],"StreamSpecification":{"StreamEnabled":true,"StreamViewType":"NEW_AND_OLD_IMAGES"}}`); err != nil {
+		f.Fatal(err)
+	}
+	for _, x := range [][2]string{
+		{"PutItem", `{"TableName":"one","Item":{"a":{"S":"x"},"b":{"N":"1"},"c":{"S":"y"},"d":{"M":{"e":{"L":[{"N":"1"}]}}}}}`},
+		{"UpdateItem", `{"TableName":"one","Key":{"a":{"S":"x"},"b":{"N":"1"}},"UpdateExpression":"SET d.e[0] = d.e[0] + :n REMOVE d.f ADD g :s","ExpressionAttributeValues":{":n":{"N":"1"},":s":{"SS":["q"]}},"ReturnValues":"UPDATED_NEW"}`},
+		{"Query", `{"TableName":"one","KeyConditionExpression":"a = :a AND b BETWEEN :b AND :c","FilterExpression":"size(d.e) > :b","ExpressionAttributeValues":{":a":{"S":"x"},":b":{"N":"0"},":c":{"N":"9"}},"Limit":1}`},
+		{"Query", `{"TableName":"one","IndexName":"by-c","KeyConditions":{"c":{"ComparisonOperator":"EQ","AttributeValueList":[{"S":"y"}]}},"ExclusiveStartKey":{"a":{"S":"x"},"b":{"N":"1"},"c":{"S":"y"}}}`},
+		{"Scan", `{"TableName":"one","Segment":1,"TotalSegments":3,"ScanFilter":{"b":{"ComparisonOperator":"NOT_NULL"}}}`},
+		{"ExecuteStatement", `{"Statement":"SELECT * FROM one WHERE a IN ['x','y'] AND b > 0 ORDER BY b DESC","Limit":1}`},
+		{"TransactWriteItems", `{"ClientRequestToken":"t","TransactItems":[{"ConditionCheck":{"TableName":"one","Key":{"a":{"S":"x"},"b":{"N":"1"}},"ConditionExpression":"attribute_exists(a)"}},{"Delete":{"TableName":"one","Key":{"a":{"S":"x"},"b":{"N":"2"}}}}]}`},
+		{"UpdateTable", `{"TableName":"one","GlobalSecondaryIndexUpdates":[{"Delete":{"IndexName":"by-c"}}]}`},
+		{"GetRecords", `{"ShardIterator":"arn|1|e30="}`}, {"UpdateTimeToLive", `{"TableName":"one","TimeToLiveSpecification":{"AttributeName":"b","Enabled":true}}`},
+	} {
+		f.Add(x[0], x[1])
+	}
+	f.Fuzz(func(t *testing.T, operation, body string) { serve(operation, body) })
 }
