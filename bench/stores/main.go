@@ -129,8 +129,7 @@ func (b *bench) tenfold(args ...string) (string, error) {
 // store is the process that holds our stores.
 func (b *bench) store() int {
 	for _, pid := range measure.Processes(func(args []string) bool {
-		all := strings.Join(args, " ")
-		return strings.Contains(all, b.dir) && strings.Contains(all, "data") && len(args) > 1 && strings.Contains(all, "house/data")
+		return len(args) > 2 && args[1] == "house" && args[2] == "data" && strings.Contains(strings.Join(args, " "), b.dir)
 	}) {
 		return pid
 	}
