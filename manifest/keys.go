@@ -233,7 +233,7 @@ func serviceKeys() []key {
 		}},
 		{name: "drain", form: fDuration, deflt: "30s", doc: "For what is in flight when a task stops."},
 		{name: "env", form: fEnv, doc: "Variables, as text: false, 08 and 1.10 arrive so."},
-		{name: "uses", form: fUses, doc: "Databases, caches, queues, tables, services, functions and secrets that the service may use; each injects its variables."},
+		{name: "uses", form: fUses, doc: "Databases, caches, queues, tables, buses, services, functions and secrets that the service may use; each injects its variables."},
 		logsKey(),
 		{name: "sticky", form: fDuration, off: true, deflt: "false", doc: "Keep a client at its task, by a cookie of that age."},
 		isolationKey(),
