@@ -34,10 +34,10 @@ func TestAFunctionOfAQueue(t *testing.T) {
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{
-		"functions/work/handler.py": worker, "functions/order/handler.py": worker,
+		"functions/mailer/handler.py": worker, "functions/order/handler.py": worker,
 		"tenfold.yaml": manifest("1", "    uses: [emails, payments]\n") + `queues: {emails: {timeout: 3s, retries: 1}, payments: {fifo: id, timeout: 3s}}
 functions:
-  work: {handler: handler.handler, runtime: python, timeout: 3s, from: {emails: {batch: 5, wait: 1s, parallel: 3}}}
+  mailer: {handler: handler.handler, runtime: python, timeout: 3s, from: {emails: {batch: 5, wait: 1s, parallel: 3}}}
   order: {handler: handler.handler, runtime: python, timeout: 3s, from: payments, scale: 4}
 `,
 	})
@@ -98,7 +98,7 @@ functions:
 		}
 	}
 	eventually(t, "every message", 90*time.Second, func() bool {
-		said = did("work")
+		said = did("mailer")
 		for i := range n {
 			if !strings.Contains(said, fmt.Sprintf("did m%02d ", i)) {
 				return false

@@ -3,9 +3,7 @@ package event_test
 import (
 	"context"
 	"fmt"
-	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,23 +14,20 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
 
+	"tenfold/internal/kv/crashtest"
 	"tenfold/tier/event"
 )
 
-// crashDir is set in the process that TestCrashes kills.
-const crashDir = "TENFOLD_EVENT_CRASH_DIR"
-
 // TestMain is that process when it is asked to be: its targets are away, and it serves until it is killed.
 func TestMain(m *testing.M) {
-	dir := os.Getenv(crashDir)
+	dir := crashtest.Dir()
 	if dir == "" {
 		os.Exit(m.Run())
 	}
 	x := newTargets()
 	x.refuse = func(string) error { return fmt.Errorf("away") }
 	h := open(&testing.T{}, dir, x, nil)
-	fmt.Println(httptest.NewServer(front(h.Store)).URL)
-	select {}
+	crashtest.Serve(front(h.Store))
 }
 
 // Whatever was acknowledged is delivered after kill -9, and what its archive keeps is there.
@@ -48,20 +43,7 @@ func TestCrashes(t *testing.T) {
 		h.stop()
 	}
 	for round := range 10 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), crashDir+"="+dir)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd.Stderr = os.Stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		var at string
-		if _, err := fmt.Fscanln(out, &at); err != nil {
-			t.Fatal(err)
-		}
+		at, cmd := crashtest.Start(t, dir)
 		c := client(at, "ALL")
 		var wg sync.WaitGroup
 		enough := make(chan struct{}, 1000)

@@ -354,12 +354,28 @@ func (c *connection) state() member {
 	return member{"ConnectionArn": c.arn(), "ConnectionState": "AUTHORIZED", "CreationTime": stamp(c.Created), "LastModifiedTime": stamp(c.Modified), "LastAuthorizedTime": stamp(c.Modified)}
 }
 
+func noConnection(name string) error {
+	return missing("Failed to describe the connection(s). Connection '%s' does not exist.", name)
+}
+
+// ownConnection finds a connection that clients may change: one that no manifest keeps. Call with mu held.
+func (s *Store) ownConnection(p place) (*connection, error) {
+	x := s.conns[p]
+	switch {
+	case x == nil:
+		return nil, noConnection(p.name)
+	case x.Kept != "":
+		return nil, keptError("Connection", p.name, x.Kept)
+	}
+	return x, nil
+}
+
 func (s *Store) describeConnection(c awsapi.Caller, in *input) (any, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	x := s.conns[place{c.Account, in.Name}]
 	if x == nil {
-		return nil, missing("Failed to describe the connection(s). Connection '%s' does not exist.", in.Name)
+		return nil, noConnection(in.Name)
 	}
 	out := x.state()
 	out["Name"], out["AuthorizationType"] = x.Name, x.Kind
@@ -376,12 +392,9 @@ func (s *Store) updateConnection(c awsapi.Caller, in *input) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := place{c.Account, in.Name}
-	x := s.conns[p]
-	if x == nil {
-		return nil, missing("Failed to describe the connection(s). Connection '%s' does not exist.", in.Name)
-	}
-	if x.Kept != "" {
-		return nil, keptError("Connection", in.Name, x.Kept)
+	x, err := s.ownConnection(p)
+	if err != nil {
+		return nil, err
 	}
 	next := *x
 	if in.AuthorizationType != "" {
@@ -414,12 +427,9 @@ func (s *Store) deleteConnection(c awsapi.Caller, in *input) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := place{c.Account, in.Name}
-	x := s.conns[p]
-	if x == nil {
-		return nil, missing("Failed to describe the connection(s). Connection '%s' does not exist.", in.Name)
-	}
-	if x.Kept != "" {
-		return nil, keptError("Connection", in.Name, x.Kept)
+	x, err := s.ownConnection(p)
+	if err != nil {
+		return nil, err
 	}
 	if err := s.drop(named(kindConnection, p)); err != nil {
 		return nil, err
@@ -530,6 +540,18 @@ func noEndpoint(name string) error {
 	return missing("Failed to describe the api-destination(s). An api-destination '%s' does not exist.", name)
 }
 
+// ownEndpoint finds an API destination that clients may change: one that no manifest keeps. Call with mu held.
+func (s *Store) ownEndpoint(p place) (*endpoint, error) {
+	e := s.endpoints[p]
+	switch {
+	case e == nil:
+		return nil, noEndpoint(p.name)
+	case e.Kept != "":
+		return nil, keptError("API destination", p.name, e.Kept)
+	}
+	return e, nil
+}
+
 func (s *Store) describeEndpoint(c awsapi.Caller, in *input) (any, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -548,12 +570,9 @@ func (s *Store) updateEndpoint(c awsapi.Caller, in *input) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := place{c.Account, in.Name}
-	e := s.endpoints[p]
-	if e == nil {
-		return nil, noEndpoint(in.Name)
-	}
-	if e.Kept != "" {
-		return nil, keptError("API destination", in.Name, e.Kept)
+	e, err := s.ownEndpoint(p)
+	if err != nil {
+		return nil, err
 	}
 	next := *e
 	if err := s.changeEndpoint(&next, in); err != nil {
@@ -570,12 +589,8 @@ func (s *Store) deleteEndpoint(c awsapi.Caller, in *input) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := place{c.Account, in.Name}
-	e := s.endpoints[p]
-	if e == nil {
-		return nil, noEndpoint(in.Name)
-	}
-	if e.Kept != "" {
-		return nil, keptError("API destination", in.Name, e.Kept)
+	if _, err := s.ownEndpoint(p); err != nil {
+		return nil, err
 	}
 	if err := s.drop(named(kindEndpoint, p)); err != nil {
 		return nil, err

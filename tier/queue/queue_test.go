@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,6 +30,7 @@ import (
 
 	"tenfold/internal/awsapi"
 	"tenfold/internal/kv"
+	"tenfold/internal/kv/crashtest"
 	"tenfold/tier/queue"
 )
 
@@ -582,11 +582,9 @@ func TestQueryProtocol(t *testing.T) {
 	}
 }
 
-const crashDir = "QUEUE_CRASH_DIR"
-
 // TestMain is the server of TestCrashes too.
 func TestMain(m *testing.M) {
-	dir := os.Getenv(crashDir)
+	dir := crashtest.Dir()
 	if dir == "" {
 		os.Exit(m.Run())
 	}
@@ -599,9 +597,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	srv := httptest.NewServer(front(s))
-	fmt.Println(srv.URL)
-	select {}
+	crashtest.Serve(front(s))
 }
 
 // Nothing acknowledged is lost by kill -9, nothing deleted comes back, what is in order stays so, and what
@@ -613,20 +609,7 @@ func TestCrashes(t *testing.T) {
 	unknown := ""                      // sent and not acknowledged: to be sent again
 	n := 0
 	for round := range 20 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), crashDir+"="+dir)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd.Stderr = os.Stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		var at string
-		if _, err := fmt.Fscanln(out, &at); err != nil {
-			t.Fatal(err)
-		}
+		at, cmd := crashtest.Start(t, dir)
 		c := client(at, "ALL")
 		ctx := context.Background()
 		for name, attrs := range map[string]map[string]string{"q": {"VisibilityTimeout": "0"}, "o.fifo": {"FifoQueue": "true", "VisibilityTimeout": "0"}} {

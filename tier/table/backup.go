@@ -305,7 +305,7 @@ func (s *Store) target(c awsapi.Caller, of *definition, in *request.Input, from 
 	d.Stream, d.Label, d.Began, d.TTL, d.Dating, d.Recover, d.RecoverDays, d.Tags, d.Protected = "", "", 0, "", false, 0, 0, nil, false
 	d.Restoring, d.Restored = &from, summary
 	if m := in.BillingModeOverride; m != "" {
-		d.Provisioned, d.Warned = m == "PROVISIONED", true
+		d.Provisioned, d.Billed = m == "PROVISIONED", true
 		if !d.Provisioned {
 			d.Capacity, d.ModeSince = throughput{}, d.Created
 		}

@@ -29,7 +29,7 @@ type definition struct {
 	Provisioned bool       `json:"provisioned,omitempty"`
 	Capacity    throughput `json:"capacity"`
 	ModeSince   float64    `json:"modeSince,omitempty"` // when it was last made on-demand
-	Warned      bool       `json:"billing,omitempty"`   // a billing mode was given
+	Billed      bool       `json:"billing,omitempty"`   // a billing mode was given
 	Class       string     `json:"class,omitempty"`
 	Protected   bool       `json:"protected,omitempty"` // against DeleteTable
 	Encrypted   bool       `json:"encrypted,omitempty"` // SSE was asked for
@@ -84,11 +84,8 @@ type index struct {
 	Leaving bool `json:"leaving,omitempty"`
 }
 
-const (
-	all     = "ALL"
-	keys    = "KEYS_ONLY"
-	include = "INCLUDE"
-)
+// all is the projection of an index that has its items whole.
+const all = "ALL"
 
 func (d *definition) clone() *definition {
 	e := *d
@@ -218,7 +215,7 @@ func (t *table) describe(d *definition, status string) member {
 		delete(m, "AttributeDefinitions")
 		delete(m, "CreationDateTime")
 	}
-	if d.Warned {
+	if d.Billed {
 		mode := "PAY_PER_REQUEST"
 		if d.Provisioned {
 			mode = "PROVISIONED"

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -23,17 +22,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"tenfold/internal/kv"
+	"tenfold/internal/kv/crashtest"
 	"tenfold/tier/table"
 )
 
 // What clients did is written down with when they asked and when they were answered, and a checker looks for
 // one order of it all that explains every answer. Whoever heard nothing may have done it, at any time after.
 
-const crashDir = "TABLE_CRASH_DIR"
-
 // TestMain is the server of TestCrashes too.
 func TestMain(m *testing.M) {
-	dir := os.Getenv(crashDir)
+	dir := crashtest.Dir()
 	if dir == "" {
 		os.Exit(m.Run())
 	}
@@ -46,8 +44,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(httptest.NewServer(front(s)).URL)
-	select {}
+	crashtest.Serve(front(s))
 }
 
 const accounts = 3
@@ -249,20 +246,7 @@ func TestCrashes(t *testing.T) {
 	x := &history{begun: time.Now()}
 	acked := map[int]int{} // by worker: the last that was acknowledged
 	for round := range 20 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), crashDir+"="+dir)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd.Stderr = os.Stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		var at string
-		if _, err := fmt.Fscanln(out, &at); err != nil {
-			t.Fatal(err)
-		}
+		at, cmd := crashtest.Start(t, dir)
 		h := &house{Client: client(at, "ALL"), at: at}
 		ctx := context.Background()
 		if round == 0 {

@@ -20,11 +20,15 @@ const (
 )
 
 func emptyKey(name string, k attr.Kind) *awsapi.Fault {
-	what := "string"
+	return invalid("One or more parameter values were invalid: The AttributeValue for a key attribute cannot contain an empty %s value. Key: %s", textWord(k), name)
+}
+
+// textWord is what refusals call text and binary.
+func textWord(k attr.Kind) string {
 	if k == attr.B {
-		what = "binary"
+		return "binary"
 	}
-	return invalid("One or more parameter values were invalid: The AttributeValue for a key attribute cannot contain an empty %s value. Key: %s", what, name)
+	return "string"
 }
 
 // keyPiece says what is wrong with one attribute of a key.
@@ -73,11 +77,7 @@ func (d *definition) checkItem(item attr.Item) error {
 		case v.Kind != d.Types[n]:
 			return invalid("One or more parameter values were invalid: Type mismatch for key %s expected: %s actual: %s", n, d.Types[n], v.Kind)
 		case v.Kind != attr.N && len(v.Text)+len(v.Bytes) == 0:
-			what := "string"
-			if v.Kind == attr.B {
-				what = "binary"
-			}
-			return invalid("One or more parameter values are not valid. The AttributeValue for a key attribute cannot contain an empty %s value. Key: %s", what, n)
+			return invalid("One or more parameter values are not valid. The AttributeValue for a key attribute cannot contain an empty %s value. Key: %s", textWord(v.Kind), n)
 		}
 		if f := d.keyPiece(n, v, n == d.Hash); f != nil {
 			return f
@@ -101,11 +101,7 @@ func (d *definition) checkIndexed(item attr.Item) error {
 				case v.Kind != d.Types[n]:
 					return invalid("One or more parameter values were invalid: Type mismatch for Index Key %s Expected: %s Actual: %s IndexName: %s", n, d.Types[n], v.Kind, x.Name)
 				case v.Kind != attr.N && len(v.Text)+len(v.Bytes) == 0:
-					what := "string"
-					if v.Kind == attr.B {
-						what = "binary"
-					}
-					return invalid("One or more parameter values are not valid. A value specified for a secondary index key is not supported. The AttributeValue for a key attribute cannot contain an empty %s value. IndexName: %s, IndexKey: %s", what, x.Name, n)
+					return invalid("One or more parameter values are not valid. A value specified for a secondary index key is not supported. The AttributeValue for a key attribute cannot contain an empty %s value. IndexName: %s, IndexKey: %s", textWord(v.Kind), x.Name, n)
 				case v.Kind != attr.N && slices.Contains(x.Hash, n) && len(v.Text)+len(v.Bytes) > maxHash:
 					return invalid("One or more parameter values were invalid: Size of hashkey has exceeded the maximum size limit of2048 bytes")
 				case v.Kind != attr.N && slices.Contains(x.Sort, n) && len(v.Text)+len(v.Bytes) > maxSort:
@@ -176,15 +172,25 @@ func (s *Store) putItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
 	}, nil)
 }
 
+// keyed finds the table of an operation on the item of a key, and says what is wrong with what it asks,
+// whatever the item is.
+func (s *Store) keyed(c awsapi.Caller, in *request.Input, operation string) (*table, *definition, error) {
+	t, d, err := s.use(c, in.TableName, in.Account, operation)
+	if err == nil {
+		err = d.checkKey(in.Key)
+	}
+	if err == nil {
+		err = d.checkUpdate(in.Update)
+	}
+	if err == nil {
+		err = d.scalarsOnly(in)
+	}
+	return t, d, err
+}
+
 func (s *Store) deleteItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
-	t, d, err := s.use(c, in.TableName, in.Account, "DeleteItem")
+	t, d, err := s.keyed(c, in, "DeleteItem")
 	if err != nil {
-		return nil, err
-	}
-	if err := d.checkKey(in.Key); err != nil {
-		return nil, err
-	}
-	if err := d.scalarsOnly(in); err != nil {
 		return nil, err
 	}
 	ch := &change{t: t, d: d, primary: d.primary(in.Key)}
@@ -194,17 +200,8 @@ func (s *Store) deleteItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
 }
 
 func (s *Store) updateItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
-	t, d, err := s.use(c, in.TableName, in.Account, "UpdateItem")
+	t, d, err := s.keyed(c, in, "UpdateItem")
 	if err != nil {
-		return nil, err
-	}
-	if err := d.checkKey(in.Key); err != nil {
-		return nil, err
-	}
-	if err := d.checkUpdate(in.Update); err != nil {
-		return nil, err
-	}
-	if err := d.scalarsOnly(in); err != nil {
 		return nil, err
 	}
 	ch := &change{t: t, d: d, primary: d.primary(in.Key), legacy: in.Legacy}
@@ -351,14 +348,8 @@ func (d *definition) collection(item attr.Item) member {
 }
 
 func (s *Store) getItem(c awsapi.Caller, in *request.Input) ([]byte, error) {
-	t, d, err := s.use(c, in.TableName, in.Account, "GetItem")
+	t, d, err := s.keyed(c, in, "GetItem")
 	if err != nil {
-		return nil, err
-	}
-	if err := d.checkKey(in.Key); err != nil {
-		return nil, err
-	}
-	if err := d.scalarsOnly(in); err != nil {
 		return nil, err
 	}
 	if err := s.admit(t, d, nil, false); err != nil {
@@ -407,21 +398,25 @@ func appendItem(out, raw []byte, projection *expr.Projection) ([]byte, int, erro
 	return projection.Apply(item).AppendJSON(out), p.size, nil
 }
 
-// get reads an item that is on disk; nil: there is none.
+// itemAt reads the item under a key of the log; nil: there is none.
+func itemAt(from pebble.Reader, k []byte) (attr.Item, error) {
+	raw, closer, err := from.Get(k)
+	if err == pebble.ErrNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	return decode(raw)
+}
+
+// get reads an item, and waits until it is on disk as it was read; nil: there is none.
 func (s *Store) get(from pebble.Reader, d *definition, k attr.Item) (attr.Item, error) {
 	primary := d.primary(k)
-	raw, closer, err := from.Get(d.itemKey(primary))
-	var item attr.Item
-	switch {
-	case err == pebble.ErrNotFound:
-	case err != nil:
+	item, err := itemAt(from, d.itemKey(primary))
+	if err != nil {
 		return nil, err
-	default:
-		item, err = decode(raw)
-		closer.Close()
-		if err != nil {
-			return nil, err
-		}
 	}
 	return item, s.stripeOf(d, primary).settle()
 }

@@ -27,7 +27,7 @@ const (
 func (s *Store) form(c awsapi.Caller, in *request.Input) *definition {
 	d := &definition{
 		Account: c.Account, Name: in.TableName, UUID: uuid.NewString(), Created: s.moment(), By: c.Of,
-		Types: map[string]attr.Kind{}, Class: in.TableClass, Warned: in.BillingMode == "PAY_PER_REQUEST", Provisioned: in.BillingMode != "PAY_PER_REQUEST",
+		Types: map[string]attr.Kind{}, Class: in.TableClass, Billed: in.BillingMode == "PAY_PER_REQUEST", Provisioned: in.BillingMode != "PAY_PER_REQUEST",
 	}
 	for _, a := range in.AttributeDefinitions {
 		d.Types[a.AttributeName] = attr.KindOf(a.AttributeType)
@@ -390,7 +390,7 @@ func (s *Store) recapacity(d *definition, in *request.Input) error {
 	if in.BillingMode == "" {
 		return nil
 	}
-	d.Warned = true
+	d.Billed = true
 	switch {
 	case next == mode:
 	case next == "PROVISIONED":
@@ -449,27 +449,66 @@ func (s *Store) resume(t *table) {
 
 // fill puts the items from before an index into it. Changes have entered theirs since before it began.
 func (s *Store) fill(t *table, x index) {
-	d := t.def.Load()
-	prefix := key(keyItem, d.ID)
-	at := prefix
-	for at != nil && !s.stopped() && !t.gone.Load() {
-		var keys [][]byte
-		var err error
-		if keys, at, err = s.someKeys(at, after(prefix)); err == nil {
-			err = s.fillSome(t, x.No, prefix, keys)
+	done := s.passOver(t, "fill index "+x.Name, func(b *pebble.Batch, c *change) {
+		y := c.d.index(x.Name)
+		if y == nil || y.No != x.No || !y.Filling {
+			return
 		}
-		if err != nil {
-			s.cfg.Log.Error("fill an index", "table", d.Name, "index", x.Name, "err", err)
-			return // the next process goes on
+		k, ok := c.d.indexKey(y, c.before, c.primary)
+		if !ok {
+			return
 		}
-	}
-	if at == nil {
+		// One that a change entered already is counted already.
+		if _, closer, err := s.db.Get(k); err == nil {
+			closer.Close()
+			return
+		}
+		item := c.d.project(y, c.before)
+		b.Set(k, c.d.encode(item), nil)
+		t.indexCount(y.No).add(sizes{0, item.Size()})
+	})
+	if done {
 		s.finish(t, func(d *definition) {
 			if y := d.index(x.Name); y != nil && y.No == x.No {
 				y.Filling = false
 			}
 		})
 	}
+}
+
+// passOver goes over all items of a table, some at a time and each under its latch, and has each add what is
+// missing of it. It returns true when all were seen; where a process ends before, the next begins anew.
+func (s *Store) passOver(t *table, what string, each func(b *pebble.Batch, c *change)) bool {
+	d := t.def.Load()
+	prefix := key(keyItem, d.ID)
+	for at := prefix; at != nil; {
+		if s.stopped() || t.gone.Load() {
+			return false
+		}
+		var keys [][]byte
+		err := s.db.Writable()
+		if err == nil {
+			keys, at, err = s.someKeys(at, after(prefix))
+		}
+		if err == nil {
+			cs := make([]*change, len(keys))
+			for i, k := range keys {
+				cs[i] = &change{t: t, d: t.def.Load(), primary: k[len(prefix):], only: true}
+			}
+			err = s.write(cs, func(b *pebble.Batch) {
+				for _, c := range cs {
+					if c.before != nil {
+						each(b, c)
+					}
+				}
+			}, func() error { return nil })
+		}
+		if err != nil {
+			s.cfg.Log.Error(what, "table", d.Name, "err", err)
+			return false
+		}
+	}
+	return true
 }
 
 // someKeys are the keys of a span's next items, and where to go on; nil at its end.
@@ -487,38 +526,6 @@ func (s *Store) someKeys(from, to []byte) (keys [][]byte, next []byte, err error
 		keys = append(keys, slices.Clone(it.Key()))
 	}
 	return keys, nil, it.Error()
-}
-
-// fillSome enters some items into an index.
-func (s *Store) fillSome(t *table, no uint16, prefix []byte, keys [][]byte) error {
-	if err := s.db.Writable(); err != nil {
-		return err
-	}
-	cs := make([]*change, len(keys))
-	for i, k := range keys {
-		cs[i] = &change{t: t, d: t.def.Load(), primary: k[len(prefix):], only: true}
-	}
-	return s.write(cs, func(b *pebble.Batch) {
-		for _, c := range cs {
-			for i := range c.d.Indexes {
-				x := &c.d.Indexes[i]
-				if x.No != no || !x.Filling || c.before == nil {
-					continue
-				}
-				if k, ok := c.d.indexKey(x, c.before, c.primary); ok {
-					// One that a change entered already is counted already.
-					_, closer, err := s.db.Get(k)
-					if err == nil {
-						closer.Close()
-						continue
-					}
-					item := c.d.project(x, c.before)
-					b.Set(k, c.d.encode(item), nil)
-					t.indexCount(no).add(sizes{0, item.Size()})
-				}
-			}
-		}
-	}, func() error { return nil })
 }
 
 // leave deletes what an index holds, then the index.

@@ -23,6 +23,7 @@ type span struct {
 	x         *index // nil: the table itself
 	low, high []byte
 	backward  bool
+	fetch     bool    // an index has its items in part: they are had from the table
 	stripe    *stripe // whose changes it has to wait for; nil: all of them
 	partition []byte  // of the table, when it is one
 }
@@ -30,10 +31,6 @@ type span struct {
 // page reads a page of Query or Scan and writes the answer.
 func (s *Store) page(in *request.Input, p *span) ([]byte, error) {
 	if err := s.admit(p.t, p.d, p.x, false); err != nil {
-		return nil, err
-	}
-	fetch, err := p.fetches(in)
-	if err != nil {
 		return nil, err
 	}
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: p.low, UpperBound: p.high})
@@ -51,7 +48,7 @@ func (s *Store) page(in *request.Input, p *span) ([]byte, error) {
 	}
 	got := &consumed{t: p.t, d: p.d, partition: p.partition}
 	// An item that is neither asked anything nor cut goes to the answer as it is.
-	plain := in.Filter == nil && in.Projection == nil && !fetch
+	plain := in.Filter == nil && in.Projection == nil && !p.fetch
 	bytes, page, fetched, count, scanned := 0, 0, 0, 0, 0
 	var last attr.Item // where the page was cut; nil: nowhere
 	for ; ok; ok = step() {
@@ -68,7 +65,7 @@ func (s *Store) page(in *request.Input, p *span) ([]byte, error) {
 			if whole, err = attr.ParseBinary(item.item); err != nil {
 				return nil, fmt.Errorf("read an item of table %s: %w", p.d.Name, err)
 			}
-			if fetch {
+			if p.fetch {
 				if whole, err = s.fetch(p.d, whole); err != nil {
 					return nil, err
 				}
@@ -130,7 +127,7 @@ func (s *Store) page(in *request.Input, p *span) ([]byte, error) {
 		got.read = readUnits(bytes, in.ConsistentRead)
 	} else {
 		got.index(p.x, readUnits(bytes, in.ConsistentRead), 0)
-		if fetch && fetched > 0 {
+		if p.fetch && fetched > 0 {
 			got.read = readUnits(fetched, in.ConsistentRead)
 		}
 	}
@@ -169,15 +166,7 @@ func (p *span) fetches(in *request.Input) (bool, error) {
 
 // fetch reads the whole item of which an index has a part; nil: it is gone since.
 func (s *Store) fetch(d *definition, part attr.Item) (attr.Item, error) {
-	raw, closer, err := s.db.Get(d.itemKey(d.primary(part)))
-	if err == pebble.ErrNotFound {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer closer.Close()
-	return decode(raw)
+	return itemAt(s.db, d.itemKey(d.primary(part)))
 }
 
 // useIndex finds the index that a read names.
@@ -235,7 +224,7 @@ func (s *Store) query(c awsapi.Caller, in *request.Input) ([]byte, error) {
 	if err := d.filterWithoutKeys(in, hash, sort); err != nil {
 		return nil, err
 	}
-	if _, err := p.fetches(in); err != nil {
+	if p.fetch, err = p.fetches(in); err != nil {
 		return nil, err
 	}
 	if err := d.scalarsOnly(in); err != nil {
@@ -497,7 +486,7 @@ func (s *Store) scan(c awsapi.Caller, in *request.Input) ([]byte, error) {
 			}
 		}
 	}
-	if _, err := p.fetches(in); err != nil {
+	if p.fetch, err = p.fetches(in); err != nil {
 		return nil, err
 	}
 	if in.ExclusiveStartKey != nil {

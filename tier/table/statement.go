@@ -472,12 +472,7 @@ func (s *Store) executeTransaction(c awsapi.Caller, in *request.Input, body []by
 	for i, x := range in.Statements {
 		var err error
 		if all[i], err = s.statement(c, x, "PartiQL"); err != nil {
-			rs := make([]reason, len(all))
-			var ok bool
-			if rs[i], ok = reasonOf(err); ok {
-				return nil, cancelled(rs)
-			}
-			return nil, err
+			return nil, cancelledBy(err, i, len(all))
 		}
 	}
 	read, err := reads(all)
@@ -490,12 +485,7 @@ func (s *Store) executeTransaction(c awsapi.Caller, in *request.Input, body []by
 	steps := make([]step, len(all))
 	for i, st := range all {
 		if steps[i], _, err = st.change(); err != nil {
-			rs := make([]reason, len(all))
-			var ok bool
-			if rs[i], ok = reasonOf(err); ok {
-				return nil, cancelled(rs)
-			}
-			return nil, err
+			return nil, cancelledBy(err, i, len(all))
 		}
 	}
 	capacity, again, err := s.transact(c, steps, in.ClientRequestToken, body)
@@ -522,12 +512,7 @@ func (s *Store) readTransaction(all []statement, in *request.Input) (any, error)
 	for i, st := range all {
 		item, size, err := st.one(s, snap)
 		if err != nil {
-			rs := make([]reason, len(all))
-			var ok bool
-			if rs[i], ok = reasonOf(err); ok {
-				return nil, cancelled(rs)
-			}
-			return nil, err
+			return nil, cancelledBy(err, i, len(all))
 		}
 		got := &consumed{t: st.t, d: st.d, read: 2 * readUnits(size, true)}
 		s.book(got)

@@ -68,6 +68,17 @@ func reasonOf(err error) (r reason, ok bool) {
 	return reason{}, false
 }
 
+// cancelledBy is what a transaction of n steps answers when the error of one had it cancelled.
+func cancelledBy(err error, i, n int) error {
+	r, ok := reasonOf(err)
+	if !ok {
+		return err
+	}
+	rs := make([]reason, n)
+	rs[i] = r
+	return cancelled(rs)
+}
+
 // step is one of a transaction's writes, and what it does when all are read.
 type step struct {
 	*change
@@ -95,12 +106,7 @@ func (s *Store) transactWrite(c awsapi.Caller, in *request.Input, body []byte) (
 			err = invalid("Item size has exceeded the maximum allowed size")
 		}
 		if err != nil {
-			rs := make([]reason, len(steps))
-			var ok bool
-			if rs[i], ok = reasonOf(err); ok {
-				return nil, cancelled(rs)
-			}
-			return nil, err
+			return nil, cancelledBy(err, i, len(steps))
 		}
 		ch := &change{t: t, d: d, primary: d.primary(k), only: w.Kind == request.ConditionCheck}
 		steps[i] = step{ch, func() error {
@@ -248,21 +254,23 @@ func sumOf(body []byte) (sum [sha256.Size]byte, err error) {
 	return sha256.Sum256(ordered), err
 }
 
+// ofTable is what was consumed of one table among several, which is entered when there is nothing yet.
+func ofTable(all *[]*consumed, t *table, d *definition) *consumed {
+	for _, x := range *all {
+		if x.t == t {
+			return x
+		}
+	}
+	got := &consumed{t: t, d: d}
+	*all = append(*all, got)
+	return got
+}
+
 // bookAll books the changes of a transaction, by table, at twice what they take.
 func (s *Store) bookAll(cs []*change) []*consumed {
 	var out []*consumed
 	for _, ch := range cs {
-		var got *consumed
-		for _, x := range out {
-			if x.t == ch.t {
-				got = x
-			}
-		}
-		if got == nil {
-			got = &consumed{t: ch.t, d: ch.d}
-			out = append(out, got)
-		}
-		got.changed(ch, 2)
+		ofTable(&out, ch.t, ch.d).changed(ch, 2)
 	}
 	for _, got := range out {
 		s.book(got)
@@ -277,16 +285,7 @@ func (s *Store) retold(cs []*change) ([]*consumed, error) {
 		if err := s.read(ch); err != nil {
 			return nil, err
 		}
-		got := &consumed{t: ch.t, d: ch.d}
-		for _, x := range out {
-			if x.t == ch.t {
-				got = x
-			}
-		}
-		if got.read == 0 {
-			out = append(out, got)
-		}
-		got.read += 2 * readUnits(ch.was, true)
+		ofTable(&out, ch.t, ch.d).read += 2 * readUnits(ch.was, true)
 	}
 	for _, got := range out {
 		s.book(got)
@@ -379,17 +378,7 @@ func (s *Store) transactGet(c awsapi.Caller, in *request.Input) ([]byte, error) 
 		if size += item.Size(); size > maxTransaction {
 			return nil, invalid("Transaction request size exceeds 4MB limit")
 		}
-		var got *consumed
-		for _, x := range capacity {
-			if x.t == t {
-				got = x
-			}
-		}
-		if got == nil {
-			got = &consumed{t: t, d: d}
-			capacity = append(capacity, got)
-		}
-		got.read += 2 * readUnits(item.Size(), true)
+		ofTable(&capacity, t, d).read += 2 * readUnits(item.Size(), true)
 		if i > 0 {
 			out = append(out, ',')
 		}

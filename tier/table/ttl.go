@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"tenfold/internal/awsapi"
+	"tenfold/internal/kv"
 	"tenfold/tier/table/request"
 )
 
@@ -63,40 +64,14 @@ func (s *Store) setTTL(t *table, name string) error {
 
 // date enters when the items end that were there before it was told by which attribute.
 func (s *Store) date(t *table, name string) {
-	d := t.def.Load()
-	prefix := key(keyItem, d.ID)
-	at := prefix
-	for at != nil && !s.stopped() && !t.gone.Load() {
-		var keys [][]byte
-		var err error
-		if keys, at, err = s.someKeys(at, after(prefix)); err == nil {
-			err = s.dateSome(t, prefix, keys)
+	done := s.passOver(t, "find out when items expire", func(b *pebble.Batch, c *change) {
+		if at := expiry(c.d, c.before); at != 0 && c.d.TTL != "" {
+			b.Set(append(numbered(keyExpiry, c.d.ID, at), c.primary...), nil, nil)
 		}
-		if err != nil {
-			s.cfg.Log.Error("find out when items expire", "table", d.Name, "err", err)
-			return
-		}
-	}
-	if at == nil {
+	})
+	if done {
 		s.finish(t, func(d *definition) { d.Dating = d.Dating && d.TTL != name })
 	}
-}
-
-func (s *Store) dateSome(t *table, prefix []byte, keys [][]byte) error {
-	if err := s.db.Writable(); err != nil {
-		return err
-	}
-	cs := make([]*change, len(keys))
-	for i, k := range keys {
-		cs[i] = &change{t: t, d: t.def.Load(), primary: k[len(prefix):], only: true}
-	}
-	return s.write(cs, func(b *pebble.Batch) {
-		for _, c := range cs {
-			if at := expiry(c.d, c.before); at != 0 && c.d.TTL != "" {
-				b.Set(append(numbered(keyExpiry, c.d.ID, at), c.primary...), nil, nil)
-			}
-		}
-	}, func() error { return nil })
 }
 
 func (s *Store) describeTTL(c awsapi.Caller, in *request.Input) (any, error) {
@@ -202,7 +177,7 @@ func (s *Store) trim() error {
 }
 
 func (s *Store) trimTokens() error {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{'t', keyToken}, UpperBound: []byte{'t', keyToken + 1}})
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kv.Tables, keyToken}, UpperBound: []byte{kv.Tables, keyToken + 1}})
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"tenfold/internal/awsapi"
-	"tenfold/tier/table/attr"
 )
 
 // Verdict is what a check of one table found.
@@ -78,11 +77,11 @@ func (s *Store) verify(t *table, d *definition) (v Verdict, err error) {
 				continue
 			}
 			has[x.No]++
-			part, found, err := item1(snap, ik)
+			part, err := itemAt(snap, ik)
 			switch {
 			case err != nil:
 				return err
-			case !found:
+			case part == nil:
 				v.wrong("item %s is not in index %s", d.keyOf(nil, item).AppendJSON(nil), x.Name)
 			case !part.Equal(d.project(x, item)):
 				v.wrong("item %s is another in index %s", d.keyOf(nil, item).AppendJSON(nil), x.Name)
@@ -119,20 +118,6 @@ func (s *Store) verify(t *table, d *definition) (v Verdict, err error) {
 		}
 	}
 	return v, s.verifyStream(snap, d, &v)
-}
-
-// item1 reads one item of a snapshot.
-func item1(snap *pebble.Snapshot, k []byte) (attr.Item, bool, error) {
-	raw, closer, err := snap.Get(k)
-	if err == pebble.ErrNotFound {
-		return nil, false, nil
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	defer closer.Close()
-	item, err := decode(raw)
-	return item, true, err
 }
 
 func walk(snap *pebble.Snapshot, prefix []byte, each func(k, v []byte) error) error {
@@ -174,16 +159,16 @@ func (s *Store) verifyStream(snap *pebble.Snapshot, d *definition, v *Verdict) e
 			continue
 		}
 		seen[string(primary)] = true
-		item, found, err := item1(snap, d.itemKey(primary))
+		item, err := itemAt(snap, d.itemKey(primary))
 		if err != nil {
 			return err
 		}
 		switch {
-		case found && r.event == remove:
+		case item != nil && r.event == remove:
 			v.wrong("the stream says that item %s was removed, and it is there", r.key.AppendJSON(nil))
-		case !found && r.event != remove:
+		case item == nil && r.event != remove:
 			v.wrong("the stream has item %s, and the table has not", r.key.AppendJSON(nil))
-		case found && r.now != nil && !r.now.Equal(item):
+		case item != nil && r.now != nil && !r.now.Equal(item):
 			v.wrong("the stream has another item %s than the table", r.key.AppendJSON(nil))
 		}
 	}

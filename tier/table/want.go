@@ -87,7 +87,7 @@ func (d *definition) typed(name string, k attr.Kind) {
 func (s *Store) want(account string, w Wanted) error {
 	t := s.find(account, w.Name)
 	if t == nil {
-		d := &definition{Account: account, Name: w.Name, UUID: uuid.NewString(), Created: s.moment(), Kept: true, Warned: true, Hash: w.Hash, Sort: w.Sort, Types: map[string]attr.Kind{}}
+		d := &definition{Account: account, Name: w.Name, UUID: uuid.NewString(), Created: s.moment(), Kept: true, Billed: true, Hash: w.Hash, Sort: w.Sort, Types: map[string]attr.Kind{}}
 		for _, n := range d.keyNames() {
 			d.typed(n, w.kind(n))
 		}
