@@ -458,9 +458,7 @@ func (s *Store) fill(t *table, x index) {
 		if !ok {
 			return
 		}
-		// One that a change entered already is counted already.
-		if _, closer, err := s.db.Get(k); err == nil {
-			closer.Close()
+		if s.entered(k) { // by a change, which counted it
 			return
 		}
 		item := c.d.project(y, c.before)

@@ -112,6 +112,10 @@ func (s *Store) putIndex(b *pebble.Batch, c *change, x *index) {
 	var old, now attr.Item
 	if c.before != nil {
 		if was, had = c.d.indexKey(x, c.before, c.primary); had {
+			// While an index is filled, what was there before it may not be in it yet, nor counted.
+			had = !x.Filling || s.entered(was)
+		}
+		if had {
 			old = c.d.project(x, c.before)
 			ic.was = old.Size()
 		}
@@ -135,11 +139,20 @@ func (s *Store) putIndex(b *pebble.Batch, c *change, x *index) {
 	case !had || moved:
 		b.Set(is, c.d.encode(now), nil)
 		ic.units += writeUnits(ic.is)
-	case !old.Equal(now) || x.Filling: // while it fills, the entry may still be missing
+	case !old.Equal(now):
 		b.Set(is, c.d.encode(now), nil)
 		ic.units += writeUnits(max(ic.was, ic.is))
 	}
 	c.indexed = append(c.indexed, ic)
+}
+
+// entered reports whether an index has an entry. The latch of its item is held.
+func (s *Store) entered(entry []byte) bool {
+	_, closer, err := s.db.Get(entry)
+	if err == nil {
+		closer.Close()
+	}
+	return err != pebble.ErrNotFound // one that cannot be read is removed all the same
 }
 
 // counted keeps the counts once a change is applied.
