@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,9 @@ const dataListener = "data"
 // RunData is the process of the purpose-built stores: it alone has their log open.
 func RunData(ctx context.Context, dir string) error {
 	return runCompanion(ctx, dir, dataListener, func(l Layout, log *slog.Logger) (companionWork, error) {
+		// Most of what is alive here are blocks and tables of the log, without a pointer to follow: collecting
+		// twice as often costs little time and saves a fourth of the memory.
+		debug.SetGCPercent(50)
 		address, err := companionAddress(l.Tier("data"))
 		if err != nil {
 			return companionWork{}, err

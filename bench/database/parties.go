@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"tenfold/internal/measure"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,9 +32,6 @@ const (
 	user, password = "bench", "secret-of-the-bench"
 	servers        = 20
 )
-
-// ticksPerSecond is USER_HZ, 100 on every Linux that Go runs on.
-const ticksPerSecond = 100
 
 // process is a program that runs until stop.
 type process struct {
@@ -51,8 +49,7 @@ func start(cmd *exec.Cmd) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	// Only root may have the scheduler prefer it; without, figures are noisier.
-	os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", cmd.Process.Pid), []byte("-15"), 0)
+	measure.Favour(cmd.Process.Pid)
 	return p, nil
 }
 
@@ -335,26 +332,10 @@ func (b *bench) times(p *proxy) (own, server float64, err error) {
 	return own, server, nil
 }
 
-// cpu is what a process has run, and its children that ended, in seconds.
+// cpu counts the children that ended too.
 func cpu(pid int) (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	end := bytes.LastIndexByte(b, ')')
-	fields := strings.Fields(string(b[end+1:]))
-	if end < 0 || len(fields) < 15 {
-		return 0, fmt.Errorf("unknown form %q", b)
-	}
-	sum := 0
-	for _, i := range []int{11, 12, 13, 14} {
-		n, err := strconv.Atoi(fields[i])
-		if err != nil {
-			return 0, err
-		}
-		sum += n
-	}
-	return float64(sum) / ticksPerSecond, nil
+	own, reaped, err := measure.CPU(pid)
+	return own + reaped, err
 }
 
 type result struct{ transactions, tps float64 }

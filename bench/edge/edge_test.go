@@ -27,17 +27,6 @@ func TestOutputOfTheLoadGenerators(t *testing.T) {
 	}
 }
 
-func TestTicksOfAProcessWithBracketsInItsName(t *testing.T) {
-	if n, err := statTicks("12 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 1 0"); err != nil || n != 200 {
-		t.Errorf("%d, %v", n, err)
-	}
-	for _, bad := range []string{"", "12 (a", "12 (a) S 1"} {
-		if _, err := statTicks(bad); err == nil {
-			t.Errorf("%q has ticks", bad)
-		}
-	}
-}
-
 // A server that stalls once must show in the tail, although it answers few requests while it does:
 // those that came due meanwhile have waited.
 func TestOpenLoopCountsTheWaitOfADueRequest(t *testing.T) {

@@ -94,7 +94,7 @@ func (h *house) find() error {
 		return fmt.Errorf("found %d processes of the door", len(doors))
 	}
 	h.door = doors[0]
-	favour(h.door)
+	measure.Favour(h.door)
 	return pin(h.door, serverCPU)
 }
 

@@ -121,7 +121,7 @@ func (b *bench) run(bin, only string) (short int, err error) {
 	if err := b.openPeers(); err != nil {
 		return 0, err
 	}
-	favour(os.Getpid())
+	measure.Favour(os.Getpid())
 	b.report = measure.NewReport(b.out)
 	for _, g := range groups {
 		if !chosen[g.name] {

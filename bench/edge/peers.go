@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"tenfold/internal/measure"
 	"time"
 )
 
@@ -80,7 +81,7 @@ func openPeer(dir, name string, config func(string, map[string]string) string, a
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	favour(p.cmd.Process.Pid)
+	measure.Favour(p.cmd.Process.Pid)
 	for begun := time.Now(); time.Since(begun) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
 		if c, err := net.Dial("tcp", p.ports["cache"]); err == nil {
 			return p, c.Close()

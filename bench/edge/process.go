@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"tenfold/internal/measure"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,9 +20,6 @@ const (
 	serverCPU = 0
 	loadCPU   = 1
 )
-
-// ticksPerSecond is USER_HZ, 100 on every Linux that Go runs on.
-const ticksPerSecond = 100
 
 // packages say what to install for a tool.
 var packages = map[string]string{"wrk": "wrk", "h2load": "nghttp2-client", "taskset": "util-linux", "nginx": "nginx", "haproxy": "haproxy"}
@@ -60,39 +58,16 @@ func pin(pid, cpu int) error {
 	return nil
 }
 
-// favour asks the scheduler to prefer the session of a process to the machine's other work. Only root
-// may, and nothing depends on it: without it the figures are noisier.
-func favour(pid int) {
-	os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte("-15"), 0)
-}
-
 // cpu is the time that the threads of some processes have run, in seconds.
-func cpu(pids []int) (float64, error) {
-	var ticks int64
+func cpu(pids []int) (sum float64, err error) {
 	for _, pid := range pids {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		own, _, err := measure.CPU(pid)
 		if err != nil {
-			return 0, fmt.Errorf("read time of process %d: %w", pid, err)
+			return 0, err
 		}
-		n, err := statTicks(string(b))
-		if err != nil {
-			return 0, fmt.Errorf("read time of process %d: %w", pid, err)
-		}
-		ticks += n
+		sum += own
 	}
-	return float64(ticks) / ticksPerSecond, nil
-}
-
-// statTicks sums utime and stime of /proc/pid/stat. The name in brackets may hold spaces and brackets.
-func statTicks(stat string) (int64, error) {
-	end := strings.LastIndexByte(stat, ')')
-	fields := strings.Fields(stat[end+1:])
-	if end < 0 || len(fields) < 13 {
-		return 0, fmt.Errorf("unknown form %q", stat)
-	}
-	user, err := strconv.ParseInt(fields[11], 10, 64)
-	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	return user + system, errors.Join(err, err2)
+	return sum, nil
 }
 
 // tree is a process and its descendants.

@@ -19,12 +19,15 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"tenfold/internal/measure"
 )
 
 // party is a server that speaks AWS' JSON.
 type party struct {
 	at  string // host:port
 	key aws.Credentials
+	pid int
 }
 
 // request is one that was written down whole: a signature is good for a quarter of an hour.
@@ -94,9 +97,18 @@ func (c *conn) ask(request []byte) (status int, body []byte, err error) {
 	return status, body, err
 }
 
-// load sends the requests in turn over several connections for a while and returns answers a second. A refusal
-// is an error.
-func (p party) load(conns int, d time.Duration, requests [][]byte) (float64, error) {
+// take is what a load came to.
+type take struct {
+	rate float64 // answers a second
+	cpu  float64 // microseconds of the server's time an answer
+}
+
+// load sends the requests in turn over several connections for a while. A refusal is an error.
+func (p party) load(conns int, d time.Duration, requests [][]byte) (take, error) {
+	before, _, err := measure.CPU(p.pid)
+	if err != nil {
+		return take{}, err
+	}
 	var n, next atomic.Int64
 	var failed atomic.Pointer[error]
 	var wg sync.WaitGroup
@@ -127,8 +139,10 @@ func (p party) load(conns int, d time.Duration, requests [][]byte) (float64, err
 		})
 	}
 	wg.Wait()
+	took := time.Since(begun).Seconds()
 	if err := failed.Load(); err != nil {
-		return 0, *err
+		return take{}, *err
 	}
-	return float64(n.Load()) / time.Since(begun).Seconds(), nil
+	after, _, err := measure.CPU(p.pid)
+	return take{float64(n.Load()) / took, (after - before) / float64(n.Load()) * 1e6}, err
 }

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"tenfold/internal/measure"
 )
@@ -31,6 +32,8 @@ type bench struct {
 	env             map[string]string // what a service that uses the stores is given
 	report          *measure.Report
 	items, messages int
+	rounds          int
+	each            time.Duration // how long a round loads one side
 }
 
 // groups are what -only chooses from, in the order they run.
@@ -52,6 +55,8 @@ func main() {
 	only := flag.String("only", "tables,queues", "groups to run, by comma")
 	flag.IntVar(&b.items, "items", 10_000_000, "how many items a large table has")
 	flag.IntVar(&b.messages, "messages", 1_000_000, "how long a backlog is")
+	flag.IntVar(&b.rounds, "rounds", 5, "how often each side is loaded in turn")
+	flag.DurationVar(&b.each, "for", 2*time.Second, "for how long")
 	flag.Parse()
 	var stop context.CancelFunc
 	b.ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -102,6 +107,8 @@ func (b *bench) run(only []string) (short int, err error) {
 			b.env[k] = v
 		}
 	}
+	measure.Favour(os.Getpid())
+	measure.Favour(b.store())
 	b.report = measure.NewReport(os.Stdout)
 	for _, g := range groups {
 		for _, name := range only {

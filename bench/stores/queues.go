@@ -38,14 +38,15 @@ func (b *bench) queues() error {
 		return err
 	}
 	f := measure.Figure{Name: "SendMessage, 64 clients", Unit: "op/s", Asked: measure.AtLeast(5)}
-	for range rounds {
-		n, err := us.load(sendConns, roundFor, [][]byte{one})
+	for range b.rounds {
+		n, err := us.load(sendConns, b.each, [][]byte{one})
 		if err != nil {
 			return err
 		}
-		f.Ours = append(f.Ours, n)
+		f.Ours = append(f.Ours, n.rate)
 		if cmd != nil {
-			if n, err = publish(at, sendConns, roundFor, body); err != nil {
+			n, err := publish(at, sendConns, b.each, body)
+			if err != nil {
 				return fmt.Errorf("nats-server: %w", err)
 			}
 			f.Peer = append(f.Peer, n)

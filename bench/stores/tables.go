@@ -22,8 +22,6 @@ import (
 )
 
 const (
-	rounds     = 5
-	roundFor   = 2 * time.Second
 	conns      = 32
 	partitions = 500
 	perKey     = 20
@@ -37,7 +35,7 @@ func (b *bench) ours(variable string) (party, error) {
 	if err != nil || u.Host == "" {
 		return party{}, fmt.Errorf("%s is %q", variable, b.env[variable])
 	}
-	return party{u.Host, aws.Credentials{AccessKeyID: b.env["AWS_ACCESS_KEY_ID"], SecretAccessKey: b.env["AWS_SECRET_ACCESS_KEY"]}}, nil
+	return party{u.Host, aws.Credentials{AccessKeyID: b.env["AWS_ACCESS_KEY_ID"], SecretAccessKey: b.env["AWS_SECRET_ACCESS_KEY"]}, b.store()}, nil
 }
 
 // peer starts a program of PATH on a port of its own; nil when there is none.
@@ -55,10 +53,11 @@ func (b *bench) peer(name string, args func(port string) []string) (*exec.Cmd, s
 	l.Close()
 	_, port, _ := net.SplitHostPort(at)
 	cmd := exec.CommandContext(b.ctx, path, args(port)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, "", err
 	}
+	measure.Favour(cmd.Process.Pid)
 	for range 200 {
 		if c, err := net.Dial("tcp", at); err == nil {
 			c.Close()
@@ -195,8 +194,9 @@ func (b *bench) tables() error {
 		return err
 	}
 	defer end(cmd)
-	peer := party{at, aws.Credentials{AccessKeyID: "key", SecretAccessKey: "secret"}}
+	peer := party{at: at, key: aws.Credentials{AccessKeyID: "key", SecretAccessKey: "secret"}}
 	if cmd != nil {
+		peer.pid = cmd.Process.Pid
 		if _, err := peer.once("CreateTable", `{"TableName":"bench","BillingMode":"PAY_PER_REQUEST","AttributeDefinitions":[{"AttributeName":"id","AttributeType":"S"},{"AttributeName":"n","AttributeType":"N"}],"KeySchema":[{"AttributeName":"id","KeyType":"HASH"},{"AttributeName":"n","KeyType":"RANGE"}]}`); err != nil {
 			return err
 		}
@@ -212,6 +212,7 @@ func (b *bench) tables() error {
 	ops := operations("bench", partitions)
 	for _, name := range []string{"PutItem", "GetItem", "Query", "UpdateItem"} {
 		f := measure.Figure{Name: name + ", 32 clients", Unit: "op/s", Asked: asked[name]}
+		time := measure.Figure{Name: name + ", 32 clients, CPU", Unit: "µs/op", Asked: measure.AtMost(1)}
 		mine, err := us.signed(name, ops[name])
 		if err != nil {
 			return err
@@ -220,49 +221,50 @@ func (b *bench) tables() error {
 		if err != nil {
 			return err
 		}
-		for range rounds {
-			n, err := us.load(conns, roundFor, mine)
+		for range b.rounds {
+			n, err := us.load(conns, b.each, mine)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			f.Ours = append(f.Ours, n)
+			f.Ours, time.Ours = append(f.Ours, n.rate), append(time.Ours, n.cpu)
 			if cmd != nil {
-				if n, err = peer.load(conns, roundFor, theirs); err != nil {
+				if n, err = peer.load(conns, b.each, theirs); err != nil {
 					return fmt.Errorf("dynalite: %s: %w", name, err)
 				}
-				f.Peer = append(f.Peer, n)
+				f.Peer, time.Peer = append(f.Peer, n.rate), append(time.Peer, n.cpu)
 			}
 			b.report.Noise()
 		}
 		b.report.Add(f)
+		b.report.Add(time)
 	}
 	f := measure.Figure{Name: "TransactWriteItems of 4, 32 clients", Unit: "op/s", Asked: measure.AtLeast(0)}
 	mine, err := us.signed("TransactWriteItems", ops["TransactWriteItems"])
 	if err != nil {
 		return err
 	}
-	for range rounds {
-		n, err := us.load(conns, roundFor, mine)
+	for range b.rounds {
+		n, err := us.load(conns, b.each, mine)
 		if err != nil {
 			return err
 		}
-		f.Ours = append(f.Ours, n)
+		f.Ours = append(f.Ours, n.rate)
 	}
 	b.report.Add(f)
 	f = measure.Figure{Name: "PutItem, 64 clients to one", Unit: "op/s", Asked: measure.AtLeast(5)}
 	if mine, err = us.signed("PutItem", ops["PutItem"]); err != nil {
 		return err
 	}
-	for range rounds {
-		many, err := us.load(64, roundFor, mine)
+	for range b.rounds {
+		many, err := us.load(64, b.each, mine)
 		if err != nil {
 			return err
 		}
-		one, err := us.load(1, roundFor, mine)
+		one, err := us.load(1, b.each, mine)
 		if err != nil {
 			return err
 		}
-		f.Ours, f.Peer = append(f.Ours, many), append(f.Peer, one)
+		f.Ours, f.Peer = append(f.Ours, many.rate), append(f.Peer, one.rate)
 	}
 	b.report.Add(f)
 	mem := measure.Figure{Name: "memory after", Unit: "MB", Asked: measure.AtMost(0.5)}
@@ -308,22 +310,22 @@ func (b *bench) large() error {
 		if err != nil {
 			return err
 		}
-		for range rounds {
-			n, err := us.load(conns, roundFor, x)
+		for range b.rounds {
+			n, err := us.load(conns, b.each, x)
 			if err != nil {
 				return err
 			}
-			m, err := us.load(conns, roundFor, y)
+			m, err := us.load(conns, b.each, y)
 			if err != nil {
 				return err
 			}
-			f.Ours, f.Peer = append(f.Ours, n), append(f.Peer, m)
+			f.Ours, f.Peer = append(f.Ours, n.rate), append(f.Peer, m.rate)
 		}
 		b.report.Add(f)
 	}
 	f := measure.Figure{Name: "start after kill -9", Unit: "s", Asked: measure.AtMost(2)}
 	body := fmt.Sprintf(`{"TableName":"large","Key":%s}`, keyOf(1, 1))
-	for range rounds {
+	for range b.rounds {
 		pid := b.store()
 		if pid == 0 {
 			return errors.New("the stores' process is not found")

@@ -41,7 +41,7 @@ const (
 	// DefaultCache is the size of the cache of blocks, in bytes.
 	DefaultCache = 64 << 20
 
-	memTable    = 32 << 20
+	memTable    = 16 << 20
 	ballastName = "ballast"
 	// look is how often free space is asked. A disk that takes 500 MB/s does not fill the reserve in it.
 	look = 200 * time.Millisecond

@@ -41,3 +41,17 @@ func TestMemoryOfThisProcess(t *testing.T) {
 		t.Error("memory of no process")
 	}
 }
+
+func TestTimesOfAProcessWithBracketsInItsName(t *testing.T) {
+	if own, reaped, err := times("12 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 150 50 3 4 20 0 1 0"); err != nil || own != 2 || reaped != 0.07 {
+		t.Errorf("%v, %v, %v", own, reaped, err)
+	}
+	for _, bad := range []string{"", "12 (a", "12 (a) S 1", "12 (a) S 1 2 3 4 5 6 7 8 9 10 x 50 0 0 20"} {
+		if _, _, err := times(bad); err == nil {
+			t.Errorf("%q has times", bad)
+		}
+	}
+	if _, _, err := CPU(1 << 30); err == nil {
+		t.Error("time of no process")
+	}
+}
