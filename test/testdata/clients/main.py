@@ -1,0 +1,164 @@
+"""What an app in Python does with the stores, through boto3 and nothing but what its environment says.
+
+Prints a line per part; the first thing that is not as AWS documents it ends the program.
+"""
+
+import glob
+import gzip
+import json
+import os
+import time
+from decimal import Decimal
+
+import boto3
+import botocore
+from boto3.dynamodb.conditions import Attr, Key
+from boto3.dynamodb.types import Binary
+from botocore.exceptions import ClientError
+
+
+def client(service):
+    # A boto3 from before 2023 does not read AWS_ENDPOINT_URL_*.
+    variable = "AWS_ENDPOINT_URL_" + {"dynamodbstreams": "DYNAMODB_STREAMS", "events": "EVENTBRIDGE"}.get(service, service.upper())
+    return boto3.client(service, endpoint_url=os.environ[variable], region_name=os.environ["AWS_REGION"])
+
+
+def code(of, call, **parameters):
+    try:
+        call(**parameters)
+    except ClientError as e:
+        assert e.response["Error"]["Code"] == of, e
+        return e.response
+    raise AssertionError(f"no {of}")
+
+
+def tables():
+    db = boto3.resource("dynamodb", endpoint_url=os.environ["AWS_ENDPOINT_URL_DYNAMODB"], region_name=os.environ["AWS_REGION"])
+    t = db.Table(os.environ["SESSIONS_TABLE"])
+    t.put_item(Item={"user": "ann", "at": 1, "price": Decimal("12.50"), "tags": {"a", "b"}, "raw": Binary(b"\x00\xff"), "deep": {"list": [1, None, True]}})
+    got = t.get_item(Key={"user": "ann", "at": 1}, ConsistentRead=True)["Item"]
+    assert got["price"] == Decimal("12.50") and got["tags"] == {"a", "b"} and got["raw"] == Binary(b"\x00\xff") and got["deep"] == {"list": [1, None, True]}, got
+    after = t.update_item(Key={"user": "ann", "at": 1}, UpdateExpression="SET deep.#l[0] = :v ADD visits :one REMOVE #r", ExpressionAttributeNames={"#l": "list", "#r": "raw"},
+                          ExpressionAttributeValues={":v": "x", ":one": 1}, ReturnValues="ALL_NEW")["Attributes"]
+    assert after["deep"] == {"list": ["x", None, True]} and after["visits"] == 1 and "raw" not in after, after
+    code("ConditionalCheckFailedException", t.put_item, Item={"user": "ann", "at": 1}, ConditionExpression=Attr("user").not_exists())
+    with t.batch_writer() as w:
+        for n in range(100):
+            w.put_item(Item={"user": "bob", "at": n, "even": n % 2 == 0})
+    got = t.query(KeyConditionExpression=Key("user").eq("bob") & Key("at").between(10, 29), FilterExpression=Attr("even").eq(True), ScanIndexForward=False)
+    assert [i["at"] for i in got["Items"]] == list(range(28, 9, -2)) and got["ScannedCount"] == 20, got
+    pages = list(client("dynamodb").get_paginator("query").paginate(TableName=t.name, KeyConditionExpression="#u = :u", ExpressionAttributeNames={"#u": "user"},
+                                                                    ExpressionAttributeValues={":u": {"S": "bob"}}, PaginationConfig={"PageSize": 30}))
+    assert [p["Count"] for p in pages] == [30, 30, 30, 10], pages
+    assert sum(len(db.meta.client.scan(TableName=t.name, Segment=n, TotalSegments=4)["Items"]) for n in range(4)) == 101
+    tx = db.meta.client
+    tx.transact_write_items(TransactItems=[{"Update": {"TableName": t.name, "Key": {"user": "bob", "at": 0}, "UpdateExpression": "SET n = :n", "ExpressionAttributeValues": {":n": 1}}},
+                                           {"Delete": {"TableName": t.name, "Key": {"user": "bob", "at": 1}}}])
+    why = code("TransactionCanceledException", tx.transact_write_items, TransactItems=[
+        {"Put": {"TableName": t.name, "Item": {"user": "bob", "at": 500}}},
+        {"ConditionCheck": {"TableName": t.name, "Key": {"user": "bob", "at": 1}, "ConditionExpression": "attribute_exists(#u)", "ExpressionAttributeNames": {"#u": "user"}}}])
+    assert [r["Code"] for r in why["CancellationReasons"]] == ["None", "ConditionalCheckFailed"], why
+    got = tx.execute_statement(Statement=f'SELECT * FROM "{t.name}" WHERE "user" = ? AND "at" = ?', Parameters=["bob", 0])["Items"]
+    assert got == [{"user": "bob", "at": 0, "even": True, "n": 1}], got
+    why = code("ValidationException", t.put_item, Item={"user": 7, "at": 1})
+    assert "Type mismatch for key user" in why["Error"]["Message"], why
+
+
+def streams():
+    s = client("dynamodbstreams")
+    arn = s.list_streams(TableName=os.environ["SESSIONS_TABLE"])["Streams"][0]["StreamArn"]
+    seen = []
+    for shard in s.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
+        at = s.get_shard_iterator(StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+        while at:
+            page = s.get_records(ShardIterator=at)
+            seen += page["Records"]
+            if not page["Records"]:
+                break
+            at = page.get("NextShardIterator")
+    kinds = [r["eventName"] for r in seen if r["dynamodb"]["Keys"]["user"]["S"] == "ann"]
+    assert kinds == ["INSERT", "MODIFY"], kinds
+    assert any(r["eventName"] == "REMOVE" and "OldImage" in r["dynamodb"] for r in seen)
+
+
+def examples():
+    """The examples that AWS ships with botocore, in an order in which each finds what it needs."""
+    db = client("dynamodb")
+    of = {}
+    for path in glob.glob(os.path.join(os.path.dirname(botocore.__file__), "data/dynamodb/2012-08-10/examples-1.json*")):
+        with (gzip.open if path.endswith("gz") else open)(path) as f:
+            of = json.load(f)["examples"]
+    assert of, "no examples in this botocore"
+    order = ["CreateTable", "DescribeTable", "ListTables", "PutItem", "BatchWriteItem", "GetItem", "BatchGetItem", "Query", "Scan", "UpdateItem", "UpdateTable", "DescribeLimits", "DeleteItem", "DeleteTable"]
+    assert sorted(order) == sorted(of), of.keys()
+    for name in {x["input"]["TableName"] for all in of.values() for x in all if "TableName" in x["input"]} - {of["CreateTable"][0]["input"]["TableName"]}:
+        db.create_table(**{**of["CreateTable"][0]["input"], "TableName": name})  # which no example makes
+    for name in order:
+        for x in of[name]:
+            method = "".join("_" + c.lower() if c.isupper() else c for c in name)[1:]
+            got = getattr(db, method)(**x.get("input", {}))
+            missing = set(x.get("output", {})) - set(got)
+            if "ReturnConsumedCapacity" not in x["input"]:
+                missing.discard("ConsumedCapacity")  # shown there, but sent only where it is asked for
+            assert not missing, (name, missing, got)
+            if name == "GetItem":  # the others' answers are of items that no example puts
+                assert got["Item"] == x["output"]["Item"], got
+
+
+def queues():
+    q = client("sqs")
+    url = os.environ["JOBS_QUEUE_URL"]
+    sent = q.send_message(QueueUrl=url, MessageBody="hello", MessageAttributes={"n": {"DataType": "Number", "StringValue": "7"}, "b": {"DataType": "Binary", "BinaryValue": b"\x00\x01"}})
+    got = q.receive_message(QueueUrl=url, MessageAttributeNames=["All"], AttributeNames=["All"], WaitTimeSeconds=5)["Messages"][0]
+    assert got["Body"] == "hello" and got["MessageId"] == sent["MessageId"] and got["MessageAttributes"]["b"]["BinaryValue"] == b"\x00\x01", got
+    assert got["Attributes"]["ApproximateReceiveCount"] == "1", got
+    q.delete_message(QueueUrl=url, ReceiptHandle=got["ReceiptHandle"])
+    q.send_message_batch(QueueUrl=url, Entries=[{"Id": str(n), "MessageBody": f"m{n}"} for n in range(10)])
+    bodies = set()
+    while len(bodies) < 10:
+        for m in q.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=5)["Messages"]:
+            bodies.add(m["Body"])
+            q.change_message_visibility(QueueUrl=url, ReceiptHandle=m["ReceiptHandle"], VisibilityTimeout=60)
+            q.delete_message(QueueUrl=url, ReceiptHandle=m["ReceiptHandle"])
+    fifo = os.environ["ORDERS_QUEUE_URL"]
+    for n in (0, 1, 1, 2):
+        q.send_message(QueueUrl=fifo, MessageBody=f"o{n}", MessageGroupId="g", MessageDeduplicationId=str(n))
+    got = [m["Body"] for m in q.receive_message(QueueUrl=fifo, MaxNumberOfMessages=10)["Messages"]]
+    assert got == ["o0", "o1", "o2"], got
+    code("AWS.SimpleQueueService.NonExistentQueue", q.get_queue_url, QueueName="nothing")
+    assert q.get_queue_attributes(QueueUrl=fifo, AttributeNames=["All"])["Attributes"]["FifoQueue"] == "true"
+
+
+def events():
+    e, q = client("events"), client("sqs")
+    url = os.environ["JOBS_QUEUE_URL"]
+    arn = q.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    bus = os.environ["NEWS_BUS"]
+    e.put_rule(Name="paid", EventBusName=bus, EventPattern=json.dumps({"source": ["shop"], "detail": {"total": [{"numeric": [">", 100]}]}}))
+    e.put_targets(Rule="paid", EventBusName=bus, Targets=[{"Id": "q", "Arn": arn, "InputTransformer": {"InputPathsMap": {"id": "$.detail.id"}, "InputTemplate": '{"order": "<id>"}'}}])
+    got = e.put_events(Entries=[{"EventBusName": bus, "Source": "shop", "DetailType": "order.paid", "Detail": json.dumps({"id": n, "total": n})} for n in ("99", 99, 101)])
+    assert got["FailedEntryCount"] == 0, got
+    m = q.receive_message(QueueUrl=url, WaitTimeSeconds=10)["Messages"]
+    assert [x["Body"] for x in m] == ['{"order": "101"}'] or json.loads(m[0]["Body"]) == {"order": "101"}, m
+    q.delete_message(QueueUrl=url, ReceiptHandle=m[0]["ReceiptHandle"])
+    assert e.test_event_pattern(EventPattern='{"a": [{"prefix": "x"}]}', Event=json.dumps({"id": "1", "account": "1", "source": "s", "time": "2026-01-01T00:00:00Z", "region": "r", "resources": [], "detail-type": "d", "a": "xy"}))["Result"]
+    s = client("scheduler")
+    s.create_schedule(Name="once", ScheduleExpression="at(2020-01-01T00:00:00)", FlexibleTimeWindow={"Mode": "OFF"}, Target={"Arn": arn, "RoleArn": "arn:aws:iam::123456789012:role/any", "Input": "never"})
+    s.create_schedule(Name="soon", ScheduleExpression="at(" + time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 2)) + ")", FlexibleTimeWindow={"Mode": "OFF"},
+                      Target={"Arn": arn, "RoleArn": "arn:aws:iam::123456789012:role/any", "Input": "now"})
+    m = q.receive_message(QueueUrl=url, WaitTimeSeconds=20)["Messages"]
+    assert [x["Body"] for x in m] == ["now"], m
+    q.delete_message(QueueUrl=url, ReceiptHandle=m[0]["ReceiptHandle"])
+    assert s.get_schedule(Name="soon")["ScheduleExpression"].startswith("at(")
+
+
+def functions():
+    f = client("lambda")
+    got = f.invoke(FunctionName="hi", Payload=json.dumps({"name": "ann"}))
+    assert got["StatusCode"] == 200 and json.loads(got["Payload"].read()) == {"hello": "ann"}, got
+    code("ResourceNotFoundException", f.invoke, FunctionName="nothing")
+
+
+for part in (tables, streams, examples, queues, events, functions):
+    part()
+    print("ok", part.__name__, flush=True)
