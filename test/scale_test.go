@@ -47,38 +47,49 @@ func TestScalesWithTheLoad(t *testing.T) {
 	}
 }
 
-// A service that sleeps wakes by requests, and loses none of those that come at once.
+// Services that sleep wake by requests, and lose none of those that come at once: twenty cold wakes, ten services twice.
+// Most of it is a minute without requests, so it runs beside others.
 func TestWakesFromZero(t *testing.T) {
+	t.Parallel()
+	const services = 10
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), moody)
-	write(t, dir, map[string]string{"tenfold.yaml": scaleManifest("0-2")})
+	text := "app: moody\nservices:\n"
+	for i := range services {
+		text += fmt.Sprintf("  s%d: {path: ., build: go build -o moody ., command: exec ./moody 1 0 50ms, routes: [/s%d/*], health: /healthz, scale: 0-2}\n", i, i)
+	}
+	write(t, dir, map[string]string{"tenfold.yaml": text})
 	h.up(dir)
-	for round := range 2 { // it sleeps after a minute
-		eventually(t, "sleep", 100*time.Second, func() bool { return strings.Contains(h.scaled(dir), "asleep") })
-		client := &http.Client{Transport: &http.Transport{}}
+	asleep := func() bool { return strings.Count(h.must(dir, "status"), "0 of 0-2: asleep") == services }
+	for round := range 2 { // they sleep after a minute
+		eventually(t, "sleep", 120*time.Second, asleep)
 		var bad atomic.Int64
-		var wg sync.WaitGroup
 		began := time.Now()
-		for range 50 {
-			wg.Go(func() {
-				req, _ := http.NewRequest("GET", "http://"+h.addr+"/", nil)
-				req.Host = "moody.localhost"
-				res, err := client.Do(req)
-				if err != nil {
-					bad.Add(1)
-					return
-				}
-				res.Body.Close()
-				if res.StatusCode != 200 {
-					bad.Add(1)
-				}
-			})
+		var wg sync.WaitGroup
+		for i := range services {
+			client := &http.Client{Transport: &http.Transport{}}
+			for range 10 {
+				wg.Go(func() {
+					req, _ := http.NewRequest("GET", fmt.Sprintf("http://%s/s%d/", h.addr, i), nil)
+					req.Host = "moody.localhost"
+					res, err := client.Do(req)
+					if err != nil {
+						t.Log(err)
+						bad.Add(1)
+						return
+					}
+					res.Body.Close()
+					if res.StatusCode != 200 {
+						bad.Add(1)
+					}
+				})
+			}
+			wg.Wait() // the next one wakes by itself too
+			client.CloseIdleConnections()
 		}
-		wg.Wait()
-		client.CloseIdleConnections()
-		t.Logf("round %d: all 50 answered after %s", round, time.Since(began).Round(time.Millisecond))
+		t.Logf("round %d: %d services woken by 10 requests each in %s", round, services, time.Since(began).Round(time.Millisecond))
 		if n := bad.Load(); n > 0 {
-			t.Fatalf("%d of 50 requests to a sleeping service failed", n)
+			t.Fatalf("%d of %d requests to sleeping services failed", n, services*10)
 		}
 	}
 }
