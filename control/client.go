@@ -305,8 +305,13 @@ func (c *Client) Audit(ctx context.Context, app tenfold.AppName, limit int) ([]E
 
 // Logs implements API.
 func (c *Client) Logs(ctx context.Context, q LogQuery, yield func(LogLine) error) error {
-	v := url.Values{"name": {string(q.Name)}, "tail": {strconv.Itoa(q.Tail)}, "since": {q.Since.String()}, "follow": {strconv.FormatBool(q.Follow)}}
+	v := url.Values{"name": {string(q.Name)}, "tail": {strconv.Itoa(q.Tail)}, "since": {q.Since.String()}, "until": {q.Until.String()}, "follow": {strconv.FormatBool(q.Follow)}, "grep": {q.Grep}}
 	return follow(ctx, c, "GET", q.path()+"/logs?"+v.Encode(), nil, yield)
+}
+
+// Runs implements API.
+func (c *Client) Runs(ctx context.Context, env Env, job tenfold.Name) ([]JobRun, error) {
+	return call[[]JobRun](ctx, c, "GET", env.path()+"/runs?job="+url.QueryEscape(string(job)), nil)
 }
 
 // Run implements API.

@@ -53,6 +53,7 @@ func Handler(api API, local bool) http.Handler {
 	mux.HandleFunc("GET "+env+"/releases/{name}", s.releases)
 	mux.HandleFunc("PUT "+env+"/releases/{name}", s.switchRelease)
 	mux.HandleFunc("GET "+env+"/logs", s.logs)
+	mux.HandleFunc("GET "+env+"/runs", s.runs)
 	mux.HandleFunc("GET "+env+"/environ/{kind}/{name}", s.environ)
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, tenfold.Errorf(tenfold.CodeNotFound, "no such call: %s %s", r.Method, r.URL.Path).WithHint("compare the versions: tenfold version"))
@@ -246,10 +247,15 @@ func (s server) events(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s server) logs(w http.ResponseWriter, r *http.Request) {
-	q := LogQuery{Env: envOf(r), Name: tenfold.Name(r.FormValue("name")), Follow: r.FormValue("follow") == "true"}
+	q := LogQuery{Env: envOf(r), Name: tenfold.Name(r.FormValue("name")), Follow: r.FormValue("follow") == "true", Grep: r.FormValue("grep")}
 	q.Tail, _ = strconv.Atoi(r.FormValue("tail"))
 	q.Since, _ = time.ParseDuration(r.FormValue("since"))
+	q.Until, _ = time.ParseDuration(r.FormValue("until"))
 	stream(w, r, func(ctx context.Context, yield func(LogLine) error) error { return s.api.Logs(ctx, q, yield) })
+}
+
+func (s server) runs(w http.ResponseWriter, r *http.Request) {
+	reply(w)(s.api.Runs(r.Context(), envOf(r), tenfold.Name(r.FormValue("job"))))
 }
 
 func (s server) run(w http.ResponseWriter, r *http.Request) {

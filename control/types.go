@@ -71,6 +71,8 @@ type API interface {
 	Events(ctx context.Context, q EventQuery, yield func(tenfold.Event) error) error
 	Audit(ctx context.Context, app tenfold.AppName, limit int) ([]Entry, error)
 	Logs(ctx context.Context, q LogQuery, yield func(LogLine) error) error
+	// Runs are the remembered runs of the app's jobs, of one or, without a name, of all; newest first.
+	Runs(ctx context.Context, env Env, job tenfold.Name) ([]JobRun, error)
 	// Run starts a job or a one-off command of a service and streams its output; the last line has Exit.
 	Run(ctx context.Context, r RunRequest, yield func(LogLine) error) error
 	// Environ is what a process of the service or a tool for a database is started with: it holds
@@ -334,10 +336,13 @@ type Entry struct {
 // LogQuery selects lines of output. Name "" means everything of the environment.
 type LogQuery struct {
 	Env
-	Name   tenfold.Name  `json:"name,omitempty"`
+	Name   tenfold.Name  `json:"name,omitempty"` // a service, job, …; of a job with "/" and the number, one run: "digest/7"
 	Tail   int           `json:"tail,omitempty"` // per task; 0: 100
 	Since  time.Duration `json:"since,omitempty"`
+	Until  time.Duration `json:"until,omitempty"` // only lines that are older
 	Follow bool          `json:"follow,omitempty"`
+	// Grep is a regular expression (RE2); only lines that it matches, and Tail counts those.
+	Grep string `json:"grep,omitempty"`
 }
 
 // LogLine is one line of output; the last one of Run has Exit.
@@ -347,6 +352,21 @@ type LogLine struct {
 	Stream string    `json:"stream,omitempty"` // "stderr", else standard output
 	Text   string    `json:"text"`
 	Exit   *int      `json:"exit,omitempty"`
+}
+
+// JobRun is a run of a job, as it ended or goes on.
+type JobRun struct {
+	Job     tenfold.Name `json:"job"`
+	N       int          `json:"n"`
+	Trigger string       `json:"trigger"` // "schedule", "first-deploy", "retry", "hand"
+	Attempt int          `json:"attempt"` // from 1
+	// Due is when the schedule asked for it; zero: no schedule did.
+	Due   time.Time `json:"due,omitzero"`
+	Began time.Time `json:"began"`
+	Ended time.Time `json:"ended,omitzero"`  // zero: it goes on
+	Exit  int       `json:"exit"`            // -1: ended by a signal
+	Error string    `json:"error,omitempty"` // why it did not end well
+	Log   bool      `json:"log"`             // its output is still kept
 }
 
 // RunRequest starts a job by name, or Command in the environment of service Name.

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -17,154 +15,9 @@ import (
 	"tenfold/internal/directory"
 	"tenfold/internal/tasklog"
 	"tenfold/tier/compute"
-	"tenfold/tier/edge"
 )
 
 func now() time.Time { return time.Now() }
-
-// logFiles finds the files of one thing of an environment, or of all, by the name that lines are
-// printed under.
-func (h *house) logFiles(ctx context.Context, q control.LogQuery) (map[string]string, error) {
-	e, err := h.environment(ctx, q.Env)
-	if err != nil {
-		return nil, err
-	}
-	revision := e.Goal
-	if revision == 0 {
-		revision = e.Serving
-	}
-	if revision == 0 {
-		return map[string]string{}, nil
-	}
-	app, err := h.app(ctx, e.App, e.Env, revision)
-	if err != nil {
-		return nil, err
-	}
-	files := map[string]string{}
-	found := false
-	add := func(name tenfold.Name, paths []string) {
-		if q.Name != "" && q.Name != name {
-			return
-		}
-		found = true
-		for _, p := range paths {
-			files[string(name)+"/"+strings.TrimSuffix(filepath.Base(p), ".log")] = p
-		}
-	}
-	for n := range app.Services {
-		add(n, append(h.compute.LogPaths(app.ID(tenfold.KindService, n)), h.compute.LogPaths(app.ID(tenfold.KindBuild, n))...))
-	}
-	for n := range app.Functions {
-		add(n, append(h.function.LogPaths(app.ID(tenfold.KindFunction, n)), h.compute.LogPaths(app.ID(tenfold.KindBuild, n))...))
-	}
-	for n := range app.Jobs {
-		add(n, h.compute.LogPaths(app.ID(tenfold.KindJob, n)))
-	}
-	for n := range app.Frontends {
-		add(n, append(h.frontend.LogPaths(app.ID(tenfold.KindBuild, n)), h.compute.LogPaths(app.ID(tenfold.KindService, n))...))
-	}
-	for n := range app.Databases {
-		add(n, []string{h.postgres.LogPath(app.ID(tenfold.KindDatabase, n))})
-	}
-	for n := range app.Caches {
-		add(n, []string{h.cache.LogPath(app.ID(tenfold.KindCache, n))})
-	}
-	if !found && q.Name == "edge" { // unless something of the app is called so
-		add("edge", []string{edge.LogPath(h.layout.Tier("edge"), string(e.App), string(e.Env))})
-	}
-	if !found {
-		return nil, tenfold.Errorf(tenfold.CodeNotFound, "%s has no %s", q.App, q.Name).WithHint("list what there is: tenfold status --app %s", q.App)
-	}
-	return files, nil
-}
-
-// Logs implements control.API.
-func (h *house) Logs(ctx context.Context, q control.LogQuery, yield func(control.LogLine) error) error {
-	files, err := h.logFiles(ctx, q)
-	if err != nil {
-		return err
-	}
-	if q.Tail <= 0 {
-		q.Tail = 100
-	}
-	o := tasklog.Options{Tail: q.Tail}
-	if q.Since > 0 {
-		o.Since = now().Add(-q.Since)
-	}
-	var lines []control.LogLine
-	for name, path := range files {
-		stored, err := tasklog.Read(path, o)
-		if err != nil {
-			return err
-		}
-		for _, l := range stored {
-			lines = append(lines, logLine(name, l))
-		}
-	}
-	slices.SortStableFunc(lines, func(a, b control.LogLine) int { return a.At.Compare(b.At) })
-	for _, l := range lines {
-		if err := yield(l); err != nil {
-			return err
-		}
-	}
-	if !q.Follow {
-		return nil
-	}
-	return h.followLogs(ctx, q, files, yield)
-}
-
-func logLine(from string, l tasklog.Line) control.LogLine {
-	out := control.LogLine{At: l.At, From: from, Text: l.Text}
-	if l.Stderr {
-		out.Stream = "stderr"
-	}
-	return out
-}
-
-// followLogs follows each file, and those of tasks that come, until ctx ends.
-func (h *house) followLogs(ctx context.Context, q control.LogQuery, files map[string]string, yield func(control.LogLine) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	var mu sync.Mutex
-	following := map[string]bool{}
-	start := func(name, path string) {
-		following[path] = true
-		wg.Go(func() {
-			err := tasklog.Follow(ctx, path, func(l tasklog.Line) error {
-				mu.Lock()
-				defer mu.Unlock()
-				return yield(logLine(name, l))
-			})
-			if err != nil {
-				cancel(err)
-			}
-		})
-	}
-	for name, path := range files {
-		start(name, path)
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-				return err
-			}
-			return nil
-		case <-time.After(time.Second):
-		}
-		files, err := h.logFiles(ctx, q)
-		if err != nil {
-			continue
-		}
-		for name, path := range files {
-			if !following[path] {
-				start(name, path)
-			}
-		}
-	}
-}
 
 // Run implements control.API.
 func (h *house) Run(ctx context.Context, r control.RunRequest, yield func(control.LogLine) error) error {

@@ -154,34 +154,6 @@ func isolation(w io.Writer, tasks []control.Task) {
 	}
 }
 
-func (c *cli) logsCommand() *cobra.Command {
-	var follow bool
-	var tail int
-	var since time.Duration
-	cmd := c.asking("logs [NAME]", "Output of a service's tasks or of a job (all without NAME)", cobra.MaximumNArgs(1), func(ctx context.Context, api *control.Client, env control.Env, args []string) error {
-		q := control.LogQuery{Env: env, Follow: follow, Tail: tail, Since: since}
-		if len(args) > 0 {
-			q.Name = tenfold.Name(args[0])
-		}
-		return api.Logs(ctx, q, c.printLine)
-	})
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
-	cmd.Flags().IntVarP(&tail, "tail", "n", 100, "lines of each task to begin with")
-	cmd.Flags().DurationVar(&since, "since", 0, "only lines of the last while, for example 10m")
-	return cmd
-}
-
-func (c *cli) printLine(l control.LogLine) error {
-	if c.json {
-		return c.encode(l)
-	}
-	if l.Exit != nil {
-		return nil
-	}
-	_, err := fmt.Fprintf(c.out, "%s %s | %s\n", l.At.Local().Format("15:04:05.000"), l.From, l.Text)
-	return err
-}
-
 func (c *cli) runCommand() *cobra.Command {
 	return c.asking("run JOB | run SERVICE -- COMMAND…", "Run a job, or a command with a service's build and variables, and show its output", cobra.MinimumNArgs(1), func(ctx context.Context, api *control.Client, env control.Env, args []string) error {
 		status := 0

@@ -15,7 +15,7 @@ import (
 
 const (
 	maxFiles   = 100                    // rotated files that Read looks for
-	firstChunk = 256 << 10              // bytes read from a file's end at first
+	chunkSize  = 256 << 10              // bytes read from a file at once, from its end on
 	followPace = 100 * time.Millisecond // how often Follow looks for more
 )
 
@@ -23,6 +23,14 @@ const (
 type Options struct {
 	Tail  int       // only the last ones; 0: all
 	Since time.Time // only later ones
+	Until time.Time // only earlier ones; zero: all
+	// Match says of a line's text whether it is wanted; nil: all are. Tail counts those that are.
+	Match func(text string) bool
+}
+
+// wants says of a line whether it is selected, by all but Tail and Since.
+func (o Options) wants(l Line) bool {
+	return (o.Until.IsZero() || l.At.Before(o.Until)) && (o.Match == nil || o.Match(l.Text))
 }
 
 // Read returns stored lines, oldest first, over rotated files. A log that does not exist is empty.
@@ -59,7 +67,8 @@ func Read(path string, o Options) ([]Line, error) {
 	return slices.Concat(files...), nil
 }
 
-// readFile returns the selected lines of one file and whether older files have none to add.
+// readFile returns the selected lines of one file and whether older files have none to add. It holds a chunk of
+// the file and what is selected, however large the file is.
 func readFile(path string, o Options) (lines []Line, enough bool, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -70,35 +79,46 @@ func readFile(path string, o Options) (lines []Line, enough bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	size := info.Size()
-	for chunk := int64(firstChunk); ; chunk *= 8 {
-		if o.Tail == 0 && o.Since.IsZero() || chunk > size {
-			chunk = size
-		}
-		b := make([]byte, chunk)
-		if _, err := f.ReadAt(b, size-chunk); err != nil && !errors.Is(err, io.EOF) {
+	var chunks [][]Line // newest first
+	n := 0
+	for end, size := info.Size(), int64(chunkSize); end > 0 && !enough; {
+		begin := max(0, end-size)
+		b := make([]byte, end-begin)
+		if _, err := f.ReadAt(b, begin); err != nil && !errors.Is(err, io.EOF) {
 			return nil, false, err
 		}
-		whole := chunk == size
-		if !whole { // begins within a line
-			b = b[bytes.IndexByte(b, '\n')+1:]
-		}
-		all := parseAll(b)
-		older, _ := slices.BinarySearchFunc(all, o.Since, func(l Line, t time.Time) int {
-			if l.At.After(t) {
-				return 1
+		if begin > 0 { // begins within a line, which belongs to the chunk before
+			cut := bytes.IndexByte(b[:len(b)-1], '\n') + 1
+			if cut == 0 {
+				size *= 2 // what has so long a line is damaged
+				continue
 			}
-			return -1
-		})
-		lines = all[older:]
-		full := o.Tail > 0 && len(lines) >= o.Tail
-		if full {
-			lines = lines[len(lines)-o.Tail:]
+			b, begin = b[cut:], begin+int64(cut)
 		}
-		if full || older > 0 || whole {
-			return lines, full || older > 0, nil
-		}
+		end, size = begin, chunkSize
+		chosen, older := choose(parseAll(b), o)
+		chunks = append(chunks, chosen)
+		n += len(chosen)
+		enough = older || o.Tail > 0 && n >= o.Tail
 	}
+	slices.Reverse(chunks)
+	lines = slices.Concat(chunks...)
+	if o.Tail > 0 && n > o.Tail {
+		lines = lines[n-o.Tail:]
+	}
+	return lines, enough, nil
+}
+
+// choose keeps the lines that are selected, and says whether some are older than asked for.
+func choose(all []Line, o Options) (chosen []Line, older bool) {
+	from, _ := slices.BinarySearchFunc(all, o.Since, func(l Line, t time.Time) int {
+		if l.At.After(t) {
+			return 1
+		}
+		return -1
+	})
+	chosen = slices.DeleteFunc(all[from:], func(l Line) bool { return !o.wants(l) })
+	return chosen, from > 0
 }
 
 func parseAll(b []byte) []Line {

@@ -62,7 +62,57 @@ func TestTailAndSinceReadOverRotatedFiles(t *testing.T) {
 	}
 }
 
-func TestTailOfALargeFileGrowsItsChunk(t *testing.T) {
+func TestASearchFindsInRotatedFilesWithinItsBounds(t *testing.T) {
+	w, path := create(t, 200_000, 50)
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	const n = 40_000
+	for i := range n {
+		text := fmt.Sprintf("request %d ok", i)
+		if i%10_000 == 7 {
+			text = fmt.Sprintf("request %d failed: no such table", i)
+		}
+		w.Add(begin.Add(time.Duration(i)*time.Second), false, false, []byte(text))
+	}
+	w.Flush()
+	failed := func(text string) bool { return strings.Contains(text, "failed") }
+	for _, c := range []struct {
+		o    Options
+		want string
+	}{
+		{Options{Match: failed}, "7 10007 20007 30007"},
+		{Options{Match: failed, Tail: 2}, "20007 30007"},
+		{Options{Match: failed, Since: begin.Add(15_000 * time.Second)}, "20007 30007"},
+		{Options{Match: failed, Until: begin.Add(20_007 * time.Second)}, "7 10007"},
+		{Options{Match: failed, Since: begin.Add(9 * time.Second), Until: begin.Add(30_000 * time.Second), Tail: 1}, "20007"},
+		{Options{Since: begin.Add(4 * time.Second), Until: begin.Add(7 * time.Second)}, "5 6"},
+		{Options{Match: func(string) bool { return false }}, ""},
+	} {
+		var got []string
+		for _, l := range read(t, path, c.o) {
+			got = append(got, strings.Fields(l.Text)[1])
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%+v: %v, want %s", c.o, got, c.want)
+		}
+	}
+}
+
+// What is longer than a chunk is no line of ours; those around it are found.
+func TestDamageAsLongAsAChunkHidesNoOtherLine(t *testing.T) {
+	w, path := create(t, 1<<30, 1)
+	w.Add(time.Now(), false, false, []byte("first"))
+	w.Flush()
+	if _, err := w.f.Write(append(bytes.Repeat([]byte("x"), 3*chunkSize), '\n')); err != nil {
+		t.Fatal(err)
+	}
+	w.Add(time.Now(), false, false, []byte("last"))
+	w.Flush()
+	if got := read(t, path, Options{}); len(got) != 2 || got[0].Text != "first" || got[1].Text != "last" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestTailOfALargeFileGoesOverItsChunks(t *testing.T) {
 	w, path := create(t, 1<<30, 1)
 	for i := range 100 {
 		w.Add(time.Now(), false, false, append(bytes.Repeat([]byte("x"), 20_000), fmt.Append(nil, i)...))

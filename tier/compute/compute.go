@@ -9,11 +9,9 @@
 package compute
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -365,41 +363,4 @@ func (c *Compute) environment(ctx context.Context, id tenfold.ID, v version, ext
 		env = append(env, "APP_URL="+c.cfg.URL(id.App, id.Env))
 	}
 	return b.Environ(env), nil
-}
-
-// logDir is the folder of a resource's logs.
-func (c *Compute) logDir(id tenfold.ID) string {
-	return filepath.Join(c.cfg.Dir, "logs", filepath.FromSlash(string(id.App)+"/"+string(id.Env)+"/"+string(id.Kind)+"/"+string(id.Name)))
-}
-
-// LogPaths lists the log files of a service, its build, or a job, oldest first.
-func (c *Compute) LogPaths(id tenfold.ID) []string {
-	files, _ := filepath.Glob(filepath.Join(c.logDir(id), "*.log"))
-	stamp := map[string]time.Time{}
-	for _, f := range files {
-		if info, err := os.Stat(f); err == nil {
-			stamp[f] = info.ModTime()
-		}
-	}
-	slices.SortFunc(files, func(a, b string) int { return cmp.Or(stamp[a].Compare(stamp[b]), strings.Compare(a, b)) })
-	return files
-}
-
-// forgetLogs deletes log files not written to for longer than keep.
-func (c *Compute) forgetLogs(id tenfold.ID, keep time.Duration, now time.Time) {
-	if keep <= 0 {
-		return
-	}
-	for _, f := range c.LogPaths(id) {
-		info, err := os.Stat(f)
-		if err != nil || now.Sub(info.ModTime()) < keep {
-			continue
-		}
-		rotated, _ := filepath.Glob(f + ".*")
-		for _, p := range append(rotated, f) {
-			if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return
-			}
-		}
-	}
 }

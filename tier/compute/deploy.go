@@ -96,7 +96,6 @@ func (s *service) switched() {
 		s.emit(tenfold.SeverityInfo, 0, fmt.Sprintf("version %s serves: %s", short(r.Serving.Version), plural(r.count(r.Serving.Spec), "task")))
 	}
 	s.wg.Go(func() {
-		s.c.forgetLogs(s.id, r.Serving.Spec.Logs.Keep, time.Now())
 		var others map[string]bool
 		if s.c.cfg.KeepBuilds != nil {
 			others = s.c.cfg.KeepBuilds()

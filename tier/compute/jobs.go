@@ -13,8 +13,8 @@ import (
 	"tenfold/internal/keeper"
 )
 
-// keptRuns is how many runs of a job are remembered.
-const keptRuns = 50
+// keptRuns is how many runs of a job are remembered, with their output.
+const keptRuns = 100
 
 // Run is one run of a job or of a one-off command.
 type Run struct {
@@ -314,19 +314,50 @@ func (j *job) launch(ctx context.Context, run Run) (Run, error) {
 	if err != nil {
 		return run, err
 	}
+	var old []Run
 	if err := j.change(func(r *jobRecord) {
 		r.LastRun++
 		run.N, run.Began = r.LastRun, time.Now()
 		run.Unit = "job/" + entry(j.id) + "/" + strconv.Itoa(run.N)
 		run.Log = filepath.Join(j.c.logDir(j.id), strconv.Itoa(run.N)+".log")
-		r.Runs = append(r.Runs, run)
-		r.Runs = r.Runs[max(0, len(r.Runs)-keptRuns):]
+		r.Runs, old = forgetRuns(append(r.Runs, run))
 	}); err != nil {
 		return run, err
 	}
-	u.ID, u.Log = run.Unit, run.Log
+	for _, o := range old {
+		removeLog(o.Log)
+	}
+	u.ID, u.Log, u.LogMax = run.Unit, run.Log, j.logMax(service)
 	_, err = j.c.cfg.Units.Start(ctx, u)
 	return run, err
+}
+
+// logMax is for one run so much that all which are remembered keep within what the service's logs may take.
+func (j *job) logMax(service tenfold.ID) int64 {
+	s, err := j.c.find(service)
+	if err != nil {
+		return 0
+	}
+	rec := s.snapshot()
+	if rec.Serving == nil {
+		return 0
+	}
+	l := rec.Serving.Spec.Logs
+	l.Max /= keptRuns
+	return logMax(l)
+}
+
+// forgetRuns parts the runs that are remembered from those that are not: one that goes on always is, or nobody would
+// hear how it ended.
+func forgetRuns(all []Run) (kept, old []Run) {
+	for i, r := range all {
+		if i < len(all)-keptRuns && !r.Ended.IsZero() {
+			old = append(old, r)
+		} else {
+			kept = append(kept, r)
+		}
+	}
+	return kept, old
 }
 
 // command is a unit that runs argv as a task of the service's serving version would run.

@@ -44,6 +44,7 @@ type service struct {
 	warned     time.Time
 	told       time.Time // of a crash loop
 	scaled     scaling
+	swept      time.Time           // the logs, the last time
 	clean      bool                // no migration of an earlier deployment is left
 	unenforced string              // what was warned of; run's alone
 	counts     map[int]judge.Count // of tasks, when they were last asked for
@@ -226,7 +227,21 @@ func (s *service) look(ctx context.Context) (quiet bool, err error) {
 	rec = s.snapshot()
 	s.ask(ctx, rec, w, now)
 	s.publish(ctx, rec, w)
+	s.sweep(rec, now)
 	return len(effects) == 0 && s.settled(rec), ctx.Err()
+}
+
+// sweep bounds what is kept of its output, now and then.
+func (s *service) sweep(r record, now time.Time) {
+	if r.Serving == nil || now.Sub(s.swept) < sweepPace {
+		return
+	}
+	s.swept = now
+	written := map[string]bool{}
+	for _, t := range r.Tasks {
+		written[s.logPath(t.N)] = true
+	}
+	s.wg.Go(func() { s.c.sweepLogs(s.id, r.Serving.Spec.Logs, written, now) })
 }
 
 func (s *service) settled(r record) bool {
