@@ -50,8 +50,10 @@ type TableIndex struct {
 // Bus is an event bus, as EventBridge has it.
 type Bus struct {
 	// Archive is for how long its events are kept and can be played again; 0: not at all.
-	Archive time.Duration    `json:"archive,omitempty"`
-	Rules   map[Name]BusRule `json:"rules,omitempty"`
+	Archive time.Duration `json:"archive,omitempty"`
+	// From are tables whose rows become its events, by database: [schema.]table.
+	From  map[Name]string  `json:"from,omitempty"`
+	Rules map[Name]BusRule `json:"rules,omitempty"`
 	Line    int              `json:"line,omitempty"`
 }
 

@@ -17,6 +17,7 @@ import (
 	"tenfold/tier/data"
 	"tenfold/tier/event"
 	"tenfold/tier/function"
+	"tenfold/tier/postgres"
 	"tenfold/tier/queue"
 )
 
@@ -100,6 +101,9 @@ func (s eventStore) Facts(account string) map[string]data.Outcome {
 		if u.FailedInvocations > 0 {
 			note += fmt.Sprintf(", %d tries failed", u.FailedInvocations)
 		}
+		if u.OutboxRowsRefused > 0 {
+			note += fmt.Sprintf(", %d rows are no events (%s)", u.OutboxRowsRefused, u.Refused)
+		}
 		out[name] = data.Outcome{Note: note, Facts: raw}
 	}
 	return out
@@ -174,6 +178,40 @@ func (t eventTargets) Start(ctx context.Context, account, name, _ string) error 
 	return t.house.Run(ctx, control.RunRequest{Env: control.Env{App: job.App, Env: job.Env}, Name: job.Name, Detach: true}, func(control.LogLine) error { return nil })
 }
 
+// outboxes give rows of databases to buses.
+type outboxes struct{ h *house }
+
+// Taken implements postgres.Outbox.
+func (o outboxes) Taken(ctx context.Context, db tenfold.ID, bus tenfold.Name) (json.RawMessage, error) {
+	out, err := o.call(ctx, event.TakenRows, db, event.RowsTaken{Bus: string(bus), From: string(db.Name)})
+	return out.State, err
+}
+
+// Take implements postgres.Outbox.
+func (o outboxes) Take(ctx context.Context, db tenfold.ID, bus tenfold.Name, rows []postgres.OutboxRow, state json.RawMessage) error {
+	in := event.RowsTaken{Bus: string(bus), From: string(db.Name), State: state}
+	for _, r := range rows {
+		in.Rows = append(in.Rows, event.Row{ID: r.ID, Source: r.Source, Type: r.Type, Time: r.Time, Detail: string(r.Detail)})
+	}
+	_, err := o.call(ctx, event.TakeRows, db, in)
+	return err
+}
+
+func (o outboxes) call(ctx context.Context, operation string, db tenfold.ID, in event.RowsTaken) (out event.RowsTaken, err error) {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return out, err
+	}
+	a, err := o.h.stores.Call(ctx, data.Call{Account: account(db.App, db.Env), Service: "events", Operation: operation, Body: body})
+	switch {
+	case err != nil:
+		return out, err
+	case a.Code != "":
+		return out, fmt.Errorf("%s: %s", a.Code, a.Message)
+	}
+	return out, json.Unmarshal(a.Body, &out)
+}
+
 // secretValue is the newest value of a secret.
 func (h *house) secretValue(ctx context.Context, id tenfold.ID) (string, error) {
 	return h.resolve(ctx, tenfold.Binding{From: id, Field: tenfold.FieldValue})
@@ -197,5 +235,7 @@ func eventMetrics(use map[string]data.Outcome, b *strings.Builder) {
 	each("bus_failed_invocations_total", "counter", func(x event.Use) float64 { return float64(x.FailedInvocations) })
 	each("bus_retry_invocation_attempts_total", "counter", func(x event.Use) float64 { return float64(x.RetryInvocations) })
 	each("bus_invocations_sent_to_dlq_total", "counter", func(x event.Use) float64 { return float64(x.InvocationsSentToDLQ) })
+	each("bus_outbox_rows_total", "counter", func(x event.Use) float64 { return float64(x.OutboxRows) })
+	each("bus_outbox_rows_refused_total", "counter", func(x event.Use) float64 { return float64(x.OutboxRowsRefused) })
 	each("bus_invocations_dropped_total", "counter", func(x event.Use) float64 { return float64(x.InvocationsDropped) })
 }

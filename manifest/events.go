@@ -36,7 +36,9 @@ func busKeys() []key {
 			{name: "age", form: fDuration, deflt: "1d", doc: "For how long it is tried; 1m to 1d."},
 			{name: "dead", form: fText, deflt: "none", doc: "Queue of what was given up on; it is made where it does not stand here."},
 		}},
-		{name: "from", later: "events from a database"},
+		{name: "from", form: fNamed, deflt: "none", doc: "Databases with a table whose new rows become events, in the order of their commits: an outbox.", keys: []key{
+			{name: "table", form: fText, doc: "The table: outbox, or app.outbox in a schema."},
+		}},
 	}
 }
 
@@ -89,6 +91,7 @@ func (b *builder) events() {
 				b.reporter.at(f.node, "write 30d", "%s: events are kept for whole days", f.path)
 			}
 		}
+		b.outboxes(t, &x)
 		if b.app.Events == nil {
 			b.app.Events = map[tenfold.Name]tenfold.Bus{}
 		}
@@ -102,6 +105,57 @@ func (b *builder) events() {
 		x.Rules[tenfold.Name(name)] = b.busRule(n, t)
 		b.app.Events[n] = x
 	})
+}
+
+// outboxes reads the tables whose rows become a bus' events.
+func (b *builder) outboxes(t *tree, x *tenfold.Bus) {
+	from, ok := value(t, "from")
+	if !ok {
+		return
+	}
+	for _, name := range from.order {
+		e := from.fields[name]
+		table := ""
+		if f, ok := value(e, "table"); ok {
+			table = f.node.Value
+		}
+		switch d, known := b.app.Databases[tenfold.Name(name)]; {
+		case e.off:
+			continue
+		case !known:
+			b.reporter.at(e.place(), "name one of databases", "%s: there is no database %s", e.path, name)
+		case table == "":
+			b.reporter.at(e.place(), "write {"+name+": {table: outbox}}", "%s: which table?", e.path)
+		case !tableName(table):
+			b.reporter.at(e.place(), "write outbox or app.outbox, as SQL has it without quotes", "%s: %q is no name of a table", e.path, cut(table, 60))
+		case d.Settings["wal_level"] != "":
+			b.reporter.at(e.place(), "leave out settings.wal_level of "+name, "%s: rows are read from the WAL, whose level is logical then", e.path)
+		default:
+			if x.From == nil {
+				x.From = map[tenfold.Name]string{}
+			}
+			x.From[tenfold.Name(name)] = table
+		}
+	}
+}
+
+// tableName says whether s is table or schema.table, in letters that SQL takes without quotes.
+func tableName(s string) bool {
+	schema, table, ok := strings.Cut(s, ".")
+	if !ok {
+		schema, table = "public", s
+	}
+	for _, part := range []string{schema, table} {
+		for i, c := range part {
+			if !(c >= 'a' && c <= 'z' || c == '_' || i > 0 && c >= '0' && c <= '9') {
+				return false
+			}
+		}
+		if part == "" || len(part) > 63 {
+			return false
+		}
+	}
+	return true
 }
 
 func (b *builder) busRule(bus tenfold.Name, t *tree) tenfold.BusRule {

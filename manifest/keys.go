@@ -380,14 +380,18 @@ func cachingKeys() []key {
 const rangeKey = "\x00range"
 
 // entryMain is the main key of a section's entries: "cache: 256mb", "emails: 20".
-func entryMain(section string) string {
-	switch section {
+func entryMain(section key) string {
+	switch section.name {
 	case "caches":
 		return "size"
 	case "backlog":
 		return "messages"
 	case "tables", "indexes":
 		return "key"
+	case "from": // of a bus; a function's sources have none
+		if _, ok := section.find("table"); ok {
+			return "table"
+		}
 	}
 	return ""
 }

@@ -58,9 +58,9 @@ func schemaOf(k key) object {
 		}
 	case fNamed:
 		entry := object{"anyOf": []object{mapOf(k), {"enum": []any{nil, false}}}}
-		if entryMain(k.name) != "" {
+		if entryMain(k) != "" {
 			main := "string"
-			if c, _ := k.find(entryMain(k.name)); c.form == fCount {
+			if c, _ := k.find(entryMain(k)); c.form == fCount {
 				main = "integer"
 			}
 			entry = object{"anyOf": []object{mapOf(k), {"type": main}, {"enum": []any{nil, false}}}}

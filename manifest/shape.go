@@ -216,7 +216,7 @@ func shapeRange(r *reporter, t *tree) *tree {
 
 func shapeNamed(r *reporter, k key, t *tree) *tree {
 	n := t.node
-	entry := key{name: k.name, form: fMap, main: entryMain(k.name), off: k.off, keys: k.keys}
+	entry := key{name: k.name, form: fMap, main: entryMain(k), off: k.off, keys: k.keys}
 	add := func(name, value *yaml.Node) {
 		if name.Kind != yaml.ScalarNode {
 			r.at(name, "write a list of names, or a map of names", "%s: want a name, not a %s", t.path, kindWord(name))

@@ -128,7 +128,18 @@ func Stream(ctx context.Context, conn *pgconn.PgConn, slot string, timeline uint
 	if err := conn.Frontend().Flush(); err != nil {
 		return false, fmt.Errorf("stream WAL: %w", err)
 	}
-	f := follower{conn: conn, sink: s, at: from}
+	f := follower{conn: conn, at: from, safe: s.Safe}
+	f.write = func(at, end LSN, p []byte) (LSN, error) {
+		if at != f.at {
+			return 0, fmt.Errorf("WAL of %s where %s was expected", at, f.at)
+		}
+		return at + LSN(len(p)), s.Write(at, p)
+	}
+	f.alive = func(at LSN, when time.Time) {
+		if at <= f.at {
+			s.CaughtUp(when)
+		}
+	}
 	ended, err = f.run(ctx)
 	if err != nil && ctx.Err() == nil {
 		return false, fmt.Errorf("stream WAL: %w", err)
@@ -136,11 +147,18 @@ func Stream(ctx context.Context, conn *pgconn.PgConn, slot string, timeline uint
 	return ended, ctx.Err()
 }
 
+// follower reads a stream and answers it.
 type follower struct {
 	conn *pgconn.PgConn
-	sink Sink
-	at   LSN
+	at   LSN // up to which all was taken
 	told time.Time
+
+	// write takes what stands from at on, of what the server has up to end, and says up to where all was taken now;
+	// 0: no farther.
+	write func(at, end LSN, p []byte) (LSN, error)
+	safe  func() (LSN, error)
+	// alive is told of a sign of life, of a server that has sent what it has up to at.
+	alive func(at LSN, when time.Time)
 }
 
 func (f *follower) run(ctx context.Context) (bool, error) {
@@ -192,22 +210,18 @@ func (f *follower) take(p []byte) error {
 			return errors.New("a message of WAL that is cut off")
 		}
 		at, end := LSN(binary.BigEndian.Uint64(p[1:])), LSN(binary.BigEndian.Uint64(p[9:]))
-		if at != f.at {
-			return fmt.Errorf("WAL of %s where %s was expected", at, f.at)
-		}
-		if err := f.sink.Write(at, p[25:]); err != nil {
+		next, err := f.write(at, end, p[25:])
+		if err != nil {
 			return err
 		}
-		if f.at += LSN(len(p) - 25); f.at >= end {
-			f.sink.CaughtUp(serverTime(p[17:]))
+		if f.at = max(f.at, next); f.at >= end {
+			f.alive(end, serverTime(p[17:]))
 		}
 	case 'k':
 		if len(p) < 18 {
 			return errors.New("a sign of life that is cut off")
 		}
-		if LSN(binary.BigEndian.Uint64(p[1:])) <= f.at {
-			f.sink.CaughtUp(serverTime(p[9:]))
-		}
+		f.alive(LSN(binary.BigEndian.Uint64(p[1:])), serverTime(p[9:]))
 		if p[17] == 1 {
 			return f.tell()
 		}
@@ -218,13 +232,11 @@ func (f *follower) take(p []byte) error {
 // epoch is when PostgreSQL's time begins, which counts microseconds.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func serverTime(p []byte) time.Time {
-	return epoch.Add(time.Duration(binary.BigEndian.Uint64(p)) * time.Microsecond)
-}
+func serverTime(p []byte) time.Time { return serverMoment(binary.BigEndian.Uint64(p)) }
 
 // tell says what is safe.
 func (f *follower) tell() error {
-	safe, err := f.sink.Safe()
+	safe, err := f.safe()
 	if err != nil {
 		return err
 	}

@@ -393,6 +393,7 @@ func (s *Store) hop(n uint64, d *delivery, name string) error {
 // busCounts is what happened on a bus since the process began.
 type busCounts struct {
 	Puts, Matched, Triggered, Invocations, Delivered, Failed, Retried, Buried, Dropped atomic.Int64
+	rows                                                                               rowCounts
 }
 
 type counts struct {

@@ -135,6 +135,7 @@ const (
 	kindTimer      = 't' // when a timer rang last, by what it is a timer of
 	kindDelivery   = 'w' // number → delivery
 	kindHistory    = 'h' // archive's number, milliseconds, number → event
+	kindOutbox     = 'o' // account/bus/database → how far its rows were taken
 )
 
 func keyOf(kind byte, name string) []byte { return append([]byte{kv.Events, kind}, name...) }

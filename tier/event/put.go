@@ -88,13 +88,18 @@ func (e *entry) envelope(account string, now time.Time) ([]byte, string, error) 
 	if e.Time != nil {
 		at = time.UnixMilli(int64(*e.Time * 1000))
 	}
-	x := envelope{Version: "0", ID: uuid.NewString(), DetailType: e.DetailType, Source: e.Source, Account: account, Time: at.UTC().Format(eventTime),
+	id := uuid.NewString()
+	raw, err := e.envelopeAs(account, id, at)
+	return raw, id, err
+}
+
+func (e *entry) envelopeAs(account, id string, at time.Time) ([]byte, error) {
+	x := envelope{Version: "0", ID: id, DetailType: e.DetailType, Source: e.Source, Account: account, Time: at.UTC().Format(eventTime),
 		Region: awsapi.Region, Resources: e.Resources, Detail: json.RawMessage(e.Detail)}
 	if x.Resources == nil {
 		x.Resources = []string{}
 	}
-	raw, err := marshal(x)
-	return raw, x.ID, err
+	return marshal(x)
 }
 
 // marshal is json.Marshal that leaves <, > and & as they are.

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"tenfold/internal/awsapi"
 	"tenfold/tier/event/pattern"
@@ -266,6 +269,12 @@ func operationOf(name string) call {
 
 // Serve implements awsapi.Service.
 func (s *Store) Serve(_ context.Context, q *awsapi.Request) ([]byte, error) {
+	if out, ok, err := s.rows(q); ok {
+		if err != nil {
+			return nil, err
+		}
+		return marshal(out)
+	}
 	op := operationOf(q.Operation)
 	if op == nil {
 		return nil, fault("UnknownOperationException", "EventBridge's %s is not served", q.Operation)
@@ -471,7 +480,14 @@ func (s *Store) removeBus(b *bus) error {
 	for _, r := range b.rules {
 		keys = append(keys, r.key(), keyOf(kindTimer, ruleTimer+r.id()))
 	}
-	if err := s.drop(keys...); err != nil {
+	outboxes := keyOf(kindOutbox, b.Account+"/"+b.Name+"/")
+	if err := s.write(func(x *pebble.Batch) error {
+		err := x.DeleteRange(outboxes, append(bytes.Clone(outboxes), 0xff), nil)
+		for _, k := range keys {
+			err = errors.Join(err, x.Delete(k, nil))
+		}
+		return err
+	}); err != nil {
 		return err
 	}
 	for _, a := range s.archives {

@@ -253,17 +253,21 @@ func (s *Store) Remove(_ context.Context, account, name string) error {
 
 // Use is what happened on a bus since the process began, under CloudWatch's names.
 type Use struct {
-	PutEvents              int64 `json:"putEvents"`
-	MatchedEvents          int64 `json:"matchedEvents"`
-	TriggeredRules         int64 `json:"triggeredRules"`
-	Invocations            int64 `json:"invocations"`
-	SuccessfulInvocations  int64 `json:"successfulInvocations"`
-	FailedInvocations      int64 `json:"failedInvocations"`
-	RetryInvocations       int64 `json:"retryInvocations"`
-	InvocationsSentToDLQ   int64 `json:"invocationsSentToDlq"`
-	InvocationsDropped     int64 `json:"invocationsDropped"`
-	Rules                  int   `json:"rules"`
-	DeliveriesWaitingInAll int64 `json:"deliveriesWaitingInAll"` // of all accounts
+	PutEvents             int64 `json:"putEvents"`
+	MatchedEvents         int64 `json:"matchedEvents"`
+	TriggeredRules        int64 `json:"triggeredRules"`
+	Invocations           int64 `json:"invocations"`
+	SuccessfulInvocations int64 `json:"successfulInvocations"`
+	FailedInvocations     int64 `json:"failedInvocations"`
+	RetryInvocations      int64 `json:"retryInvocations"`
+	InvocationsSentToDLQ  int64 `json:"invocationsSentToDlq"`
+	InvocationsDropped    int64 `json:"invocationsDropped"`
+	// OutboxRows became events; OutboxRowsRefused are none, Refused says why of the last.
+	OutboxRows             int64  `json:"outboxRows,omitempty"`
+	OutboxRowsRefused      int64  `json:"outboxRowsRefused,omitempty"`
+	Refused                string `json:"refused,omitempty"`
+	Rules                  int    `json:"rules"`
+	DeliveriesWaitingInAll int64  `json:"deliveriesWaitingInAll"` // of all accounts
 }
 
 // Uses are those of an account's buses, by name.
@@ -273,7 +277,13 @@ func (s *Store) Uses(account string) map[string]Use {
 	out := map[string]Use{}
 	for _, b := range of(s.buses, account) {
 		u := b.uses
-		out[b.Name] = Use{u.Puts.Load(), u.Matched.Load(), u.Triggered.Load(), u.Invocations.Load(), u.Delivered.Load(), u.Failed.Load(), u.Retried.Load(), u.Buried.Load(), u.Dropped.Load(), len(b.rules), s.counts.waiting.Load()}
+		x := Use{PutEvents: u.Puts.Load(), MatchedEvents: u.Matched.Load(), TriggeredRules: u.Triggered.Load(), Invocations: u.Invocations.Load(), SuccessfulInvocations: u.Delivered.Load(),
+			FailedInvocations: u.Failed.Load(), RetryInvocations: u.Retried.Load(), InvocationsSentToDLQ: u.Buried.Load(), InvocationsDropped: u.Dropped.Load(),
+			OutboxRows: u.rows.taken.Load(), OutboxRowsRefused: u.rows.refused.Load(), Rules: len(b.rules), DeliveriesWaitingInAll: s.counts.waiting.Load()}
+		if p := u.rows.last.Load(); p != nil {
+			x.Refused = *p
+		}
+		out[b.Name] = x
 	}
 	return out
 }

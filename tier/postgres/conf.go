@@ -97,8 +97,8 @@ func settings(r record, n int) string {
 	set("listen_addresses", "127.0.0.1")
 	set("port", strconv.Itoa(x.Port))
 	set("unix_socket_directories", "")
-	if r.Spec.Proxy.Cache {
-		set("wal_level", "logical") // the pool reads from it which rows changed
+	if r.Spec.Proxy.Cache || len(r.Spec.Outboxes) > 0 || r.Outboxed {
+		set("wal_level", "logical") // the pool reads from it which rows changed, outboxes which there are
 	}
 	if len(r.Nodes) == 1 {
 		return conf.String()

@@ -39,6 +39,8 @@ type Config struct {
 	Pooled bool
 	// Resolve looks up the key that backups are sealed with. Nil: none of them can have one.
 	Resolve tenfold.Resolve
+	// Outbox takes the rows of outboxes. Nil: there are none.
+	Outbox Outbox
 }
 
 // Units runs the servers, and tells when one ends.
@@ -59,6 +61,7 @@ type Postgres struct {
 	copies  ledger.Pursuit // base backups, retention and drills of these
 	samples ledger.Pursuit // what sessions wait for, of databases that run
 	moves   ledger.Pursuit // upgrades to another major
+	outbox  ledger.Pursuit // of each bus that takes a table's rows
 
 	// gate is held while a reader is started and while the record makes one the primary: what is started
 	// as a reader is one.
@@ -78,16 +81,18 @@ type Postgres struct {
 	positions map[place]string
 	slotted   map[place]string // the slots that a reader was given, for which start
 	archived  map[string]archived
-	locks     map[string]*sync.Mutex // see one
-	loads     map[string]load
-	scalings  map[string]scaling
-	crowds    map[string]crowd
-	samplers  map[string]*sampler
-	restarts  map[string][]restartAsked
-	confined  map[place]confinement
-	unheld    map[string]string // limits that do not hold, by key
-	engines   map[int]found     // by major
-	began     time.Time         // never changes
+	// outboxNotes are what there is to say of outboxes, by key of their pursuit.
+	outboxNotes map[string]string
+	locks       map[string]*sync.Mutex // see one
+	loads       map[string]load
+	scalings    map[string]scaling
+	crowds      map[string]crowd
+	samplers    map[string]*sampler
+	restarts    map[string][]restartAsked
+	confined    map[place]confinement
+	unheld      map[string]string // limits that do not hold, by key
+	engines     map[int]found     // by major
+	began       time.Time         // never changes
 	// What the pool said, and when; change is closed when Pool says something new.
 	report   pooldir.Report
 	reported time.Time
@@ -108,7 +113,7 @@ func New(cfg Config) (*Postgres, error) {
 	p := &Postgres{
 		cfg: cfg, records: recs, healthy: map[string]time.Time{}, backoff: map[string]time.Duration{}, said: map[string]string{},
 		last: map[string]pgrepl.LSN{}, seen: map[string]view{}, paused: map[string]bool{}, links: map[place]*link{},
-		greeted: map[place]time.Time{}, positions: map[place]string{}, slotted: map[place]string{}, archived: map[string]archived{}, locks: map[string]*sync.Mutex{},
+		greeted: map[place]time.Time{}, positions: map[place]string{}, slotted: map[place]string{}, archived: map[string]archived{}, outboxNotes: map[string]string{}, locks: map[string]*sync.Mutex{},
 		engines: map[int]found{}, loads: map[string]load{}, scalings: map[string]scaling{}, crowds: map[string]crowd{}, samplers: map[string]*sampler{}, restarts: map[string][]restartAsked{}, confined: map[place]confinement{}, unheld: map[string]string{}, began: time.Now(), change: make(chan struct{}),
 	}
 	p.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: p.pursue, Pace: 2 * time.Second}
@@ -117,6 +122,7 @@ func New(cfg Config) (*Postgres, error) {
 	p.readers = ledger.Pursuit{Keys: p.readerKeys, Work: p.follow, Pace: 2 * time.Second}
 	p.samples = ledger.Pursuit{Keys: p.sampled, Work: p.sample, Pace: samplePace}
 	p.moves = ledger.Pursuit{Keys: p.upgrading, Work: p.pursueUpgrade, Pace: 2 * time.Second}
+	p.outbox = ledger.Pursuit{Keys: p.outboxKeys, Work: p.keepOutbox, Pace: 2 * time.Second}
 	return p, nil
 }
 
@@ -126,6 +132,14 @@ func (p *Postgres) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource
 	var out []tenfold.Resource
 	for name, d := range app.Databases {
 		s := specOf(d)
+		for bus, b := range app.Events {
+			if table := b.From[name]; table != "" {
+				if s.Outboxes == nil {
+					s.Outboxes = map[tenfold.Name]string{}
+				}
+				s.Outboxes[bus] = table
+			}
+		}
 		f, err := tenfold.FingerprintOf(s, nil)
 		if err != nil {
 			return nil, err
@@ -178,7 +192,7 @@ func (p *Postgres) Observe(ctx context.Context) ([]tenfold.Resource, error) {
 			o.State, o.Endpoint, o.Note = tenfold.StateReady, address(p.door(r)), "PostgreSQL "+r.Version+", asleep: the first connection wakes it"
 		case runs[key] && r.Serving == r.Goal && p.answers(key):
 			o.State, o.Endpoint = tenfold.StateReady, address(r.port())
-			o.Note = "PostgreSQL " + r.Version + " on " + o.Endpoint + p.note(key, r) + p.held(key)
+			o.Note = "PostgreSQL " + r.Version + " on " + o.Endpoint + p.note(key, r) + p.held(key) + p.outboxNote(key, r)
 		}
 		out = append(out, o)
 	}

@@ -31,6 +31,10 @@ type fixture struct {
 	resolve func(tenfold.Binding) (string, error)
 	// pooled says that there is a pool, which the test plays.
 	pooled bool
+	// bus takes rows of outboxes, and buses says of which tables.
+	bus   *bus
+	buses map[tenfold.Name]tenfold.Bus
+	end   func() // ends the tier that open made last
 }
 
 func begin(t *testing.T) *fixture {
@@ -49,7 +53,10 @@ func begin(t *testing.T) *fixture {
 // open makes a tier over the same folder and keeper, as a daemon that comes back does.
 func (f *fixture) open(t *testing.T) (stop func()) {
 	t.Helper()
-	p, err := New(Config{Dir: filepath.Join(f.house.Dir, "pg"), Units: f.house, Pooled: f.pooled, Resolve: func(_ context.Context, b tenfold.Binding) (string, error) { return f.resolve(b) }, Emit: func(e tenfold.Event) {
+	if f.bus == nil {
+		f.bus = &bus{}
+	}
+	p, err := New(Config{Dir: filepath.Join(f.house.Dir, "pg"), Outbox: f.bus, Units: f.house, Pooled: f.pooled, Resolve: func(_ context.Context, b tenfold.Binding) (string, error) { return f.resolve(b) }, Emit: func(e tenfold.Event) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.texts = append(f.texts, e.Text)
@@ -66,6 +73,7 @@ func (f *fixture) open(t *testing.T) (stop func()) {
 	go func() { done <- p.Run(ctx, func() {}) }()
 	stop = sync.OnceFunc(func() { cancel(); <-done })
 	t.Cleanup(stop)
+	f.end = stop
 	return stop
 }
 
@@ -76,7 +84,7 @@ func (f *fixture) start(t *testing.T, d tenfold.Database) string {
 	if major, err := strconv.Atoi(os.Getenv("POSTGRES")); err == nil && d.Major == 0 { // another than the newest
 		d.Major = major
 	}
-	want, err := f.Desired(tenfold.App{Name: "shop", Env: "production", Databases: map[tenfold.Name]tenfold.Database{"main-db": d}}, nil)
+	want, err := f.Desired(tenfold.App{Name: "shop", Env: "production", Databases: map[tenfold.Name]tenfold.Database{"main-db": d}, Events: f.buses}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ const (
 func (p *Postgres) Run(ctx context.Context, ready func()) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.watch(ctx) })
-	for _, s := range []*ledger.Pursuit{&p.readers, &p.archive, &p.copies, &p.samples, &p.moves} {
+	for _, s := range []*ledger.Pursuit{&p.readers, &p.archive, &p.copies, &p.samples, &p.moves, &p.outbox} {
 		wg.Go(func() { s.Run(ctx, func() {}) })
 	}
 	err := p.pursuit.Run(ctx, ready)
@@ -82,6 +82,7 @@ func (p *Postgres) wake() {
 	p.readers.Wake()
 	p.archive.Wake()
 	p.moves.Wake()
+	p.outbox.Wake()
 }
 
 // pursue brings one database nearer to its goal.

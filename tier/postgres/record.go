@@ -26,6 +26,8 @@ type spec struct {
 	// Clone is where its data is copied from when it has none yet.
 	Clone tenfold.Environment `json:"clone,omitempty"`
 	API   bool                `json:"api,omitempty"`
+	// Outboxes are tables whose rows become events, by bus.
+	Outboxes map[tenfold.Name]string `json:"outboxes,omitempty"`
 }
 
 func specOf(d tenfold.Database) spec {
@@ -77,6 +79,8 @@ type record struct {
 	Was int `json:"was,omitempty"`
 	// Logical says that its servers are started with what logical replication needs.
 	Logical bool `json:"logical,omitempty"`
+	// Outboxed says that it may have slots of outboxes: with them a server does not start without wal_level = logical.
+	Outboxed bool `json:"outboxed,omitempty"`
 	// Lineage is the part of the depot that its backups lie in since it was upgraded, Lineages are those before:
 	// the WAL of another server is another's, and has the same names.
 	Lineage  string   `json:"lineage,omitempty"`
