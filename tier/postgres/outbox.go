@@ -184,7 +184,6 @@ type outbox struct {
 		at     pgrepl.LSN
 		before uint64
 	}
-	asked time.Time // for a horizon
 }
 
 func (o *outbox) follow(ctx context.Context) error {
