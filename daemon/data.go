@@ -220,6 +220,8 @@ func queueMetrics(use map[string]data.Outcome, b *strings.Builder) {
 	each("queue_messages_not_visible", "gauge", func(x queue.Backlog) float64 { return float64(x.InFlight) })
 	each("queue_messages_delayed", "gauge", func(x queue.Backlog) float64 { return float64(x.Delayed) })
 	each("queue_age_of_oldest_message_seconds", "gauge", func(x queue.Backlog) float64 { return x.Oldest.Seconds() })
+	each("queue_noisy_groups", "gauge", func(x queue.Backlog) float64 { return float64(x.NoisyGroups) })
+	each("queue_messages_visible_in_quiet_groups", "gauge", func(x queue.Backlog) float64 { return float64(x.QuietVisible) })
 	each("queue_messages_sent_total", "counter", func(x queue.Backlog) float64 { return float64(x.Sent) })
 	each("queue_messages_received_total", "counter", func(x queue.Backlog) float64 { return float64(x.Received) })
 	each("queue_messages_deleted_total", "counter", func(x queue.Backlog) float64 { return float64(x.Deleted) })

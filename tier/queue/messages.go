@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"container/heap"
 	"crypto/rand"
 	"encoding/base64"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,9 +34,11 @@ type queue struct {
 	committing map[uint64]bool
 	done       []arrival
 
-	ready  ordered[ready]     // of a standard queue: those that can be given out
-	groups map[string]*group  // of one in order
-	open   ordered[*group]    // groups that have something to give out and nothing in flight, by their first
+	ready  ordered[ready]    // of a standard queue: those without a group that can be given out
+	groups map[string]*group // all of a queue in order; of another those that have a MessageGroupId
+	// open are groups that have something to give out, quiet ones first, then by their first message; of a queue in
+	// order only those that have nothing in flight.
+	open   ordered[*group]
 	hidden map[uint64]*hidden // given out, or delayed
 	due    ordered[*hidden]   // of hidden, by when they are seen again
 	// sending are deduplication keys that are on their way to disk: others that have the same wait.
@@ -63,6 +67,14 @@ type group struct {
 	flight int
 	place  int // in open; -1: not there
 }
+
+// noise says how much more of a queue's time a group takes than others need mind: 0 for one with little in flight,
+// and one more each time that doubles. A quieter group's messages go first, as in SQS' fair queues, which say
+// nothing of how they measure it.
+func (g *group) noise() int { return bits.Len(uint(g.flight / quiet)) }
+
+// quiet is how many messages in flight make no group noisy, but for one less.
+const quiet = 8
 
 // hidden is a message that is not seen now.
 type hidden struct {
@@ -167,7 +179,8 @@ func (s *Store) load(m meta) (*queue, error) {
 			Seen  int64  `json:"seen"`
 			Group string `json:"group"`
 		}
-		if fifo || strings.Contains(string(v[max(0, len(v)-2048):]), `"seen"`) {
+		end := v[max(0, len(v)-2048):]
+		if fifo || bytes.Contains(end, []byte(`"seen"`)) || bytes.Contains(end, []byte(`"group"`)) {
 			if err := json.Unmarshal(v, &x); err != nil {
 				return err
 			}
@@ -215,24 +228,52 @@ func (q *queue) arrive(a arrival, now time.Time) {
 
 // show puts a message among those that can be given out. Under mu.
 func (q *queue) show(n uint64, of string) {
-	if !q.fifo() {
+	if !q.grouped(of) {
 		heap.Push(&q.ready, ready(n))
 		return
 	}
-	g := q.groups[of]
-	if g == nil {
-		g = &group{name: of, place: -1}
-		q.groups[of] = g
-	}
+	g := q.group(of)
 	if i, found := slices.BinarySearch(g.wait, n); !found {
 		g.wait = slices.Insert(g.wait, i, n)
 	}
 	q.place(g)
 }
 
+// grouped says whether a message's MessageGroupId makes it one of a group.
+func (q *queue) grouped(name string) bool { return name != "" || q.fifo() }
+
+// group finds a group, or makes it. Under mu.
+func (q *queue) group(name string) *group {
+	g := q.groups[name]
+	if g == nil {
+		g = &group{name: name, place: -1}
+		q.groups[name] = g
+	}
+	return g
+}
+
+// withdraw takes a message out of those that can be given out. Under mu.
+func (q *queue) withdraw(n uint64, of string) {
+	if !q.grouped(of) {
+		if i := slices.Index(q.ready, ready(n)); i >= 0 {
+			heap.Remove(&q.ready, i)
+		}
+		return
+	}
+	if g := q.groups[of]; g != nil {
+		if i, found := slices.BinarySearch(g.wait, n); found {
+			g.wait = slices.Delete(g.wait, i, i+1)
+			q.place(g)
+		}
+	}
+}
+
+// flies says whether a hidden message counts as one that its group has in flight.
+func (q *queue) flies(h *hidden) bool { return q.fifo() || h.group != "" && !h.delayed }
+
 // place has a group stand in open exactly when it has something to give. Under mu.
 func (q *queue) place(g *group) {
-	can := g.flight == 0 && len(g.wait) > 0
+	can := len(g.wait) > 0 && (g.flight == 0 || !q.fifo())
 	switch {
 	case can && g.place < 0:
 		heap.Push(&q.open, g)
@@ -253,12 +294,8 @@ func (q *queue) hide(h *hidden) {
 	if !h.delayed {
 		q.flying++
 	}
-	if q.fifo() {
-		g := q.groups[h.group]
-		if g == nil {
-			g = &group{name: h.group, place: -1}
-			q.groups[h.group] = g
-		}
+	if q.flies(h) {
+		g := q.group(h.group)
 		g.flight++
 		q.place(g)
 	}
@@ -271,7 +308,7 @@ func (q *queue) unhide(h *hidden) {
 	if !h.delayed {
 		q.flying--
 	}
-	if g := q.groups[h.group]; q.fifo() && g != nil {
+	if g := q.groups[h.group]; g != nil && q.flies(h) {
 		g.flight--
 		q.place(g)
 	}
@@ -520,12 +557,12 @@ func (q *queue) take(count int, timeout time.Duration, try string) (out []taken,
 			q.place(g)
 			continue
 		}
-		if len(q.ready) == 0 {
+		n, of, ok := q.pick()
+		if !ok {
 			break
 		}
-		n := uint64(heap.Pop(&q.ready).(ready))
 		if err := give(n); err != nil {
-			heap.Push(&q.ready, ready(n))
+			q.show(n, of)
 			return nil, err
 		}
 	}
@@ -543,6 +580,23 @@ func (q *queue) take(count int, timeout time.Duration, try string) (out []taken,
 	}
 	q.arm(now)
 	return out, nil
+}
+
+// pick takes out what is given out next by a standard queue, and its group. Under mu.
+func (q *queue) pick() (n uint64, of string, ok bool) {
+	if len(q.open) > 0 {
+		g := q.open[0]
+		if len(q.ready) == 0 || g.noise() == 0 && g.first() < uint64(q.ready[0]) {
+			n = g.wait[0]
+			g.wait = g.wait[1:]
+			q.place(g)
+			return n, g.name, true
+		}
+	}
+	if len(q.ready) == 0 {
+		return 0, "", false
+	}
+	return uint64(heap.Pop(&q.ready).(ready)), "", true
 }
 
 var errInFlight = errors.New("too many messages are in flight")
@@ -641,9 +695,10 @@ func (q *queue) remove(handle string) (known bool, err error) {
 	defer b.Close()
 	q.mu.Lock()
 	h := q.hidden[n]
+	of := ""
 	if h == nil || h.nonce != nonce {
 		// The time is over. Unless somebody else has it now, it can still be deleted.
-		late, err := q.late(n, nonce)
+		t, late, err := q.late(n, nonce)
 		if err != nil || !late || h != nil {
 			q.mu.Unlock()
 			return late && h == nil, err
@@ -652,9 +707,8 @@ func (q *queue) remove(handle string) (known bool, err error) {
 			q.mu.Unlock()
 			return false, errExpired
 		}
-		if i := slices.Index(q.ready, ready(n)); i >= 0 {
-			heap.Remove(&q.ready, i)
-		}
+		of = t.Group
+		q.withdraw(n, of)
 	}
 	if h != nil { // it keeps its place until it is gone
 		h.until = q.s.cfg.Now().Add(time.Hour)
@@ -672,7 +726,7 @@ func (q *queue) remove(handle string) (known bool, err error) {
 			q.show(n, h.group)
 		}
 	case h == nil && err != nil:
-		q.show(n, "")
+		q.show(n, of)
 	}
 	if err == nil {
 		q.deleted++
@@ -682,9 +736,9 @@ func (q *queue) remove(handle string) (known bool, err error) {
 }
 
 // late says whether a nonce is the last that a message was given out with. Under mu.
-func (q *queue) late(n, nonce uint64) (bool, error) {
+func (q *queue) late(n, nonce uint64) (t taken, late bool, err error) {
 	t, ok, err := q.read(n)
-	return ok && t.state.Nonce == nonce, err
+	return t, ok && t.state.Nonce == nonce, err
 }
 
 var (
@@ -804,13 +858,11 @@ func (q *queue) expire() error {
 		if h := q.hidden[n]; h != nil { // with somebody, who may yet delete it
 			return nil
 		}
-		if g := q.groups[x.Group]; g != nil {
-			if i, found := slices.BinarySearch(g.wait, n); found {
-				g.wait = slices.Delete(g.wait, i, i+1)
-				q.place(g)
-			}
+		if q.grouped(x.Group) {
+			q.withdraw(n, x.Group)
+		} else {
+			old[n] = true
 		}
-		old[n] = true
 		q.delete(b, n)
 		return nil
 	})
@@ -835,6 +887,11 @@ func (q *queue) backlog() Backlog {
 		first = uint64(q.ready[0])
 	}
 	for _, g := range q.groups {
+		if g.noise() == 0 {
+			b.QuietVisible += len(g.wait)
+		} else if !q.fifo() {
+			b.NoisyGroups++
+		}
 		b.Visible += len(g.wait)
 		if len(g.wait) > 0 {
 			first = min(first, g.wait[0])
@@ -903,9 +960,15 @@ type ready uint64
 func (n ready) comesBefore(o ready) bool { return n < o }
 func (ready) at(int)                     {}
 
-// A group stands by its first message, which it has, but in the moment in which its last is given out.
-func (g *group) comesBefore(o *group) bool { return g.first() < o.first() }
-func (g *group) at(i int)                  { g.place = i }
+// A group stands by its first message, which it has, but in the moment in which its last is given out; behind
+// quieter ones.
+func (g *group) comesBefore(o *group) bool {
+	if a, b := g.noise(), o.noise(); a != b {
+		return a < b
+	}
+	return g.first() < o.first()
+}
+func (g *group) at(i int) { g.place = i }
 
 func (g *group) first() uint64 {
 	if len(g.wait) == 0 {

@@ -265,6 +265,10 @@ type Backlog struct {
 	InFlight int           `json:"inFlight"`
 	Delayed  int           `json:"delayed"`
 	Oldest   time.Duration `json:"oldest"`
+	// NoisyGroups are those of a standard queue with more in flight than the others, QuietVisible what waits of the
+	// others.
+	NoisyGroups  int `json:"noisyGroups,omitempty"`
+	QuietVisible int `json:"quietVisible,omitempty"`
 
 	Sent     uint64 `json:"sent"` // since the process began
 	Received uint64 `json:"received"`
