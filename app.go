@@ -286,7 +286,8 @@ type Function struct {
 	// Event is the form of the events of its routes: "http" (API Gateway's payload 2.0), or "alb".
 	Event    string   `json:"event,omitempty"`
 	Schedule Schedule `json:"schedule,omitzero"`
-	// To is told what came of an asynchronous event, Dead of one that was given up on; nil: nobody.
+	// To is told what came of an asynchronous event, Dead of one that was given up on: a function, a queue or a bus; nil:
+	// nobody.
 	To   *ID `json:"to,omitempty"`
 	Dead *ID `json:"dead,omitempty"`
 	// Retries and Age are of asynchronous events: how often again, and until what age.
@@ -314,6 +315,8 @@ type EventSource struct {
 	Batch    int           `json:"batch"`
 	Wait     time.Duration `json:"wait,omitempty"`
 	Parallel int           `json:"parallel"`
+	// Match is a pattern of EventBridge (JSON): records that it does not take are passed over; "": all are taken.
+	Match string `json:"match,omitempty"`
 	// Of a stream. Start is where it is read from at first: "latest" or "oldest". Bisect halves a batch that failed,
 	// Retries is how often again (negative: any number), Age how old a record may get (0: any age).
 	Start   string        `json:"start,omitempty"`

@@ -53,9 +53,10 @@ type EventSource struct {
 	Parallel int           `json:"parallel"`
 	Working  int           `json:"working"` // batches
 	Batches  uint64        `json:"batches"`
-	Records  uint64        `json:"records"` // that were done
-	Failed   uint64        `json:"failed"`  // that were not, each time
-	Dropped  uint64        `json:"dropped"` // of a table: that were given up on
+	Records  uint64        `json:"records"`  // that were done
+	Failed   uint64        `json:"failed"`   // that were not, each time
+	Dropped  uint64        `json:"dropped"`  // of a table: that were given up on
+	Filtered uint64        `json:"filtered"` // that match did not take
 	Behind   time.Duration `json:"behind,omitempty"`
 	Trouble  string        `json:"trouble,omitempty"` // why it cannot be read
 	Last     string        `json:"last,omitempty"`    // the last failure of a batch

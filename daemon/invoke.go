@@ -164,7 +164,7 @@ func (h *house) Functions(ctx context.Context, e control.Env) ([]control.Functio
 		for _, s := range f.From {
 			x := u.Sources[string(s.From.Name)]
 			c.From = append(c.From, control.EventSource{Name: s.From.Name, Kind: s.From.Kind, Batch: s.Batch, Parallel: s.Parallel, Working: x.Working, Batches: x.Batches,
-				Records: x.Records, Failed: x.Failed, Dropped: x.Dropped, Behind: x.Behind, Trouble: x.Trouble, Last: x.Last})
+				Records: x.Records, Failed: x.Failed, Dropped: x.Dropped, Filtered: x.Filtered, Behind: x.Behind, Trouble: x.Trouble, Last: x.Last})
 		}
 		out = append(out, c)
 	}

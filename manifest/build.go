@@ -19,8 +19,8 @@ type builder struct {
 	at     map[string]*yaml.Node // where each name is declared
 	routes map[tenfold.Route]routed
 	deadOf map[tenfold.Name]tenfold.Name // by queue: where it gives what it gave up on
-	// deadRules are queues that rules give up to and that do not stand in the file.
-	deadRules []tenfold.Name
+	// deadMade are queues that rules and functions give up to and that do not stand in the file.
+	deadMade []tenfold.Name
 }
 
 // routed says who has a route.

@@ -42,24 +42,34 @@ func busKeys() []key {
 	}
 }
 
-// deadEvents declares the queues that rules give up to and that stand nowhere.
+// deadEvents declares the queues that rules and functions give up to and that stand nowhere.
 func (b *builder) deadEvents() {
 	b.eachRule(func(_ tenfold.Name, _ string, t *tree) {
-		f, ok := value(t, "dead")
-		if !ok {
-			return
-		}
-		n := f.node.Value
-		switch kind, known := b.kinds[n]; {
-		case known && kind != tenfold.KindQueue:
-			b.reporter.at(f.node, "name a queue", "%s: a %s takes no messages", f.path, kind)
-		case !known && (!kebabCase.MatchString(n) || len(n) > maxName):
-			b.reporter.at(f.node, "write a queue's name, kebab-case with at most "+itoa(maxName)+" characters", "%s: %q is no name", f.path, cut(n, 60))
-		case !known:
-			b.kinds[n], b.at[n] = tenfold.KindQueue, f.place()
-			b.deadRules = append(b.deadRules, tenfold.Name(n))
+		if f, ok := value(t, "dead"); ok {
+			if kind, known := b.kinds[f.node.Value]; known && kind != tenfold.KindQueue {
+				b.reporter.at(f.node, "name a queue", "%s: a %s takes no messages", f.path, kind)
+			}
+			b.makeDead(f)
 		}
 	})
+	b.each("functions", func(_ tenfold.Name, t *tree) {
+		if f, ok := value(t, "dead"); ok {
+			b.makeDead(f)
+		}
+	})
+}
+
+// makeDead declares a queue of what was given up on, unless something is called so.
+func (b *builder) makeDead(f *tree) {
+	n := f.node.Value
+	switch _, known := b.kinds[n]; {
+	case known:
+	case !kebabCase.MatchString(n) || len(n) > maxName:
+		b.reporter.at(f.node, "write a queue's name, kebab-case with at most "+itoa(maxName)+" characters", "%s: %q is no name", f.path, cut(n, 60))
+	default:
+		b.kinds[n], b.at[n] = tenfold.KindQueue, f.place()
+		b.deadMade = append(b.deadMade, tenfold.Name(n))
+	}
 }
 
 func (b *builder) eachRule(f func(bus tenfold.Name, rule string, t *tree)) {
@@ -78,7 +88,7 @@ func (b *builder) eachRule(f func(bus tenfold.Name, rule string, t *tree)) {
 
 func (b *builder) events() {
 	const day = 24 * time.Hour
-	for _, n := range b.deadRules {
+	for _, n := range b.deadMade {
 		if b.app.Queues == nil {
 			b.app.Queues = map[tenfold.Name]tenfold.Queue{}
 		}

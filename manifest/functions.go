@@ -21,8 +21,8 @@ func functionKeys() []key {
 		{name: "schedule", form: fSchedule, off: true, deflt: "none", doc: "When it is called with EventBridge's scheduled event: cron, rate(1 hour), cron(…), at(2026-12-24T08:00)."},
 		{name: "timezone", form: fText, deflt: "UTC", doc: "Zone of cron and at, for example Europe/Rome."},
 		{name: "from", form: fNamed, off: true, deflt: "nothing", doc: "Queues and tables whose records it is called with, in batches. docs/functions.md.", keys: sourceKeys()},
-		{name: "to", form: fText, deflt: "nobody", doc: "A function that is told what came of each asynchronous event."},
-		{name: "dead", form: fText, deflt: "nobody", doc: "A function that gets events that were given up on."},
+		{name: "to", form: fText, deflt: "nobody", doc: "A function, queue or bus that is told what came of each asynchronous event."},
+		{name: "dead", form: fText, deflt: "nobody", doc: "A queue, function or bus that is told of events that were given up on; a queue is made where it does not stand here."},
 		{name: "retries", form: fCount, deflt: "2", doc: "After an asynchronous event failed."},
 		{name: "age", form: fDuration, deflt: "6h", doc: "No try of an older asynchronous event."},
 		{name: "timeout", form: fDuration, deflt: "30s", doc: "Of one call; 15m at most."},
@@ -45,6 +45,7 @@ func functionKeys() []key {
 // sourceKeys are those of one entry of from.
 func sourceKeys() []key {
 	return []key{
+		{name: "match", form: fAny, deflt: "all", doc: "Which records it is called with, in EventBridge's pattern language: {body: {kind: [order]}} of a queue, {eventName: [INSERT]} of a table. The others are passed over, and are gone from a queue."},
 		{name: "batch", form: fCount, deflt: "10; of a table 100", doc: "Most records of one call, up to 10000; of a queue in order 10."},
 		{name: "wait", form: fDuration, deflt: "0s; 1s where batch is above 10", doc: "How long it is waited for a full batch; 5m at most."},
 		{name: "parallel", form: fCount, deflt: "what scale allows; of a table 1", doc: "Most calls at once; of a table in each shard, up to 10, and those of one key are never side by side."},
@@ -100,7 +101,7 @@ func (b *builder) functions() {
 	})
 }
 
-// another is the function that a key names.
+// another is what a key names that is told of events.
 func (b *builder) another(t *tree, name string, self tenfold.Name) *tenfold.ID {
 	v, ok := value(t, name)
 	if !ok {
@@ -110,8 +111,8 @@ func (b *builder) another(t *tree, name string, self tenfold.Name) *tenfold.ID {
 	switch {
 	case !known:
 		b.reporter.at(v.node, didYouMean(v.node.Value, sortedKeys(b.kinds)), "%s: nothing is called %q", v.path, cut(v.node.Value, 60))
-	case kind != tenfold.KindFunction:
-		b.reporter.at(v.node, "name a function", "%s: a %s takes no events", v.path, kind)
+	case kind != tenfold.KindFunction && kind != tenfold.KindQueue && kind != tenfold.KindBus:
+		b.reporter.at(v.node, "name a queue, a function or a bus", "%s: a %s takes no events", v.path, kind)
 	case v.node.Value == string(self):
 		b.reporter.at(v.node, "name another function", "%s: %s would be told of itself, without end", v.path, self)
 	default:
@@ -135,11 +136,17 @@ var starts = []string{"latest", "oldest"}
 // sources reads where functions get their events from, once it is known what queues are like.
 func (b *builder) sources() {
 	b.each("functions", func(n tenfold.Name, t *tree) {
+		f := b.app.Functions[n]
+		for name, id := range map[string]*tenfold.ID{"to": f.To, "dead": f.Dead} {
+			if id != nil && id.Kind == tenfold.KindQueue && b.app.Queues[id.Name].FIFO != nil {
+				v, _ := value(t, name)
+				b.reporter.at(v.node, "name one without fifo", "%s: what comes of events is in no order, and %s is a queue in order", v.path, id.Name)
+			}
+		}
 		from := t.get("from")
 		if from == nil || from.off {
 			return
 		}
-		f := b.app.Functions[n]
 		for _, name := range sortedKeys(from.fields) {
 			e := from.fields[name]
 			if e.off {
@@ -169,6 +176,7 @@ func (b *builder) fromQueue(n tenfold.Name, f tenfold.Function, e *tree, name st
 	}
 	room := min(f.Scale.Max*f.Concurrency, maxEnvironments)
 	out := tenfold.EventSource{From: b.app.ID(tenfold.KindQueue, tenfold.Name(name)), Batch: b.count(e, "batch", 10, 1, most), Parallel: b.count(e, "parallel", room, 1, maxEnvironments)}
+	out.Match = sourceMatch(e)
 	if out.Batch > 10 {
 		out.Wait = time.Second
 	}
@@ -207,6 +215,7 @@ func (b *builder) fromTable(e *tree, name string) tenfold.EventSource {
 		Start: b.word(e, "start", "latest", starts), Retries: b.count(e, "retries", -1, 0, 10_000), Age: b.duration(e, "age", 0),
 	}
 	out.Wait, _ = b.batchWindow(e)
+	out.Match = sourceMatch(e)
 	if f, ok := value(e, "bisect"); ok {
 		out.Bisect, _ = readBool(b.reporter, f.node, f.path)
 	}
@@ -214,6 +223,14 @@ func (b *builder) fromTable(e *tree, name string) tenfold.EventSource {
 		b.reporter.at(e.place(), "write tables: {"+name+": {stream: new-and-old-images}}", "%s: the table %s has no stream", e.path, name)
 	}
 	return out
+}
+
+// sourceMatch reads which records of a source are taken.
+func sourceMatch(e *tree) string {
+	if f, ok := value(e, "match"); ok {
+		return jsonOf(f.node)
+	}
+	return ""
 }
 
 // batchWindow reads how long it is waited for a batch.

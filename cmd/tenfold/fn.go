@@ -77,6 +77,9 @@ func fed(all []control.EventSource) string {
 		if s.Failed > 0 {
 			text += fmt.Sprintf(", %d failed", s.Failed)
 		}
+		if s.Filtered > 0 {
+			text += fmt.Sprintf(", %d passed over", s.Filtered)
+		}
 		if s.Dropped > 0 {
 			text += fmt.Sprintf(", %d given up on", s.Dropped)
 		}

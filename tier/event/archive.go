@@ -13,7 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"tenfold/internal/awsapi"
-	"tenfold/tier/event/pattern"
+	"tenfold/internal/pattern"
 )
 
 // archive keeps the events of a bus.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"tenfold/tier/event/pattern"
+	"tenfold/internal/pattern"
 	"tenfold/tier/event/transform"
 )
 

@@ -15,7 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"tenfold/internal/awsapi"
-	"tenfold/tier/event/pattern"
+	"tenfold/internal/pattern"
 )
 
 type (

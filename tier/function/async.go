@@ -3,12 +3,9 @@ package function
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/google/uuid"
 
 	"tenfold"
 	"tenfold/tier/function/runtimeapi"
@@ -99,79 +96,8 @@ func (v *Invoker) keep(id tenfold.ID, in runtimeapi.Invocation) error {
 		v.shoal(id, len(e.Payload))
 		return err
 	}
-	v.prod()
+	v.comes(turn{id: e.ID, function: id.String(), due: now})
 	return nil
-}
-
-// tried is what came of an attempt.
-type tried struct {
-	e event1
-	// unkept says that e could not be written down: what is on disk is older, and must not be gone by. rest
-	// is what is left to do of an event that the function had; nil: it is to be tried again.
-	unkept bool
-	rest   func() tried
-}
-
-// work hands out asynchronous events that are due, and ends idle environments, until ctx ends.
-func (v *Invoker) work(ctx context.Context) {
-	going := map[string]bool{} // by event
-	busy := map[string]int{}   // by function
-	held := map[string]tried{} // by event: those unkept
-	done := make(chan tried)
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	hour := time.NewTicker(time.Hour)
-	defer hour.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			for len(going) > 0 { // they end with their environments, or soon
-				delete(going, (<-done).e.ID)
-			}
-			return
-		case d := <-done:
-			delete(going, d.e.ID)
-			delete(held, d.e.ID)
-			if d.unkept {
-				held[d.e.ID] = d
-			}
-			busy[d.e.Function.String()]--
-		case <-v.news:
-		case now := <-tick.C:
-			v.reap(now)
-		case now := <-hour.C:
-			v.forgetPlaces(now)
-		}
-		now := time.Now()
-		for id, e := range v.async.All() {
-			fn := e.Function.String()
-			h, ok := held[id]
-			if ok {
-				e = h.e
-			}
-			if going[id] || now.Before(e.Due) || busy[fn] >= asyncAtOnce || ctx.Err() != nil {
-				continue
-			}
-			v.mu.Lock()
-			f := v.functions[fn]
-			v.mu.Unlock()
-			if f == nil { // it may come back
-				if now.Sub(e.At) > orphaned {
-					_ = v.forget(e) // or the next time
-				}
-				continue
-			}
-			going[id] = true
-			busy[fn]++
-			v.wg.Go(func() {
-				if h.rest != nil {
-					done <- h.rest()
-				} else {
-					done <- v.attempt(ctx, f, e)
-				}
-			})
-		}
-	}
 }
 
 // attempt tries an event once and writes down what comes next.
@@ -225,7 +151,7 @@ func (v *Invoker) forget(e event1) tried {
 		return later(e, func() tried { return v.forget(e) })
 	}
 	v.shoal(e.Function, len(e.Payload))
-	return tried{e: e}
+	return tried{e: e, over: true}
 }
 
 // later has the rest of an event done in a while: the function is not asked again.
@@ -239,7 +165,7 @@ const restPace = 10 * time.Second
 
 // finish ends an event that the function did.
 func (v *Invoker) finish(g Goal, e event1, said []byte) tried {
-	if err := v.tell(g.To, g, e, "Success", nil, said); err != nil {
+	if err := v.tell(g.To, g, "Success", g.outcome(e, "Success", nil, said), e.Trace); err != nil {
 		v.cfg.Log.Error("tell what came of an event", "function", g.ID.String(), "event", e.ID, "err", err)
 		return later(e, func() tried { return v.finish(g, e, said) })
 	}
@@ -257,61 +183,17 @@ func (v *Invoker) giveUp(g Goal, e event1, why string, fail *runtimeapi.Failure)
 	if fail != nil {
 		said, text = fail.Payload(), fail.Error()
 	}
-	if err := v.tell(to, g, e, why, fail, said); err != nil {
+	if err := v.tell(to, g, why, g.outcome(e, why, fail, said), e.Trace); err != nil {
 		v.cfg.Log.Error("hand on an event that was given up on", "function", g.ID.String(), "event", e.ID, "err", err)
 		return later(e, func() tried { return v.giveUp(g, e, why, fail) })
 	}
-	v.mu.Lock()
-	f := v.functions[g.ID.String()]
-	v.mu.Unlock()
-	if f != nil {
+	if f := v.known(g.ID.String()); f != nil {
 		f.mu.Lock()
 		f.tally.Dropped++
 		f.mu.Unlock()
 		f.logs.add(true, fmt.Sprintf("GAVE UP RequestId: %s after %d tries: %s", e.ID, e.Tries, text))
 	}
 	return v.forget(e)
-}
-
-// tell hands what came of an event to a destination, in Lambda's form (version 1.0). It is kept for one that
-// is not there at the moment.
-func (v *Invoker) tell(to *tenfold.ID, g Goal, e event1, condition string, fail *runtimeapi.Failure, payload []byte) error {
-	if to == nil {
-		return nil
-	}
-	type object = map[string]any
-	res := object{"statusCode": 200, "executedVersion": "$LATEST"}
-	if fail != nil {
-		res["functionError"] = "Unhandled"
-	}
-	record := object{
-		"version": "1.0", "timestamp": time.Now().UTC().Format("2006-01-02T15:04:05.000Z"),
-		"requestContext":  object{"requestId": e.ID, "functionArn": g.ARN() + ":$LATEST", "condition": condition, "approximateInvokeCount": max(1, e.Tries)},
-		"requestPayload":  jsonOr(e.Payload),
-		"responseContext": res,
-		"responsePayload": jsonOr(payload),
-	}
-	b, err := json.Marshal(record)
-	if err == nil && len(b) > runtimeapi.MaxEvent { // without what nobody could be handed
-		record["responsePayload"] = nil
-		b, err = json.Marshal(record)
-	}
-	if err != nil {
-		return err
-	}
-	return v.keep(*to, runtimeapi.Invocation{ID: uuid.NewString(), Payload: b, Trace: e.Trace})
-}
-
-// jsonOr gives b as JSON: as it is when it is some.
-func jsonOr(b []byte) json.RawMessage {
-	switch {
-	case len(bytes.TrimSpace(b)) == 0:
-		return json.RawMessage("null")
-	case json.Valid(b):
-		return b
-	}
-	s, _ := json.Marshal(string(b))
-	return s
 }
 
 // reap ends environments that nobody needed for long.

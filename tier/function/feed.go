@@ -120,7 +120,7 @@ func (f *function) dropped(s Source, d source.Drop) error {
 			res["functionError"] = "Unhandled"
 		}
 		const stamp = "2006-01-02T15:04:05.000Z"
-		b, err := json.Marshal(object{
+		if err := f.v.tell(g.Dead, g, d.Why, object{
 			"version": "1.0", "timestamp": time.Now().UTC().Format(stamp),
 			"requestContext":  object{"requestId": request, "functionArn": g.ARN(), "condition": d.Why, "approximateInvokeCount": max(1, d.Tries)},
 			"responseContext": res,
@@ -128,11 +128,7 @@ func (f *function) dropped(s Source, d source.Drop) error {
 				"shardId": d.Shard, "startSequenceNumber": first.ID, "endSequenceNumber": last.ID, "batchSize": len(d.Records), "streamArn": streamOf(first),
 				"approximateArrivalOfFirstRecord": first.At.UTC().Format(stamp), "approximateArrivalOfLastRecord": last.At.UTC().Format(stamp),
 			},
-		})
-		if err != nil {
-			return err
-		}
-		if err := f.v.keep(*g.Dead, runtimeapi.Invocation{ID: request, Payload: b}); err != nil {
+		}, ""); err != nil {
 			return err
 		}
 	}

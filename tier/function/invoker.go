@@ -54,6 +54,7 @@ type Invoker struct {
 	functions map[string]*function // by ID
 	keys      map[string]Key
 	depths    map[string]depth // of asynchronous events, by function
+	came      []turn           // asynchronous events that work has not seen
 	first     chan struct{}    // closed with the first snapshot
 	begun     bool
 
@@ -186,6 +187,13 @@ func (v *Invoker) find(ctx context.Context, id tenfold.ID) (*function, error) {
 	return nil, tenfold.Errorf(tenfold.CodeNotFound, "no function %s runs in %s/%s", id.Name, id.App, id.Env).WithHint("see what runs: tenfold status --app %s", id.App)
 }
 
+// known is a function by its ID; nil: there is none.
+func (v *Invoker) known(id string) *function {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.functions[id]
+}
+
 // Report says how functions are used.
 func (v *Invoker) Report() Report {
 	v.mu.Lock()
@@ -194,10 +202,10 @@ func (v *Invoker) Report() Report {
 	for id, f := range v.functions {
 		r.Functions[id] = f.use()
 	}
-	for _, e := range v.async.All() {
-		if u, ok := r.Functions[e.Function.String()]; ok {
-			u.Queued++
-			r.Functions[e.Function.String()] = u
+	for id, d := range v.depths {
+		if u, ok := r.Functions[id]; ok {
+			u.Queued = d.n
+			r.Functions[id] = u
 		}
 	}
 	return r

@@ -324,7 +324,7 @@ func TestAsynchronousEventsAreKeptUntilTheyAreDone(t *testing.T) {
 		t.Errorf("it is tried again in %v", wait)
 	}
 	b.async.Update(kept.ID, func(e *event1) { e.Due = time.Now() })
-	b.prod()
+	b.comes(turn{id: kept.ID, function: kept.Function.String(), due: time.Now()})
 	eventually("the dead letter", func() bool {
 		return uses("dead").Invocations == 1 && uses("echo").Dropped == 1 && uses("echo").Queued == 0
 	})

@@ -158,6 +158,9 @@ func (t *Tier) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 	var out []tenfold.Resource
 	for _, name := range slices.Sorted(maps.Keys(app.Functions)) {
 		f := app.Functions[name]
+		if err := checkSources(f); err != nil {
+			return nil, tenfold.Errorf(tenfold.CodeInvalid, "functions.%s.from: %w", name, err).WithHint("write a pattern of EventBridge: match: {body: {kind: [order]}} (tenfold.yaml:%d)", f.Line)
+		}
 		s := spec{
 			Build: t.cfg.BuildKey(app, name), Language: f.Build.Language, Handler: f.Handler, Command: f.Command, Env: f.Env, Bindings: f.Bindings, Routes: f.Routes, Event: f.Event,
 			Schedule: f.Schedule, To: f.To, Dead: f.Dead, From: sources(app, f), Retries: f.Retries, Age: f.Age, Timeout: f.Timeout, Size: f.Size, Scale: f.Scale, Concurrency: f.Concurrency, Logs: f.Logs, Isolation: f.Isolation, Line: f.Line,
@@ -179,11 +182,21 @@ func (t *Tier) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 	return out, nil
 }
 
+// checkSources says what is wrong with what a function is to be called with.
+func checkSources(f tenfold.Function) error {
+	for _, x := range f.From {
+		if err := source.CheckMatch(x.Match); err != nil {
+			return fmt.Errorf("%s: %w", x.From.Name, err)
+		}
+	}
+	return nil
+}
+
 // sources are a function's, with what its app says of them.
 func sources(app tenfold.App, f tenfold.Function) []Source {
 	var out []Source
 	for _, x := range f.From {
-		s := Source{From: x.From, Name: string(x.From.Name), Settings: source.Settings{Batch: x.Batch, Wait: x.Wait, Parallel: x.Parallel, Start: x.Start, Bisect: x.Bisect, Retries: x.Retries, Age: x.Age}}
+		s := Source{From: x.From, Name: string(x.From.Name), Settings: source.Settings{Batch: x.Batch, Wait: x.Wait, Parallel: x.Parallel, Start: x.Start, Bisect: x.Bisect, Retries: x.Retries, Age: x.Age, Match: x.Match}}
 		if x.From.Kind == tenfold.KindQueue {
 			q := app.Queues[x.From.Name]
 			if s.Visible = q.Timeout; q.FIFO != nil {

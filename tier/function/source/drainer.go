@@ -46,12 +46,13 @@ type Drainer struct {
 	call  Call
 	log   *slog.Logger
 	tally
+	filter
 }
 
 // NewDrainer joins a queue and a function. It starts nothing.
 func NewDrainer(q Queue, s Settings, call Call, log *slog.Logger) *Drainer {
 	s.Batch, s.Parallel = max(1, s.Batch), max(1, s.Parallel)
-	return &Drainer{queue: q, set: s, call: call, log: log}
+	return &Drainer{queue: q, set: s, call: call, log: log, filter: newFilter(s.Match)}
 }
 
 // Use says what the queue gave.
@@ -63,6 +64,10 @@ func (d *Drainer) Use() Use {
 
 // Run takes records until ctx ends, and returns when what was in hand is done or given back.
 func (d *Drainer) Run(ctx context.Context) {
+	if d.unread != nil {
+		d.trouble(d.unread)
+		return
+	}
 	slots := make(chan struct{}, d.set.Parallel)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -107,7 +112,7 @@ func (d *Drainer) gather(ctx context.Context) (out []Record, err error) {
 		defer cancel()
 		began := time.Now()
 		more, err := d.queue.Take(limit, min(takeMost, d.set.Batch-len(out)), wait, d.set.Wait)
-		out = append(out, more...)
+		out = append(out, d.pass(ctx, more)...)
 		if err == nil && len(more) == 0 && time.Since(began) < wait/2 { // its process is about to end
 			pause(ctx, troubleFirst)
 		}
@@ -136,6 +141,20 @@ func (d *Drainer) gather(ctx context.Context) (out []Record, err error) {
 		}
 	}
 	return out, err
+}
+
+// pass ends records that the function is not called with, as Lambda does, and gives the others.
+func (d *Drainer) pass(ctx context.Context, records []Record) []Record {
+	wanted, others := d.sift(records)
+	if len(others) == 0 {
+		return wanted
+	}
+	if err := d.ask(ctx, func(ctx context.Context) error { return d.queue.Done(ctx, others) }); err != nil {
+		d.log.Warn("pass over what a function is not called with: it comes again", "records", len(others), "err", err)
+		return wanted
+	}
+	d.count(func(u *Use) { u.Filtered += uint64(len(others)) })
+	return wanted
 }
 
 // batch has one batch worked at.

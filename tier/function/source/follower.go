@@ -76,6 +76,7 @@ type Follower struct {
 	giveUp GiveUp
 	log    *slog.Logger
 	tally
+	filter
 
 	oldest struct {
 		sync.Mutex
@@ -86,7 +87,7 @@ type Follower struct {
 // NewFollower joins a stream and a function. It starts nothing.
 func NewFollower(s Stream, set Settings, call Call, places Places, giveUp GiveUp, log *slog.Logger) *Follower {
 	set.Batch, set.Parallel = max(1, set.Batch), max(1, set.Parallel)
-	f := &Follower{stream: s, set: set, call: call, places: places, giveUp: giveUp, log: log}
+	f := &Follower{stream: s, set: set, call: call, places: places, giveUp: giveUp, log: log, filter: newFilter(set.Match)}
 	f.oldest.of = map[string]time.Time{}
 	return f
 }
@@ -108,6 +109,10 @@ func (f *Follower) Use() Use {
 
 // Run reads until ctx ends, and returns when the calls that are under way have ended.
 func (f *Follower) Run(ctx context.Context) {
+	if f.unread != nil {
+		f.trouble(f.unread)
+		return
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	going := map[string]bool{}
@@ -293,13 +298,17 @@ func (r *reading) read(ctx context.Context, position string) (ended bool) {
 	return false
 }
 
-// take gives each record to the lane of its key.
+// take gives each record to the lane of its key. Those that the function is not called with are done.
 func (r *reading) take(records []Record) {
+	var over []*pending
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, x := range records {
 		p := &pending{Record: x}
 		r.window = append(r.window, p)
+		if !r.f.wants(x) {
+			over = append(over, p)
+			continue
+		}
 		l := r.lanes[0]
 		if len(r.lanes) > 1 {
 			h := fnv.New32a()
@@ -310,6 +319,11 @@ func (r *reading) take(records []Record) {
 		ring(l.news)
 	}
 	r.behind()
+	r.mu.Unlock()
+	if len(over) > 0 {
+		r.finish(over)
+		r.f.count(func(u *Use) { u.Filtered += uint64(len(over)) })
+	}
 }
 
 func ring(bell chan struct{}) {

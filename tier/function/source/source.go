@@ -41,6 +41,8 @@ type Settings struct {
 	Wait  time.Duration `json:"wait,omitempty"`
 	// Parallel is how many calls may be under way: of a queue in all, of a stream in each shard.
 	Parallel int `json:"parallel"`
+	// Match is a pattern of EventBridge; records that it does not take are passed over. "": all are taken.
+	Match string `json:"match,omitempty"`
 
 	// These are of streams. Start is where a shard is read from that was never read: Latest or Oldest.
 	Start string `json:"start,omitempty"`
@@ -69,6 +71,7 @@ type Use struct {
 	Records  uint64 `json:"records"`  // that were done
 	Failed   uint64 `json:"failed"`   // that were not, counted each time
 	Dropped  uint64 `json:"dropped"`  // that were given up on; a queue does that by itself
+	Filtered uint64 `json:"filtered"` // that Match did not take
 	Working  int    `json:"working"`  // batches that are under way
 	Throttle uint64 `json:"throttle"` // how often there was no room
 	// Trouble says why nothing can be read now; "": it can. Last is the last failure of a batch.

@@ -1,4 +1,4 @@
-// Package pattern is the language in which EventBridge's rules say which events they take: a JSON object with
+// Package pattern is the language in which EventBridge's rules, and Lambda's event sources, say which events they take: a JSON object with
 // the shape of the event, and lists of what a field may be at its leaves.
 //
 // Parse reads a pattern, Matches holds it against an event. It is pure, and neither keeps nor changes what it

@@ -3,7 +3,7 @@ package pattern_test
 import (
 	"testing"
 
-	"tenfold/tier/event/pattern"
+	"tenfold/internal/pattern"
 )
 
 const event = `{"source":"shop.orders","detail-type":"paid","account":"1","detail":{"id":"o-17","total":120.5,"state":"Open","tags":["a","blue"],"ip":"10.0.0.7","file":"dir/photo.png","none":null,"yes":true,"lines":[{"sku":"x","n":1},{"sku":"y","n":5}]}}`
