@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,7 +82,7 @@ func (h *house) project() error {
 		err = errors.Join(err, os.MkdirAll(folder, 0o755), os.WriteFile(filepath.Join(folder, "bench"), program, 0o755))
 	}
 	return errors.Join(
-		err, os.MkdirAll(h.place, 0o777),
+		err, os.MkdirAll(h.place, 0o777), os.Chmod(h.place, 0o777),
 		os.WriteFile(filepath.Join(h.app, "tenfold.yaml"), fmt.Appendf(nil, manifest, h.place), 0o644),
 		writeRelease(filepath.Join(h.app, "web"), 0),
 	)
@@ -103,6 +104,22 @@ func (h *house) processes(mode string) []int {
 	return measure.Processes(func(args []string) bool {
 		return len(args) > 2 && args[0] == h.bin && args[1] == "house" && args[2] == mode && slices.Contains(args, h.data)
 	})
+}
+
+// left is where a file lies that tasks leave: in the place, or, shut in, in their service's home.
+func (h *house) left(name string) string {
+	file := filepath.Join(h.place, name)
+	if _, err := os.Stat(file); err == nil {
+		return file
+	}
+	filepath.WalkDir(h.data, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Name() == name && e.Type().IsRegular() {
+			file = path
+			return filepath.SkipAll
+		}
+		return nil
+	})
+	return file
 }
 
 // tenfold runs a command of the program on the app.

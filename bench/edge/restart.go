@@ -103,7 +103,7 @@ func (b *bench) endTasks(sig syscall.Signal) (bad, extra float64, err error) {
 
 // rolled is how many requests reached the tasks of the rolling service, those killed included.
 func (b *bench) rolled() (int64, error) {
-	st, err := os.Stat(filepath.Join(b.house.place, requestsFile))
+	st, err := os.Stat(b.house.left(requestsFile))
 	if err != nil {
 		return 0, fmt.Errorf("count the requests of the tasks: %w", err)
 	}
@@ -171,7 +171,7 @@ func (b *bench) allGone() (float64, error) {
 
 // firstStart is when the first task after a moment began to listen; zero if none has.
 func (b *bench) firstStart(after time.Time) (time.Time, error) {
-	raw, err := os.ReadFile(filepath.Join(b.house.place, startsFile))
+	raw, err := os.ReadFile(b.house.left(startsFile))
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -14,7 +14,7 @@ type hits struct{ d *Door }
 
 // Hit implements wire.Hits. What it does not answer goes the whole way through ServeHTTP, so it may
 // give up on anything unusual.
-func (h hits) Hit(r *wire.Request) *wire.Hit {
+func (h hits) Hit(r *wire.Request, room *wire.Hit) *wire.Hit {
 	t := h.d.current.Load()
 	host := bareHost(r.Host)
 	if t.console[host] {
@@ -73,10 +73,11 @@ func (h hits) Hit(r *wire.Request) *wire.Hit {
 		}
 		return nil
 	}
-	return &wire.Hit{
+	*room = wire.Hit{
 		Status: st.Status, Head1: st.Head1, Block2: st.Block2, Body: st.Body,
 		Born: st.Born.Unix() - int64(st.InitialAge/time.Second), Dated: true, Tag: to,
 	}
+	return room
 }
 
 // viewer is a request's fields with the country that the door says, whatever the client does: a stored

@@ -175,7 +175,7 @@ func BenchmarkHitOfASiteThatPins(b *testing.B) {
 			}
 			r := &wire.Request{Major: 1, Method: "GET", Host: "shop.localhost", Target: "/api/x"}
 			for b.Loop() {
-				if r.Mark = nil; (hits{h.door}).Hit(r) == nil && r.Mark != nil {
+				if r.Mark = nil; (hits{h.door}).Hit(r, new(wire.Hit)) == nil && r.Mark != nil {
 					r.Mark.(*passing).free()
 				}
 			}

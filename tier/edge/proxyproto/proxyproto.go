@@ -53,8 +53,17 @@ func (l *Listener) Accept() (net.Conn, error) {
 	if err != nil || !l.trusts(c.RemoteAddr()) {
 		return c, err
 	}
-	return &Conn{Conn: c, timeout: l.timeout}, nil
+	return l.Wrap(c), nil
 }
+
+// Under is the inner listener, for who accepts from it and asks Wants of each connection.
+func (l *Listener) Under() net.Listener { return l.Listener }
+
+// Wants says whether a connection of that address is to be wrapped.
+func (l *Listener) Wants(peer netip.AddrPort) bool { return l.trusts(net.TCPAddrFromAddrPort(peer)) }
+
+// Wrap wraps a connection that Wants named.
+func (l *Listener) Wrap(c net.Conn) net.Conn { return &Conn{Conn: c, timeout: l.timeout} }
 
 func (l *Listener) trusts(a net.Addr) bool {
 	t, ok := a.(*net.TCPAddr)

@@ -271,7 +271,7 @@ func (c *conn2) headers(id uint32, end bool, p []byte) error {
 	}
 	if end && c.srv.cfg.Hits != nil && (c.req.Method == http.MethodGet || c.req.Method == http.MethodHead) {
 		c.mu.Unlock()
-		hit := c.srv.cfg.Hits.Hit(&c.req)
+		hit := c.srv.cfg.Hits.Hit(&c.req, &c.stored)
 		c.mu.Lock()
 		if hit != nil {
 			c.hit(id, hit)

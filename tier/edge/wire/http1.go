@@ -34,11 +34,13 @@ type conn1 struct {
 	r, w    int
 	req     Request
 	head    head
-	began   bool // a request was read
+	room    Hit  // for Hits
 	skipped bool // an empty line before the request line
 	missed  bool // the head at in[r:] is in req and head, and Hits has no answer
 	toTwo   bool
 	ended   bool // nothing more is to be read or written
+	row     int  // hits in a row
+	seated  bool // a loop has the connection
 	linger  bool // what the client still sends is read before the close
 	watch   watch
 	inPlace func(n int) bool // turn, made once
@@ -46,9 +48,14 @@ type conn1 struct {
 	carried io.Closer        // what Passes gave for the Handler
 }
 
-// serve1 runs an HTTP/1.1 connection to its end. two says that it began as HTTP/2, with rest read.
-func serve1(l *link) (rest []byte, two bool) {
+// serve1 runs an HTTP/1.1 connection, of which some was read before, to its end, or until a loop has it. two
+// says that it began as HTTP/2, with rest read.
+func serve1(l *link, read []byte) (rest []byte, two bool) {
 	c := &conn1{link: l, work: works.Get().(*work)}
+	if len(read) > len(c.in) {
+		c.in = make([]byte, len(read))
+	}
+	c.w = copy(c.in, read)
 	c.watch.c, c.inPlace = c, c.turn
 	c.req.Major, c.req.Secure, c.req.Remote, c.req.TLS = 1, l.tls != nil, l.remote, l.tls
 	for c.next() {
@@ -58,7 +65,7 @@ func serve1(l *link) (rest []byte, two bool) {
 	}
 	linger := c.linger || c.r < c.w
 	c.release()
-	if !c.toTwo && !l.kept.Load() {
+	if !c.toTwo && !c.seated && !l.kept.Load() {
 		l.end(linger)
 	}
 	return rest, c.toTwo
@@ -75,6 +82,7 @@ func (c *conn1) release() {
 	if cap(c.out) > 5*smallBuffer {
 		c.out = make([]byte, 0, smallBuffer)
 	}
+	c.room = Hit{}
 	clear(c.fields)
 	c.fields, c.out = c.fields[:0], c.out[:0]
 	c.req.fields, c.req.Method, c.req.Host, c.req.Target = nil, "", "", ""
@@ -107,7 +115,7 @@ func (c *conn1) next() bool {
 			return c.hit(hit, now)
 		}
 	}
-	c.missed = false
+	c.missed, c.row = false, 0
 	if c.req.Mark != nil && c.srv.cfg.Passes != nil && c.req.Method == http.MethodGet {
 		if ok, answered := c.passes(b); answered {
 			return ok
@@ -131,7 +139,7 @@ func (c *conn1) lookUp() *Hit {
 	if c.srv.cfg.Hits == nil || h.hasBody() || h.upgrade || c.req.Method != http.MethodGet && c.req.Method != http.MethodHead {
 		return nil
 	}
-	return c.srv.cfg.Hits.Hit(&c.req)
+	return c.srv.cfg.Hits.Hit(&c.req, &c.room)
 }
 
 // turn answers what came on an idle connection as long as it is hits alone, whole, and says whether it
@@ -160,13 +168,14 @@ func (c *conn1) turn(n int) bool {
 			return false
 		}
 	}
+	c.row++
 	err := c.writeAt(now, c.out) // a clock costs as much as a tenth of what is left of a hit without the kernel
 	if c.out = c.out[:0]; err != nil {
 		c.ended = true
 		return false
 	}
 	c.enter(phaseIdle, now)
-	return true
+	return c.row < hitsInARow || c.loop != nil // whose connections are where they belong
 }
 
 var emptyLine = []byte("\r\n\r\n")
@@ -237,6 +246,13 @@ func (c *conn1) await() error {
 	c.enter(phaseIdle, time.Now())
 	c.held.Store(true)
 	n, err := c.first()
+	for err == nil && c.r == c.w && !c.ended { // hits alone, and many of them
+		c.row = 0
+		if c.seated = c.sit(); c.seated {
+			return io.EOF
+		}
+		n, err = c.first()
+	}
 	if c.ended {
 		return io.EOF
 	}
@@ -248,6 +264,9 @@ func (c *conn1) await() error {
 		return err
 	}
 	c.release()
+	if c.seated = c.sit(); c.seated {
+		return io.EOF
+	}
 	var first [1]byte
 	for errors.Is(err, errNudged) {
 		n, err = c.read(first[:])

@@ -22,6 +22,7 @@ type conn2 struct {
 	dec     *hpack.Decoder
 	req     Request
 	list    headerList
+	stored  Hit // room for Hits
 	block   pendingBlock
 	abuse   bucket
 	pings   bucket

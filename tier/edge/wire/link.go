@@ -53,7 +53,9 @@ type link struct {
 	body   atomic.Pointer[pace]
 	two    atomic.Pointer[conn2]
 	gone   sync.Once
-	alt    bool // Alt-Svc is still to be said; as out: conn1's goroutine, conn2.mu
+	began  bool  // a request was read
+	loop   *loop // that writes instead, for the seat that has its turn; nil: it is a connection's
+	alt    bool  // Alt-Svc is still to be said; as out: conn1's goroutine, conn2.mu
 }
 
 func (l *link) enter(phase int, at time.Time) { l.phase.Store(at.UnixMilli()<<3 | int64(phase)) }
@@ -86,6 +88,9 @@ func (l *link) write(p []byte) error { return l.writeAt(time.Now(), p) }
 
 // writeAt is write for who knows what time it is.
 func (l *link) writeAt(now time.Time, p []byte) error {
+	if l.loop != nil {
+		return l.loop.put(now, p, nil)
+	}
 	for len(p) > 0 {
 		n := min(len(p), piece)
 		l.wrote.Store(now.UnixMilli())
@@ -113,6 +118,9 @@ func (l *link) send(p []byte) error {
 
 // writeBoth sends a head and a body: on a plain socket in one writev, without copying the body.
 func (l *link) writeBoth(head, body []byte) error {
+	if l.loop != nil {
+		return l.loop.put(time.Now(), head, body)
+	}
 	if l.cork != nil {
 		buf := getBuffer(bigBuffer)
 		defer buf.free()

@@ -33,9 +33,13 @@ type Server struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	links     map[*link]struct{}
+	seated    int     // connections in loops, or on their way there or back
+	loops     []*loop // set once, with the first listener
 	sweeping  bool
 	closed    bool
 	empty     chan struct{} // closed when a drain has seen the last connection go
+
+	next atomic.Uint32 // of loops, in turn
 
 	refusing sync.Mutex
 	spare    *os.File // a descriptor to give up when there are no others; under refusing
@@ -69,6 +73,12 @@ func (s *Server) ServeTLS(l net.Listener) error {
 }
 
 func (s *Server) serve(l net.Listener, secure bool) error {
+	b := (*bare)(nil)
+	if !secure {
+		if b = s.bareOf(l); b != nil {
+			l = b
+		}
+	}
 	defer l.Close()
 	if !s.listen(l) {
 		return nil
@@ -78,12 +88,21 @@ func (s *Server) serve(l net.Listener, secure bool) error {
 		delete(s.listeners, l)
 		s.mu.Unlock()
 	}()
-	var wait time.Duration
-	for {
+	accept := func() error {
 		c, err := l.Accept()
 		if err == nil {
-			wait = 0
 			s.accept(c, secure)
+		}
+		return err
+	}
+	if b != nil && len(s.loops) > 0 {
+		accept = b.accept
+	}
+	var wait time.Duration
+	for {
+		err := accept()
+		if err == nil {
+			wait = 0
 			continue
 		}
 		if s.draining.Load() || s.ctx.Err() != nil {
@@ -119,6 +138,7 @@ func (s *Server) listen(l net.Listener) bool {
 		s.refusing.Lock()
 		s.spare, _ = os.Open(os.DevNull)
 		s.refusing.Unlock()
+		s.openLoops()
 		s.running.Go(s.sweep)
 	}
 	return true
@@ -127,8 +147,11 @@ func (s *Server) listen(l net.Listener) bool {
 // refuseOne takes a connection off the queue at the limit of open files and closes it, so that its
 // client hears at once instead of waiting in the queue: a spare descriptor is given up for it.
 func (s *Server) refuseOne(l net.Listener, err error) bool {
-	if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) {
+	if !outOfFiles(err) {
 		return false
+	}
+	if b, ok := l.(*bare); ok {
+		l = b.Listener
 	}
 	d, ok := l.(interface{ SetDeadline(time.Time) error })
 	if !ok {
@@ -164,7 +187,7 @@ func reset(c net.Conn) {
 func (s *Server) accept(c net.Conn, secure bool) {
 	l := &link{srv: s, raw: c, rw: c}
 	s.mu.Lock()
-	if s.closed || len(s.links) >= s.cfg.MaxConns {
+	if s.closed || s.full() {
 		s.mu.Unlock()
 		reset(c)
 		return
@@ -206,20 +229,24 @@ func (s *Server) open(l *link, secure bool) {
 	}
 	l.remoteText = l.raw.RemoteAddr().String() // may read a PROXY header: not before this goroutine
 	l.remote, _ = netip.ParseAddrPort(l.remoteText)
+	l.begin(proto == "h2", nil)
+}
+
+// begin runs the loop of a connection, of which rest was read.
+func (l *link) begin(two bool, rest []byte) {
+	s := l.srv
 	l.ctx = context.WithValue(s.ctx, http.LocalAddrContextKey, l.raw.LocalAddr())
 	if s.cfg.ConnContext != nil {
 		l.ctx = s.cfg.ConnContext(l.ctx, l.rw)
 	}
-	if s := NewSock(l.raw); s != nil && !secure {
+	if s := NewSock(l.raw); s != nil && l.tls == nil {
 		l.sock, l.rw = s, s
 	}
 	ctx, cancel := context.WithCancel(l.ctx)
 	l.ctx = ctx
 	defer cancel()
-	var rest []byte
-	if proto != "h2" {
-		var two bool
-		if rest, two = serve1(l); !two {
+	if !two {
+		if rest, two = serve1(l, rest); !two {
 			return
 		}
 	}
@@ -246,7 +273,7 @@ func (s *Server) forget(l *link) {
 
 // tellEmpty lets Drain know. Under s.mu.
 func (s *Server) tellEmpty() {
-	if s.draining.Load() && len(s.links) == 0 {
+	if s.draining.Load() && len(s.links)+s.seated == 0 {
 		select {
 		case <-s.empty:
 		default:
@@ -259,8 +286,11 @@ func (s *Server) tellEmpty() {
 func (s *Server) Conns() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.links)
+	return len(s.links) + s.seated
 }
+
+// full says that no other connection is to be taken. Under s.mu.
+func (s *Server) full() bool { return len(s.links)+s.seated >= s.cfg.MaxConns }
 
 func (s *Server) all(into []*link) []*link {
 	s.mu.Lock()
@@ -283,6 +313,9 @@ func (s *Server) sweep() {
 				l.sweep(now.UnixMilli())
 			}
 			clear(links)
+			for _, p := range s.loops {
+				p.do(func() { p.sweep(now.UnixMilli()) })
+			}
 		case <-s.ctx.Done():
 			return
 		}
@@ -326,7 +359,11 @@ func (s *Server) Close() error {
 	for l := range s.listeners {
 		l.Close()
 	}
+	loops := s.loops
 	s.mu.Unlock()
+	for _, p := range loops {
+		p.file.Close() // waits for what the loop is at, which may want s.mu
+	}
 	s.refusing.Lock()
 	if s.spare != nil {
 		s.spare.Close()

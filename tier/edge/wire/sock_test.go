@@ -146,7 +146,7 @@ func serveHits(t *testing.T) string {
 
 type hitAt struct{ stored *Hit }
 
-func (h hitAt) Hit(r *Request) *Hit {
+func (h hitAt) Hit(r *Request, _ *Hit) *Hit {
 	if r.Target == "/hit" {
 		return h.stored
 	}

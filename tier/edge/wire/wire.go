@@ -28,9 +28,10 @@ import (
 // Hits finds a stored response that may be sent as it is. It is asked for every GET and HEAD
 // without a body, Upgrade or Expect, on the goroutine of the connection: it must not block, and
 // must not keep r or any string of it. Ranges, conditions, authorization and cookies are for it to
-// judge. It returns nil when the Handler has to answer.
+// judge. It returns nil when the Handler has to answer; otherwise a Hit that is good until the next call,
+// for which it may use room.
 type Hits interface {
-	Hit(r *Request) *Hit
+	Hit(r *Request, room *Hit) *Hit
 }
 
 // Field is one header field; Name is in lower case, Value without surrounding white space.
