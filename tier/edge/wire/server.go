@@ -313,8 +313,13 @@ func (s *Server) sweep() {
 				l.sweep(now.UnixMilli())
 			}
 			clear(links)
+			s.mu.Lock()
+			seated := s.seated
+			s.mu.Unlock()
 			for _, p := range s.loops {
-				p.do(func() { p.sweep(now.UnixMilli()) })
+				if seated > 0 {
+					p.do(func() { p.sweep(now.UnixMilli()) })
+				}
 			}
 		case <-s.ctx.Done():
 			return

@@ -5,6 +5,9 @@
 // one connection get is sent in one write. Everything else runs as an http.Handler. A message whose
 // framing could be read in two ways is never passed on: it gets 400 and the connection closes.
 //
+// Plain HTTP/1.1 connections that idle, or ask for hits alone, share one goroutine a processor (loop.go);
+// the others have one each.
+//
 // The package knows nothing of routes, caches or backends. Both protocols are owned from the first
 // byte to the last, so the same strict rules hold for the hundredth request of a connection, and a
 // drain can say goodbye on each. Begin at Config and Server; the HTTP/1.1 loop is in http1.go, the
@@ -119,7 +122,7 @@ type Config struct {
 	AltSvc string
 	// BaseContext is the root of every request's context; nil: context.Background.
 	BaseContext context.Context
-	// ConnContext may add to the context of a new connection.
+	// ConnContext may add to the context of a connection, when it gets a goroutine.
 	ConnContext func(ctx context.Context, c net.Conn) context.Context
 	Log         *slog.Logger // nil: slog.Default
 
