@@ -47,6 +47,8 @@ type Spec struct {
 	Memory int64   `json:"memory,omitempty"`
 	CPU    float64 `json:"cpu,omitempty"`
 	PIDs   int64   `json:"pids,omitempty"`
+	// OOMScore is as a unit of the keeper has it.
+	OOMScore int `json:"oomScore,omitempty"`
 	// Grace is how long it may take to stop before it is killed.
 	Grace time.Duration `json:"grace"`
 	// Strict keeps it from running when the engine cannot enforce a bound.
@@ -60,7 +62,7 @@ const maxPIDs = 4096
 
 // Of is what runs of an image where u would run a process: its program, if any, and its limits.
 func Of(u keeper.Unit, image string) Spec {
-	return Spec{Image: image, Argv: u.Argv, Memory: u.Memory, CPU: u.CPU, PIDs: maxPIDs, Strict: u.Strict}
+	return Spec{Image: image, Argv: u.Argv, Memory: u.Memory, CPU: u.CPU, PIDs: maxPIDs, OOMScore: u.OOMScore, Strict: u.Strict}
 }
 
 // Image is what an image is made of: a reference to pull, or a folder with a Dockerfile.

@@ -46,6 +46,7 @@ type hostConfig struct {
 	MemorySwap     int64 `json:",omitempty"`
 	NanoCpus       int64 `json:",omitempty"`
 	PidsLimit      int64 `json:",omitempty"`
+	OomScoreAdj    int   `json:",omitempty"`
 	CapDrop        []string
 	CapAdd         []string
 	SecurityOpt    []string
@@ -158,7 +159,7 @@ func (r *runner) clear(ctx context.Context) error {
 // config is what is asked of the engine.
 func (r *runner) config(info Info) config {
 	h := hostConfig{
-		NetworkMode: "host", Memory: r.spec.Memory, MemorySwap: r.spec.Memory, NanoCpus: int64(r.spec.CPU * 1e9), PidsLimit: r.spec.PIDs,
+		NetworkMode: "host", Memory: r.spec.Memory, MemorySwap: r.spec.Memory, NanoCpus: int64(r.spec.CPU * 1e9), PidsLimit: r.spec.PIDs, OomScoreAdj: r.spec.OOMScore,
 		CapDrop: []string{"ALL"}, CapAdd: keptCapabilities, SecurityOpt: []string{"no-new-privileges"},
 		Ulimits: ulimits(info), Init: info.Init,
 	}

@@ -81,6 +81,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Check = []string{"house", "check"}
 	}
 	runtime.LockOSThread()
+	standLast()
 	debug.SetGCPercent(40) // it outlives everything and does little: memory matters more than speed
 	// Go hands an ignored signal on to children, and one without a handler ends the keeper.
 	asked := make(chan os.Signal, 1)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -105,6 +106,46 @@ func TestExitStatusIsKeptUntilRemoved(t *testing.T) {
 	start(t, h, keeper.Unit{ID: "b", Argv: []string{"/no/such/program"}})
 	if s, err := h.Wait(t.Context(), "b"); err != nil || s.LastExit.Code != 127 {
 		t.Fatalf("%+v %v", s, err)
+	}
+}
+
+// A unit has its score from its first moment on, and so has what it starts at once; the keeper stands last, where it may.
+func TestWhomTheKernelEndsFirst(t *testing.T) {
+	h := keepertest.Start(t)
+	score := func(path string) string {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	for _, n := range []int{keeper.AppOOMScore, 300} {
+		u := sh(fmt.Sprint("u", n), "cat /proc/self/oom_score_adj & cat /proc/self/oom_score_adj; wait")
+		u.OOMScore, u.Log = n, filepath.Join(h.Dir, fmt.Sprint(n, ".log"))
+		start(t, h, u)
+		if s, err := h.Wait(t.Context(), u.ID); err != nil || s.LastExit.Code != 0 {
+			t.Fatalf("%+v %v", s, err)
+		}
+		lines, err := tasklog.Read(u.Log, tasklog.Options{})
+		if err != nil || len(lines) != 2 || lines[0].Text != fmt.Sprint(n) || lines[1].Text != fmt.Sprint(n) {
+			t.Errorf("%+v %v", lines, err)
+		}
+	}
+	want := score("/proc/self/oom_score_adj")
+	if exec.Command("/bin/sh", "-c", "echo -900 >/proc/self/oom_score_adj").Run() == nil { // as root, mostly
+		want = "-900"
+	}
+	if got := score(fmt.Sprintf("/proc/%d/oom_score_adj", h.Warden.Pid)); got != want {
+		t.Errorf("the warden is at %s, want %s", got, want)
+	}
+	u := sh("plain", "cat /proc/self/oom_score_adj")
+	u.Log = filepath.Join(h.Dir, "plain.log")
+	start(t, h, u)
+	if _, err := h.Wait(t.Context(), u.ID); err != nil {
+		t.Fatal(err)
+	}
+	if lines, err := tasklog.Read(u.Log, tasklog.Options{}); err != nil || len(lines) != 1 || lines[0].Text == "-900" {
+		t.Errorf("one that has none stands as last as the keeper: %+v %v", lines, err)
 	}
 }
 

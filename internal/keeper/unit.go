@@ -68,7 +68,7 @@ type Unit struct {
 	// Strict keeps a process from running of which a limit cannot be enforced: it ends as one that could not
 	// be started.
 	Strict bool `json:"strict,omitempty"`
-	// OOMScore adjusts the kernel's choice of whom to kill, -1000 to 1000.
+	// OOMScore adjusts the kernel's choice of whom to kill, -1000 to 1000; an app's is AppOOMScore.
 	OOMScore int `json:"oomScore,omitempty"`
 }
 

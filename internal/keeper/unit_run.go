@@ -389,15 +389,14 @@ func (k *Keeper) fork(h *held, p *proc, plan *isolate.Plan, out, errw *os.File) 
 			defer dir.Close()
 			cgroup = int(dir.Fd())
 		}
-		pid, err := start(cgroup)
-		if err != nil {
-			return &os.PathError{Op: "start", Path: path, Err: err}
-		}
-		p.pid, k.pids[pid] = pid, p
-		if u.OOMScore != 0 {
-			os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(u.OOMScore)), 0) // best effort
-		}
-		return nil
+		return withOOMScore(u.OOMScore, func() error {
+			pid, err := start(cgroup)
+			if err != nil {
+				return &os.PathError{Op: "start", Path: path, Err: err}
+			}
+			p.pid, k.pids[pid] = pid, p
+			return nil
+		})
 	})
 }
 

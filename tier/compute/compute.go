@@ -329,6 +329,7 @@ func (c *Compute) find(id tenfold.ID) (*service, error) {
 
 // confine shuts a unit in that runs from a build of a service: what the build is an image of, in a container.
 func (c *Compute) confine(ctx context.Context, u keeper.Unit, id tenfold.ID, spec serviceSpec, b build.Result) (keeper.Unit, error) {
+	u.OOMScore = keeper.AppOOMScore
 	u.Strict = spec.Isolation == tenfold.IsolationStrict || spec.Isolation == "" && c.cfg.Strict
 	if b.Image != "" {
 		return c.contain(ctx, u, b)

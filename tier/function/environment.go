@@ -167,7 +167,7 @@ func (e *environment) units(ctx context.Context, g Goal, id, api string) ([]keep
 		env = append(env, "AWS_LAMBDA_MAX_CONCURRENCY="+strconv.Itoa(g.Concurrency))
 	}
 	u := keeper.Unit{ID: id, Argv: g.Argv, Env: env, Dir: g.Dir, StopGrace: 500 * time.Millisecond, StopTree: true,
-		Log: e.log, LogMax: max(g.Logs.Max/8, 64<<10), LogKeep: 1, Memory: g.Size.Memory, CPU: g.Size.CPU, Box: g.Box, Strict: g.Strict}
+		Log: e.log, LogMax: max(g.Logs.Max/8, 64<<10), LogKeep: 1, Memory: g.Size.Memory, CPU: g.Size.CPU, Box: g.Box, Strict: g.Strict, OOMScore: keeper.AppOOMScore}
 	if g.Image != "" {
 		if e.f.v.cfg.Contain == nil {
 			return nil, errors.New("nobody runs containers here")
