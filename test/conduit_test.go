@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tenfold/internal/measure"
 )
 
 // suite finds a conformance suite that stands beside the checkout.
@@ -87,22 +89,32 @@ func TestConduit(t *testing.T) {
 	t.Run("browser", func(t *testing.T) { browse(t, "http://"+h.addr) })
 
 	t.Run("memory", func(t *testing.T) {
+		// 80 MB are for what an app with a database has. Stores and functions have a process each, which only apps
+		// that use them start: 40 MB each.
+		const house, each = 80 << 20, 40 << 20
 		total := int64(0)
 		for pid, cmd := range h.mine() {
-			if !strings.Contains(cmd, " house ") {
+			_, mode, ok := strings.Cut(cmd, " house ")
+			if !ok {
 				continue
 			}
-			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-			for _, line := range strings.Split(string(b), "\n") {
-				var kb int64
-				if n, _ := fmt.Sscanf(line, "Pss: %d kB", &kb); n == 1 {
-					total += kb
+			mode, _, _ = strings.Cut(mode, " ")
+			n, err := measure.PSS(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%-7s %5.1f MB of proportional memory", mode, float64(n)/1e6)
+			switch mode {
+			case "data", "invoke":
+				if n > each {
+					t.Errorf("%s: %d bytes, at most %d", mode, n, each)
 				}
+			default:
+				total += n
 			}
 		}
-		t.Logf("Tenfold's own processes: %d KB of proportional memory", total)
-		if total > 80<<10 || total == 0 {
-			t.Errorf("%d KB, at most %d", total, 80<<10)
+		if total > house || total == 0 {
+			t.Errorf("Tenfold's own processes: %d bytes, at most %d", total, house)
 		}
 	})
 }

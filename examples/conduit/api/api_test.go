@@ -7,21 +7,23 @@ import (
 	"regexp"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-lambda-go/events"
 )
 
 func TestTokensAreOurs(t *testing.T) {
 	a, other := &api{key: []byte("one")}, &api{key: []byte("two")}
-	token, err := a.token(42)
+	token, err := a.token(42, "s")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for header, want := range map[string]int64{"Token " + token: 42, "Bearer " + token: 42, token: 0, "Token x": 0, "": 0} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Authorization", header)
-		if got := a.viewer(r); got != want {
-			t.Errorf("%.12q: viewer %d, want %d", header, got, want)
+		if got, session, err := a.viewer(r); err != nil || got != want || (session == "s") != (want != 0) {
+			t.Errorf("%.12q: viewer %d of session %q, want %d: %v", header, got, session, want, err)
 		}
-		if got := other.viewer(r); got != 0 {
+		if got, _, _ := other.viewer(r); got != 0 {
 			t.Errorf("%.12q: accepted with another key", header)
 		}
 	}
@@ -29,12 +31,27 @@ func TestTokensAreOurs(t *testing.T) {
 
 func TestSignedRoutesRefuseStrangers(t *testing.T) {
 	h := (&api{key: []byte("one"), cache: &cache{}}).routes()
-	for _, route := range [][2]string{{"GET", "/api/user"}, {"POST", "/api/articles"}, {"DELETE", "/api/articles/x"}, {"GET", "/api/articles/feed"}} {
+	for _, route := range [][2]string{{"GET", "/api/user"}, {"POST", "/api/articles"}, {"DELETE", "/api/articles/x"}, {"GET", "/api/articles/feed"}, {"GET", "/api/notices"}, {"DELETE", "/api/user/session"}} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(route[0], route[1], nil))
 		if w.Code != http.StatusUnauthorized {
 			t.Errorf("%s %s: %d", route[0], route[1], w.Code)
 		}
+	}
+}
+
+// A message that cannot be worked on stays in the queue, and no other with it.
+func TestWhatFailsStaysInTheQueue(t *testing.T) {
+	out, err := (&api{}).notify(t.Context(), events.SQSEvent{Records: []events.SQSMessage{{MessageId: "1", Body: "no JSON"}}})
+	if err != nil || len(out.BatchItemFailures) != 1 || out.BatchItemFailures[0].ItemIdentifier != "1" {
+		t.Error(out, err)
+	}
+	now := time.Now()
+	if at := sentAt(events.SQSMessage{Attributes: map[string]string{"SentTimestamp": "1455765776637"}}, now); at.UnixMilli() != 1455765776637 {
+		t.Error(at)
+	}
+	if at := sentAt(events.SQSMessage{}, now); !at.Equal(now) {
+		t.Error(at)
 	}
 }
 

@@ -214,10 +214,13 @@ func (a *api) deleteArticle(r *http.Request, viewer int64) (any, error) {
 }
 
 func (a *api) favorite(r *http.Request, viewer int64) (any, error) {
-	_, err := a.db.Exec(r.Context(), `insert into favorites select $2, id from articles where slug = $1 on conflict do nothing`, r.PathValue("slug"), viewer)
+	var to int64
+	err := a.db.QueryRow(r.Context(), `with new as (insert into favorites select $2, id from articles where slug = $1 on conflict do nothing returning article)
+		select coalesce((select author from articles join new on id = article), 0)`, r.PathValue("slug"), viewer).Scan(&to)
 	if err != nil {
 		return nil, err
 	}
+	a.telling.tell(r.Context(), happening{To: to, By: viewer, Kind: "favorite", Slug: r.PathValue("slug")})
 	return a.article(r, viewer)
 }
 

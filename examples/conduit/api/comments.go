@@ -51,11 +51,13 @@ func (a *api) addComment(r *http.Request, viewer int64) (any, error) {
 	if strings.TrimSpace(in.Body) == "" {
 		return nil, invalid("body", "can't be blank")
 	}
-	var id int64
-	err := a.db.QueryRow(r.Context(), `insert into comments (article, author, body) select id, $2, $3 from articles where slug = $1 returning id`, r.PathValue("slug"), viewer, in.Body).Scan(&id)
+	var id, to int64
+	err := a.db.QueryRow(r.Context(), `insert into comments (article, author, body) select id, $2, $3 from articles where slug = $1
+		returning id, (select author from articles where id = article)`, r.PathValue("slug"), viewer, in.Body).Scan(&id, &to)
 	if err != nil {
 		return nil, err
 	}
+	a.telling.tell(r.Context(), happening{To: to, By: viewer, Kind: "comment", Slug: r.PathValue("slug")})
 	rows, err := a.db.Query(r.Context(), selectComments+`where c.id = $2`, viewer, id)
 	if err != nil {
 		return nil, err

@@ -21,6 +21,10 @@ type api struct {
 	db    *pgxpool.Pool
 	cache *cache
 	key   []byte
+
+	sessions sessions
+	telling  telling
+	inbox    inbox
 }
 
 // failure is an answer that says no: a status and messages by field.
@@ -60,6 +64,8 @@ func (a *api) routes() http.Handler {
 	open("POST /api/users/login", a.login)
 	signed("GET /api/user", a.currentUser)
 	signed("PUT /api/user", a.updateUser)
+	signed("DELETE /api/user/session", a.logout)
+	signed("GET /api/notices", a.notices)
 	open("GET /api/profiles/{username}", a.profile)
 	signed("POST /api/profiles/{username}/follow", a.follow)
 	signed("DELETE /api/profiles/{username}/follow", a.unfollow)
@@ -80,7 +86,13 @@ func (a *api) routes() http.Handler {
 
 func (a *api) serve(h handler, signed bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		viewer := a.viewer(r)
+		viewer, session, err := a.viewer(r)
+		if err != nil {
+			log.Printf("%s %s: look up session: %v", r.Method, r.URL.Path, err)
+			write(w, http.StatusServiceUnavailable, map[string]any{"errors": map[string][]string{"session": {"cannot be looked up now"}}})
+			return
+		}
+		r = r.WithContext(context.WithValue(r.Context(), sessionKey{}, session))
 		if signed && viewer == 0 {
 			write(w, http.StatusUnauthorized, map[string]any{"errors": errUnauthorized.errors})
 			return
@@ -130,29 +142,43 @@ func read(r *http.Request, field string, v any) error {
 	return nil
 }
 
-// token signs a user in for 60 days.
-func (a *api) token(id int64) (string, error) {
+// sessionKey has, in a request's context, the id of its session.
+type sessionKey struct{}
+
+func sessionOf(r *http.Request) string {
+	s, _ := r.Context().Value(sessionKey{}).(string)
+	return s
+}
+
+// token is what a session of a user is proved by.
+func (a *api) token(id int64, session string) (string, error) {
 	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.RegisteredClaims{
+		ID:        session,
 		Subject:   strconv.FormatInt(id, 10),
-		ExpiresAt: jwt.NewNumericDate(time.Now().Add(60 * 24 * time.Hour)),
+		ExpiresAt: jwt.NewNumericDate(time.Now().Add(signedInFor)),
 	}).SignedString(a.key)
 }
 
-// viewer is the id in the request's token, 0 without a valid one.
-func (a *api) viewer(r *http.Request) int64 {
+// viewer is the user of the request's token and the session, 0 without a valid one or when the session has ended.
+func (a *api) viewer(r *http.Request) (id int64, session string, err error) {
 	raw, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Token ")
 	if !ok {
 		if raw, ok = strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); !ok {
-			return 0
+			return 0, "", nil
 		}
 	}
 	var claims jwt.RegisteredClaims
-	_, err := jwt.ParseWithClaims(raw, &claims, func(*jwt.Token) (any, error) { return a.key, nil }, jwt.WithValidMethods([]string{"HS256"}))
+	_, err = jwt.ParseWithClaims(raw, &claims, func(*jwt.Token) (any, error) { return a.key, nil }, jwt.WithValidMethods([]string{"HS256"}))
 	if err != nil {
-		return 0
+		return 0, "", nil
 	}
-	id, _ := strconv.ParseInt(claims.Subject, 10, 64)
-	return id
+	if id, err = strconv.ParseInt(claims.Subject, 10, 64); err != nil {
+		return 0, "", nil
+	}
+	if holds, err := a.sessions.holds(r.Context(), claims.ID, id); err != nil || !holds {
+		return 0, "", err
+	}
+	return id, claims.ID, nil
 }
 
 // unique turns a violated constraint into a message about its field.

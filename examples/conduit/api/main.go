@@ -1,5 +1,5 @@
-// Command api is the backend of Conduit. It reads its configuration from the environment:
-// DATABASE_URL, REDIS_URL (optional), JWT_SECRET, PORT.
+// Command api is the backend of Conduit. It reads its configuration from the environment: DATABASE_URL, JWT_SECRET,
+// PORT; and where they are set REDIS_URL, SESSIONS_TABLE, INBOX_TABLE, NOTICES_QUEUE_URL and what AWS' SDK reads.
 package main
 
 import (
@@ -14,6 +14,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -50,13 +54,46 @@ func run(ctx context.Context, command string) error {
 		return migrate(ctx, db)
 	case "seed":
 		return seed(ctx, db)
-	case "serve":
-		return serve(ctx, db)
+	case "nightly":
+		return nightly(ctx, db)
 	}
-	return errors.New("no such command: use serve, migrate or seed")
+	a := &api{db: db}
+	if err := a.openStores(ctx); err != nil {
+		return err
+	}
+	switch command {
+	case "serve":
+		return serve(ctx, a)
+	case "notify":
+		lambda.StartWithOptions(a.notify, lambda.WithContext(ctx))
+		return nil
+	}
+	return errors.New("no such command: use serve, migrate, seed, nightly or notify")
 }
 
-func serve(ctx context.Context, db *pgxpool.Pool) error {
+// openStores connects to the tables and the queue that the environment names.
+func (a *api) openStores(ctx context.Context) error {
+	a.sessions.table, a.inbox.table, a.telling.url = os.Getenv("SESSIONS_TABLE"), os.Getenv("INBOX_TABLE"), os.Getenv("NOTICES_QUEUE_URL")
+	if a.sessions.table+a.inbox.table+a.telling.url == "" {
+		return nil
+	}
+	cfg, err := config.LoadDefaultConfig(ctx)
+	if err != nil {
+		return fmt.Errorf("read AWS_*: %w", err)
+	}
+	if a.sessions.table != "" {
+		a.sessions.db = dynamodb.NewFromConfig(cfg)
+	}
+	if a.inbox.table != "" {
+		a.inbox.db = dynamodb.NewFromConfig(cfg)
+	}
+	if a.telling.url != "" {
+		a.telling.queue = sqs.NewFromConfig(cfg)
+	}
+	return nil
+}
+
+func serve(ctx context.Context, a *api) error {
 	secret := os.Getenv("JWT_SECRET")
 	if secret == "" {
 		return errors.New("JWT_SECRET is not set")
@@ -66,7 +103,8 @@ func serve(ctx context.Context, db *pgxpool.Pool) error {
 		return err
 	}
 	defer cache.close()
-	if err := db.Ping(ctx); err != nil {
+	a.cache, a.key = cache, []byte(secret)
+	if err := a.db.Ping(ctx); err != nil {
 		return fmt.Errorf("reach database: %w", err)
 	}
 	port := os.Getenv("PORT")
@@ -77,7 +115,6 @@ func serve(ctx context.Context, db *pgxpool.Pool) error {
 	if err != nil {
 		return err
 	}
-	a := &api{db: db, cache: cache, key: []byte(secret)}
 	s := &http.Server{Handler: a.routes(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 
@@ -30,7 +31,13 @@ func (a *api) user(r *http.Request, id int64) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.Token, err = a.token(id); err != nil {
+	session := sessionOf(r)
+	if session == "" {
+		if session, err = a.sessions.begin(r.Context(), id); err != nil {
+			return nil, err
+		}
+	}
+	if u.Token, err = a.token(id, session); err != nil {
 		return nil, err
 	}
 	return map[string]any{"user": u}, nil
@@ -81,6 +88,11 @@ func (a *api) login(r *http.Request, _ int64) (any, error) {
 
 func (a *api) currentUser(r *http.Request, viewer int64) (any, error) { return a.user(r, viewer) }
 
+// logout ends the session that the request is of: its token is worth nothing from then on.
+func (a *api) logout(r *http.Request, _ int64) (any, error) {
+	return json.RawMessage(`{}`), a.sessions.end(r.Context(), sessionOf(r))
+}
+
 func (a *api) updateUser(r *http.Request, viewer int64) (any, error) {
 	var in struct{ Username, Email, Password, Bio, Image *string }
 	if err := read(r, "user", &in); err != nil {
@@ -114,9 +126,14 @@ func (a *api) profile(r *http.Request, viewer int64) (any, error) {
 }
 
 func (a *api) follow(r *http.Request, viewer int64) (any, error) {
-	_, err := a.db.Exec(r.Context(), `insert into follows select $2, id from users where username = $1 and id <> $2 on conflict do nothing`, r.PathValue("username"), viewer)
+	var followed int64
+	err := a.db.QueryRow(r.Context(), `with new as (insert into follows select $2, id from users where username = $1 and id <> $2 on conflict do nothing returning followed)
+		select coalesce((select followed from new), 0)`, r.PathValue("username"), viewer).Scan(&followed)
 	if err != nil {
 		return nil, err
+	}
+	if followed != 0 {
+		a.telling.tell(r.Context(), happening{To: followed, By: viewer, Kind: "follow"})
 	}
 	return a.profile(r, viewer)
 }

@@ -1,4 +1,5 @@
-// A reader's journey in headless Chromium: signs up, writes, comments, favourites, follows.
+// A reader's journey in headless Chromium: signs up, writes, comments, favourites, follows, is told of another
+// reader's comment, signs out.
 // APP_URL says where the app is, CHROMIUM where the browser is; needs playwright-core.
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
@@ -61,6 +62,39 @@ try {
 
   await page.goto(`${url}/profile/${name}/favorites`);
   await page.getByRole("article").first().waitFor();
+
+  const friend = await (await browser.newContext()).newPage();
+  await friend.goto(`${url}/register`);
+  await friend.getByLabel("Username").fill("friend" + name);
+  await friend.getByLabel("Email").fill("friend" + name + "@example.com");
+  await friend.getByLabel("Password").fill("battery staple");
+  await friend.getByRole("button", { name: "Sign up" }).click();
+  await friend.getByRole("link", { name: "friend" + name }).waitFor();
+  await friend.goto(`${url}/profile/${name}`);
+  await friend.getByRole("link", { name: "On reading" }).first().click();
+  await friend.getByLabel("Write a comment...").fill("I agree.");
+  await friend.getByRole("button", { name: "Post Comment" }).click();
+  await friend.getByText("I agree.").waitFor();
+  const told = page.getByRole("link", { name: `friend${name} commented on your article` });
+  for (let tries = 0; !(await told.count()); tries++) {
+    assert(tries < 30, "nobody was told of the comment");
+    await page.goto(`${url}/inbox`);
+    await page.getByRole("heading", { name: "Inbox" }).waitFor();
+    await told.waitFor({ timeout: 1000 }).catch(() => {});
+  }
+  console.log("told of a comment by the function behind the queue");
+
+  const token = await page.evaluate(() => localStorage.getItem("token"));
+  await page.goto(`${url}/settings`);
+  await page.getByRole("button", { name: "Or click here to logout." }).click();
+  await page.getByRole("link", { name: "Sign in" }).waitFor();
+  for (let tries = 0; ; tries++) {
+    const { status } = await fetch(`${url}/api/user`, { headers: { Authorization: `Token ${token}` } });
+    if (status === 401) break;
+    assert(tries < 20, `a token of a session that ended is answered ${status}`);
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  console.log("signed out: the session has ended");
   assert.deepEqual(complaints, []);
   console.log("journey done");
 } finally {

@@ -5,6 +5,7 @@ import { ArticlePage } from "./ArticlePage.jsx";
 import { Auth } from "./Auth.jsx";
 import { Editor } from "./Editor.jsx";
 import { Home } from "./Home.jsx";
+import { Inbox } from "./Inbox.jsx";
 import { Profile } from "./Profile.jsx";
 import { Settings } from "./Settings.jsx";
 
@@ -37,6 +38,7 @@ export function App() {
           <Route path="/login" element={<Auth key="in" />} />
           <Route path="/register" element={<Auth key="up" isNew />} />
           <Route path="/settings" element={<Settings />} />
+          <Route path="/inbox" element={<Inbox />} />
           <Route path="/editor/:slug?" element={<Editor />} />
           <Route path="/article/:slug" element={<ArticlePage />} />
           <Route path="/profile/:username" element={<Profile />} />
@@ -60,6 +62,7 @@ function Header({ user }) {
         {user ? (
           <>
             <NavLink to="/editor">New Article</NavLink>
+            <NavLink to="/inbox">Inbox</NavLink>
             <NavLink to="/settings">Settings</NavLink>
             <NavLink to={`/profile/${user.username}`}>{user.username}</NavLink>
           </>

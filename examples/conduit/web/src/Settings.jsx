@@ -21,6 +21,7 @@ export function Settings() {
     }
   };
   const leave = () => {
+    api.logout().catch(() => {}); // the token is forgotten either way
     sign(null);
     navigate("/");
   };

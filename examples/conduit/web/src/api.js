@@ -44,6 +44,7 @@ const at = encodeURIComponent;
 export const api = {
   register: (user) => call("POST", "/users", { user }),
   login: (user) => call("POST", "/users/login", { user }),
+  logout: () => call("DELETE", "/user/session"),
   me: () => call("GET", "/user"),
   updateUser: (user) => call("PUT", "/user", { user }),
   profile: (name) => call("GET", `/profiles/${at(name)}`),
@@ -57,5 +58,6 @@ export const api = {
   comments: (slug) => call("GET", `/articles/${at(slug)}/comments`),
   comment: (slug, body) => call("POST", `/articles/${at(slug)}/comments`, { comment: { body } }),
   uncomment: (slug, id) => call("DELETE", `/articles/${at(slug)}/comments/${id}`),
+  notices: () => call("GET", "/notices"),
   tags: () => call("GET", "/tags"),
 };

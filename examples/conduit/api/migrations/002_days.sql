@@ -1,0 +1,6 @@
+create table days (
+	day date primary key,
+	users bigint not null,
+	articles bigint not null,
+	comments bigint not null
+);
