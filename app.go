@@ -451,13 +451,19 @@ const (
 	SyncStrict = "strict"
 )
 
-// Cache is a Valkey or Redis instance.
+// Cache is a primary of Valkey or Redis, and replicas of it that serve reads and take over.
 type Cache struct {
 	Engine  string `json:"engine,omitempty"` // "valkey", "redis", "" for whichever is installed
+	Major   int    `json:"major,omitempty"`  // 0: any
 	Size    int64  `json:"size"`             // bytes
 	Evict   string `json:"evict"`
 	Persist bool   `json:"persist,omitempty"`
-	Line    int    `json:"line,omitempty"`
+	Readers Bounds `json:"readers,omitzero"`
+	// TLS says that servers speak TLS, and nothing else.
+	TLS bool `json:"tls,omitempty"`
+	// Backups are of all data at a time; there is none between two of them. Drill is not for caches.
+	Backups *Backups `json:"backups,omitempty"`
+	Line    int      `json:"line,omitempty"`
 }
 
 // Secret is declared here; its value never stands in an App.
@@ -474,18 +480,20 @@ type Binding struct {
 	Field Field  `json:"field"`
 	// Version pins a secret, so that rotating it changes the fingerprint of those who use it.
 	Version int64 `json:"version,omitempty"`
+	// By is the service or function that asks, when it is looked up: a cache has a user for each.
+	By Name `json:"-"`
 }
 
 // Field says which fact of a resource a Binding wants.
 type Field string
 
-// The fields: of a database all from FieldURL to FieldDatabase, of a cache FieldURL, of a service
+// The fields: of a database all from FieldURL to FieldDatabase, of a cache FieldURL to FieldPassword, of a service
 // FieldURL (its private address), of a secret FieldValue; of a queue FieldURL, FieldName and FieldARN, of a
 // table FieldName and FieldARN. FieldAPI is the address of a database's Data API,
 // FieldARN and FieldSecretARN what it is called there; of an identity FieldKeyID to FieldName.
 const (
 	FieldURL      Field = "url"
-	FieldReadURL  Field = "readurl" // of a database: a reader's, or the primary's where none follows
+	FieldReadURL  Field = "readurl" // of a database or cache: a reader's, or the primary's where none follows
 	FieldHost     Field = "host"
 	FieldPort     Field = "port"
 	FieldUser     Field = "user"

@@ -48,6 +48,7 @@ func Handler(api API, local bool) http.Handler {
 	mux.HandleFunc("POST "+env+"/explain", s.explain)
 	s.gitRoutes(mux)
 	s.dbRoutes(mux)
+	s.cacheRoutes(mux)
 	s.functionRoutes(mux)
 	s.storeRoutes(mux)
 	mux.HandleFunc("GET "+env+"/releases/{name}", s.releases)

@@ -19,6 +19,7 @@ import (
 // HTTP. Errors are *tenfold.Error.
 type API interface {
 	Databases
+	Caches
 	Functions
 	Stores
 	House(ctx context.Context) (House, error)

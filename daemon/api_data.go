@@ -225,7 +225,7 @@ func (h *house) Environ(ctx context.Context, id tenfold.ID, tool string) (contro
 	case tenfold.KindDatabase:
 		return h.databaseTool(ctx, id, tool)
 	case tenfold.KindCache:
-		return h.cacheTool(ctx, id)
+		return h.cacheTool(ctx, id, tool)
 	}
 	return control.Process{}, tenfold.Errorf(tenfold.CodeInvalid, "a %s has no processes", id.Kind)
 }
@@ -271,34 +271,6 @@ func (h *house) databaseTool(ctx context.Context, id tenfold.ID, tool string) (c
 		}
 	}
 	return p, tenfold.Errorf(tenfold.CodeMissing, "%s is not installed", argv[0]).WithHint("apt-get install postgresql-client")
-}
-
-func (h *house) cacheTool(ctx context.Context, id tenfold.ID) (control.Process, error) {
-	env, err := fields(ctx, h.cache.Field, id, map[string]tenfold.Field{"REDIS_URL": tenfold.FieldURL, "REDISCLI_AUTH": tenfold.FieldPassword, "VALKEYCLI_AUTH": tenfold.FieldPassword})
-	if err != nil {
-		return control.Process{}, err
-	}
-	e, err := engines.Cache(ctx, "")
-	if err != nil {
-		return control.Process{}, tenfold.Errorf(tenfold.CodeMissing, "%w", err).WithHint("tenfold doctor --fix")
-	}
-	cli := e.Tool(e.Name + "-cli")
-	if cli == "" {
-		return control.Process{}, tenfold.Errorf(tenfold.CodeMissing, "%s-cli is not installed", e.Name).WithHint("apt-get install %s-tools", e.Name)
-	}
-	user, err := h.cache.Field(ctx, id, tenfold.FieldUser)
-	if err != nil {
-		return control.Process{}, err
-	}
-	host, err := h.cache.Field(ctx, id, tenfold.FieldHost)
-	if err != nil {
-		return control.Process{}, err
-	}
-	port, err := h.cache.Field(ctx, id, tenfold.FieldPort)
-	if err != nil {
-		return control.Process{}, err
-	}
-	return control.Process{Argv: []string{cli, "-h", host, "-p", port, "--user", user}, Env: env}, nil
 }
 
 // tasks are an environment's, with what the door counts of them.

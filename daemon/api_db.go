@@ -54,6 +54,11 @@ func (h *house) Plan(ctx context.Context, id tenfold.ID, sql string, analyze boo
 
 // Rotate implements control.API.
 func (h *house) Rotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, error) {
+	return h.rotate(ctx, id, h.postgres.Rotate)
+}
+
+// rotate changes the passwords of a store and restarts those that have one.
+func (h *house) rotate(ctx context.Context, id tenfold.ID, change func(context.Context, tenfold.ID) error) (dbinfo.Rotation, error) {
 	out := dbinfo.Rotation{Restarted: []string{}}
 	env, err := h.environment(ctx, control.Env{App: id.App, Env: id.Env})
 	if err != nil {
@@ -62,7 +67,7 @@ func (h *house) Rotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, err
 	if err := h.audit(ctx, id.App, id.Env, "rotate", id.Short(), "asked for"); err != nil {
 		return out, err
 	}
-	if err := h.postgres.Rotate(ctx, id); err != nil || env.Goal == 0 {
+	if err := change(ctx, id); err != nil || env.Goal == 0 {
 		return out, err
 	}
 	app, err := h.app(ctx, env.App, env.Env, env.Goal)

@@ -71,7 +71,7 @@ func (h *house) logFiles(ctx context.Context, q control.LogQuery) (map[string]st
 		add(n, []string{h.postgres.LogPath(app.ID(tenfold.KindDatabase, n))})
 	}
 	for n := range app.Caches {
-		add(n, []string{h.cache.LogPath(app.ID(tenfold.KindCache, n))})
+		add(n, h.cache.LogPaths(app.ID(tenfold.KindCache, n)))
 	}
 	if !found && q.Name == "edge" { // unless something of the app is called so
 		add("edge", []string{edge.LogPath(h.layout.Tier("edge"), string(app.Name), string(app.Env))})

@@ -57,7 +57,7 @@ func Doctor(ctx context.Context, l Layout, fix Fix, say func(string)) []Check {
 	if fix.On {
 		for what, found := range map[string]func() error{
 			"postgres": func() error { _, err := engines.Postgres(ctx, 0, l.Tier("engines")); return err },
-			"cache":    func() error { _, err := engines.Cache(ctx, ""); return err },
+			"cache":    func() error { _, err := engines.Cache(ctx, "", 0); return err },
 		} {
 			if found() != nil {
 				if err := engines.Install(ctx, what, l.Tier("engines"), say); err != nil {
@@ -151,7 +151,7 @@ func checkPostgres(ctx context.Context, l Layout) Check {
 }
 
 func checkCache(ctx context.Context) Check {
-	e, err := engines.Cache(ctx, "")
+	e, err := engines.Cache(ctx, "", 0)
 	if err != nil {
 		return Check{Name: "Valkey or Redis", Optional: true, Found: "not installed: needed by caches", Fix: "tenfold doctor --fix (apt-get install valkey-server, before Debian 13 redis-server)"}
 	}

@@ -132,7 +132,7 @@ func (h *house) resolve(ctx context.Context, b tenfold.Binding) (string, error) 
 	case tenfold.KindIdentity:
 		return h.identityField(ctx, b.From, b.Field)
 	case tenfold.KindCache:
-		return h.cache.Field(ctx, b.From, b.Field)
+		return h.cache.FieldFor(ctx, b.From, b.Field, b.By)
 	case tenfold.KindFunction:
 		return h.function.Field(b.From, b.Field)
 	case tenfold.KindQueue, tenfold.KindTable, tenfold.KindBus:

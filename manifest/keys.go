@@ -314,11 +314,22 @@ func databaseKeys() []key {
 
 func cacheKeys() []key {
 	return keys([]key{
-		{name: "engine", form: fText, deflt: "whichever is installed", doc: "valkey or redis."},
-		{name: "size", form: fSize, deflt: "256mb", doc: "Memory for data."},
+		{name: "engine", form: fText, deflt: "whichever is installed", doc: "valkey or redis, or of a major from 7 on: valkey-8, redis-7."},
+		{name: "size", form: fSize, deflt: "256mb", doc: "Memory for data, at each server. It is changed while they run."},
 		{name: "evict", form: fWord, words: evictions, deflt: "allkeys-lru", doc: "What goes when it is full; noeviction for job queues."},
 		{name: "persist", form: fBool, deflt: "false", doc: "Keep the data over a restart."},
-	}, later("readers", "readers"), later("TLS to caches", "tls"), later("backups of caches", "backups"))
+		{name: "readers", form: fMap, main: rangeKey, deflt: "0", doc: "Replicas that serve reads (REDIS_READ_URL) and take over the primary's address when it dies: 1, 0-2 or {min, max}.", keys: []key{
+			{name: "min", form: fCount, deflt: "0", doc: "Fewest readers, and how many run at first."},
+			{name: "max", form: fCount, deflt: "min", doc: "Most readers, up to 5. Between the two it goes by the load of the servers' processors."},
+		}},
+		{name: "tls", form: fBool, deflt: "false: the way is this machine's own", doc: "Servers speak TLS alone, with a certificate of the house's authority (tenfold db ca); the addresses are rediss://."},
+		{name: "backups", form: fMap, main: "keep", off: true, deflt: "none", doc: "Of all data, to be restored to a cache beside it (tenfold cache restore).", keys: []key{
+			{name: "keep", form: fDuration, deflt: "7d", doc: "How long each is kept."},
+			{name: "every", form: fDuration, deflt: "1d", doc: "How often one is taken. What came since the last is lost."},
+			{name: "to", form: fText, deflt: "beside the data, which protects from mistakes but not from a lost disk", doc: "A folder, as an absolute path, or a bucket: s3://endpoint/bucket/prefix, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment that the house was started in."},
+			{name: "key", form: fText, deflt: "not encrypted", doc: "A secret that encrypts them, as age does with a passphrase. Without it nothing can be restored: keep it elsewhere too."},
+		}},
+	})
 }
 
 var evictions = []string{"allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "noeviction"}

@@ -43,7 +43,7 @@ func (b *builder) databases() {
 				}
 			}
 		}
-		d.Readers, d.ReadersAt = b.readers(t)
+		d.Readers, d.ReadersAt = b.readers(t, maxReaders)
 		d.Sync, d.Backups, d.Window = b.sync(t), b.backups(t), b.window(t)
 		d.Capacity, d.Suspend = b.capacity(t)
 		if f := t.get("proxy"); f != nil && f.off {
@@ -144,17 +144,17 @@ func (b *builder) acu(t *tree, name string, deflt float64) float64 {
 // maxReaders is what a server has slots and senders for, with some to spare.
 const maxReaders = 8
 
-func (b *builder) readers(t *tree) (tenfold.Bounds, []tenfold.Timed) {
+func (b *builder) readers(t *tree, most int) (tenfold.Bounds, []tenfold.Timed) {
 	f, ok := value(t, "readers")
 	if !ok {
 		return tenfold.Bounds{}, nil
 	}
-	out := tenfold.Bounds{Min: b.count(f, "min", 0, 0, maxReaders)}
-	out.Max = b.count(f, "max", out.Min, 0, maxReaders)
+	out := tenfold.Bounds{Min: b.count(f, "min", 0, 0, most)}
+	out.Max = b.count(f, "max", out.Min, 0, most)
 	if out.Min > out.Max {
 		b.reporter.at(f.place(), "write the smaller number first", "%s: min %d is above max %d", f.path, out.Min, out.Max)
 	}
-	times := b.timed(f, maxReaders)
+	times := b.timed(f, most)
 	if _, said := value(f, "min"); !said && len(times) > 0 { // what stands in the schedule is all there is
 		out.Min = times[0].Bounds.Min
 	}
@@ -271,24 +271,44 @@ func (b *builder) caches() {
 	b.each("caches", func(n tenfold.Name, t *tree) {
 		c := tenfold.Cache{Size: b.size(t, "size", 256<<20), Evict: b.word(t, "evict", "allkeys-lru", evictions), Line: t.line()}
 		if f, ok := value(t, "engine"); ok {
-			name, version, versioned := strings.Cut(f.node.Value, "-")
-			switch {
-			case name != "valkey" && name != "redis":
-				b.reporter.at(f.node, "write valkey or redis", "%s: engine %q does not exist here", f.path, cut(f.node.Value, 40))
-			case versioned:
-				b.reporter.at(f.node, "write "+name+": the installed one is used", "%s: this Tenfold does not choose the version (%s) of a cache yet", f.path, cut(version, 20))
-			default:
-				c.Engine = name
-			}
+			c.Engine, c.Major = b.cacheEngine(f)
 		}
 		if f, ok := value(t, "persist"); ok {
 			c.Persist, _ = readBool(b.reporter, f.node, f.path)
+		}
+		if f, ok := value(t, "tls"); ok {
+			c.TLS, _ = readBool(b.reporter, f.node, f.path)
+		}
+		c.Readers, _ = b.readers(t, maxCacheReaders)
+		if c.Backups = b.backups(t); c.Backups != nil {
+			c.Backups.Drill = 0
 		}
 		if b.app.Caches == nil {
 			b.app.Caches = map[tenfold.Name]tenfold.Cache{}
 		}
 		b.app.Caches[n] = c
 	})
+}
+
+// maxCacheReaders is what ElastiCache has.
+const maxCacheReaders = 5
+
+// cacheEngine reads "valkey", or of a major: "redis-7".
+func (b *builder) cacheEngine(f *tree) (name string, major int) {
+	name, version, versioned := strings.Cut(f.node.Value, "-")
+	if name != "valkey" && name != "redis" {
+		b.reporter.at(f.node, "write valkey or redis", "%s: engine %q does not exist here", f.path, cut(f.node.Value, 40))
+		return "", 0
+	}
+	if !versioned {
+		return name, 0
+	}
+	major, err := strconv.Atoi(version)
+	if err != nil || major < 7 || major > 99 {
+		b.reporter.at(f.node, "write "+name+", or a major from 7 on: "+name+"-8", "%s: %q is no version of a cache that is run here", f.path, cut(f.node.Value, 40))
+		return "", 0
+	}
+	return name, major
 }
 
 func (b *builder) secrets() {

@@ -221,7 +221,11 @@ func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Bindi
 	case id.Kind == tenfold.KindService, several > 1:
 		return []tenfold.Binding{bind(own, field)}
 	case id.Kind == tenfold.KindCache:
-		return []tenfold.Binding{bind("REDIS_URL", field), bind("REDIS_READ_URL", field)}
+		read := field
+		if b.app.Caches[id.Name].Readers.Max > 0 {
+			read = tenfold.FieldReadURL
+		}
+		return []tenfold.Binding{bind("REDIS_URL", field), bind("REDIS_READ_URL", read)}
 	}
 	read := field
 	if field == tenfold.FieldURL && b.app.Databases[id.Name].Readers.Max > 0 {

@@ -179,24 +179,6 @@ func (c *cli) dbCommand() *cobra.Command {
 	return db
 }
 
-func (c *cli) cacheCommand() *cobra.Command {
-	var name string
-	cache := &cobra.Command{Use: "cache", Short: "A cache: shell"}
-	cache.PersistentFlags().StringVar(&name, "name", "", "cache, when the app has several")
-	cache.AddCommand(c.asking("cli [-- ARGS…]", "A valkey-cli or redis-cli shell on the cache", cobra.ArbitraryArgs, func(ctx context.Context, api *control.Client, env control.Env, args []string) error {
-		id, err := c.only(ctx, api, env, tenfold.KindCache, name)
-		if err != nil {
-			return err
-		}
-		p, err := api.Environ(ctx, id, "cli")
-		if err != nil {
-			return err
-		}
-		return c.hand(ctx, append(p.Argv, args...), p)
-	}))
-	return cache
-}
-
 func (c *cli) keptCommand() *cobra.Command {
 	kept := &cobra.Command{Use: "kept", Short: "Data that no manifest names any more: where it is and how to remove it", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		api := c.client()

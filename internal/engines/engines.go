@@ -123,20 +123,34 @@ func Postgres(ctx context.Context, major int, extra string) (Engine, error) {
 	return Engine{}, fmt.Errorf("PostgreSQL is %w", ErrMissing)
 }
 
-// Cache finds valkey-server or redis-server; want is "valkey", "redis" or "" for the first there is.
-func Cache(ctx context.Context, want string) (Engine, error) {
+// Cache finds valkey-server or redis-server of a major; want is "valkey", "redis" or "" for the first there
+// is, and a major of 0 any.
+func Cache(ctx context.Context, want string, major int) (Engine, error) {
+	var have []string
 	for _, name := range []string{"valkey", "redis"} {
 		if want != "" && want != name {
 			continue
 		}
 		for _, p := range []string{look(name + "-server"), "/usr/bin/" + name + "-server", "/usr/local/bin/" + name + "-server"} {
-			if p != "" && executable(p) {
-				return ask(ctx, name, p)
+			if p == "" || !executable(p) {
+				continue
 			}
+			e, err := ask(ctx, name, p)
+			if err != nil {
+				return e, err
+			}
+			if major == 0 || e.Major == major {
+				return e, nil
+			}
+			have = append(have, name+" "+e.Version)
 		}
 	}
 	if want == "" {
 		want = "valkey or redis"
+	}
+	if len(have) > 0 {
+		slices.Sort(have)
+		return Engine{}, fmt.Errorf("%s-server %d is %w; this machine has %s", want, major, ErrMissing, strings.Join(slices.Compact(have), ", "))
 	}
 	return Engine{}, fmt.Errorf("%s-server is %w", want, ErrMissing)
 }

@@ -46,11 +46,11 @@ func TestCacheIsFoundByName(t *testing.T) {
 	path := t.TempDir()
 	t.Setenv("PATH", path)
 	fake(t, path, "Valkey server v=8.1.1 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64", "valkey-server")
-	if e, err := Cache(t.Context(), ""); err != nil || e.Name != "valkey" || e.Major != 8 || e.Version != "8.1.1" {
+	if e, err := Cache(t.Context(), "", 0); err != nil || e.Name != "valkey" || e.Major != 8 || e.Version != "8.1.1" {
 		t.Errorf("%+v %v", e, err)
 	}
 	fake(t, path, "something else", "valkey-server")
-	if _, err := Cache(t.Context(), "valkey"); err == nil {
+	if _, err := Cache(t.Context(), "valkey", 0); err == nil {
 		t.Error("a server without a version was taken")
 	}
 }

@@ -89,7 +89,7 @@ func template(t testing.TB, e engines.Engine) string {
 // Redis starts a Valkey or Redis without a password and returns its host:port.
 func Redis(t testing.TB) (addr string) {
 	t.Helper()
-	e, err := engines.Cache(t.Context(), "")
+	e, err := engines.Cache(t.Context(), "", 0)
 	if err != nil {
 		lacking(t, err, "apt-get install valkey-server, or redis-server")
 	}

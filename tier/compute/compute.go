@@ -353,6 +353,7 @@ func (c *Compute) environment(ctx context.Context, id tenfold.ID, v version, ext
 	env = append(env, pairs(v.Spec.Env)...)
 	env = append(env, pairs(extra)...)
 	for _, bind := range v.Spec.Bindings {
+		bind.By = id.Name
 		value, err := c.cfg.Resolve(ctx, bind)
 		if err != nil {
 			return nil, fmt.Errorf("look up %s: %w", bind.Var, err)

@@ -594,6 +594,7 @@ func (t *Tier) environment(ctx context.Context, r record, b build.Result) ([]str
 		env = append(env, k+"="+r.Spec.Env[k])
 	}
 	for _, bind := range r.Spec.Bindings {
+		bind.By = r.ID.Name
 		v, err := t.cfg.Resolve(ctx, bind)
 		if err != nil {
 			return nil, fmt.Errorf("look up %s: %w", bind.Var, err)

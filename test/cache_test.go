@@ -1,0 +1,209 @@
+//go:build scenario
+
+package test
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+
+	"tenfold/internal/cacheinfo"
+)
+
+// redisConn connects as a client library does that is given an address.
+func redisConn(raw string) (redis.Conn, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	password, _ := u.User.Password()
+	return redis.Dial("tcp", u.Host, redis.DialUsername(u.User.Username()), redis.DialPassword(password), redis.DialConnectTimeout(200*time.Millisecond), redis.DialReadTimeout(200*time.Millisecond),
+		redis.DialUseTLS(u.Scheme == "rediss"), redis.DialTLSConfig(&tls.Config{InsecureSkipVerify: true}))
+}
+
+// redisDo is one command over a connection of its own.
+func redisDo(raw, command string, args ...any) (string, error) {
+	c, err := redisConn(raw)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	return redis.String(c.Do(command, args...))
+}
+
+// cacheNodes asks for the servers of the app's cache.
+func (h *house) cacheNodes(dir string) cacheinfo.Cache {
+	h.t.Helper()
+	var out cacheinfo.Cache
+	if err := json.Unmarshal([]byte(h.must(dir, "cache", "nodes", "--json")), &out); err != nil {
+		h.t.Fatal(err)
+	}
+	return out
+}
+
+func primaryOf(c cacheinfo.Cache) cacheinfo.Node {
+	for _, n := range c.Nodes {
+		if n.Role == "primary" {
+			return n
+		}
+	}
+	return cacheinfo.Node{}
+}
+
+// following says that so many readers follow, and that every server is where clients look for it.
+func following(c cacheinfo.Cache, readers int) bool {
+	up := 0
+	for _, n := range c.Nodes {
+		if n.Role == "reader" && n.State == "following" && n.Lag == 0 && len(n.Addr) > 0 {
+			up++
+		}
+	}
+	return up == readers && len(c.Nodes) == readers+1 && primaryOf(c).State == "serving"
+}
+
+// counting increments a counter without pause, over a new connection after each fault, and notes the longest
+// time between two answers.
+type counting struct {
+	acked int64
+	gap   time.Duration
+	stop  chan struct{}
+	done  chan struct{}
+}
+
+func countAt(raw string) *counting {
+	c := &counting{stop: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(c.done)
+		var conn redis.Conn
+		last := time.Now()
+		for {
+			select {
+			case <-c.stop:
+				return
+			default:
+			}
+			if conn == nil {
+				if conn, _ = redisConn(raw); conn == nil {
+					<-time.After(time.Millisecond)
+					continue
+				}
+			}
+			if _, err := conn.Do("INCR", "count"); err != nil {
+				conn.Close()
+				conn = nil
+				continue
+			}
+			c.acked++
+			c.gap = max(c.gap, time.Since(last))
+			last = time.Now()
+		}
+	}()
+	return c
+}
+
+// A service is given an address to write to and one to read from, as a user of its own. Whoever dies or hangs, both
+// stay what they are: a reader takes over the primary's, and the service sees a fault and connects again.
+func TestCacheFailsOverAtItsAddress(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [cache]\ncaches: {cache: {size: 32mb, readers: 1}}\n")})
+	h.up(dir)
+	env := h.environ("echo 1")
+	at, read := env["REDIS_URL"], env["REDIS_READ_URL"]
+	if u, err := url.Parse(at); err != nil || u.User.Username() != "api" || u.Hostname() != "127.0.0.1" || at == read {
+		t.Fatalf("REDIS_URL=%s REDIS_READ_URL=%s", at, read)
+	}
+	settled := func() {
+		t.Helper()
+		eventually(t, "a reader that follows", 30*time.Second, func() bool { return following(h.cacheNodes(dir), 1) })
+	}
+	settled()
+	if _, err := redisDo(read, "SET", "a", "1"); err == nil || !strings.HasPrefix(err.Error(), "READONLY") {
+		t.Errorf("a write at the address for reads: %v", err)
+	}
+	if _, err := redisDo(at, "CONFIG", "GET", "maxmemory"); err == nil || !strings.HasPrefix(err.Error(), "NOPERM") {
+		t.Errorf("a service may configure: %v", err)
+	}
+	var gaps []string
+	for round := range 6 {
+		how := []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP}[round%2]
+		before := h.cacheNodes(dir)
+		if _, err := redisDo(at, "SET", "count", "0"); err != nil {
+			t.Fatal(err)
+		}
+		c := countAt(at)
+		<-time.After(300 * time.Millisecond)
+		if err := syscall.Kill(primaryOf(before).PID, how); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "another primary", 20*time.Second, func() bool {
+			now := h.cacheNodes(dir)
+			return now.Epoch == before.Epoch+1 && primaryOf(now).State == "serving"
+		})
+		<-time.After(200 * time.Millisecond)
+		close(c.stop)
+		<-c.done
+		got, err := redisDo(at, "GET", "count")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kept int64
+		fmt.Sscan(got, &kept)
+		gaps = append(gaps, fmt.Sprintf("%s %s", how, c.gap.Round(time.Millisecond)))
+		if c.gap > 3*time.Second {
+			t.Errorf("%s: nothing was written for %s", how, c.gap)
+		}
+		// Replication does not wait: what was acknowledged in the last moments may be gone.
+		if lost := c.acked - kept; lost > c.acked/20 {
+			t.Errorf("%s: of %d acknowledged %d are lost", how, c.acked, lost)
+		}
+		settled()
+		if now, err := redisDo(read, "GET", "count"); err != nil || now != got {
+			t.Errorf("at the address for reads: %q %v, want %s", now, err, got)
+		}
+	}
+	t.Logf("longest time without a write: %s", strings.Join(gaps, ", "))
+
+	// In order nothing is lost, and with the daemon dead too somebody takes over when it is back.
+	if _, err := redisDo(at, "SET", "count", "0"); err != nil {
+		t.Fatal(err)
+	}
+	c := countAt(at)
+	h.must(dir, "cache", "switchover")
+	close(c.stop)
+	<-c.done
+	if got, err := redisDo(at, "GET", "count"); err != nil || got != fmt.Sprint(c.acked) {
+		t.Errorf("a switchover: %s of %d, %v", got, c.acked, err)
+	}
+	settled()
+	before := h.cacheNodes(dir)
+	h.kill("house daemon")
+	syscall.Kill(primaryOf(before).PID, syscall.SIGKILL)
+	eventually(t, "another primary after the daemon died with the old one", 30*time.Second, func() bool {
+		got, err := redisDo(at, "GET", "count")
+		return err == nil && got == fmt.Sprint(c.acked)
+	})
+	settled()
+	if out := h.must(dir, "cache", "failover"); !strings.Contains(out, "has a primary again after") || !strings.Contains(out, "reader") {
+		t.Errorf("cache failover says: %s", out)
+	}
+	settled()
+	// The number of readers, and the size, change while all goes on.
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [cache]\ncaches: {cache: {size: 64mb, readers: 2, evict: allkeys-lfu}}\n")})
+	was := primaryOf(h.cacheNodes(dir)).PID
+	h.up(dir)
+	eventually(t, "two readers", 30*time.Second, func() bool { return following(h.cacheNodes(dir), 2) })
+	if now := h.cacheNodes(dir); primaryOf(now).PID != was || now.Size != 64<<20 || now.Evict != "allkeys-lfu" || len(now.Readers) != 2 {
+		t.Errorf("after a resize: %+v", now)
+	}
+	if got, err := redisDo(at, "GET", "count"); err != nil || got != fmt.Sprint(c.acked) {
+		t.Errorf("after a resize: %s of %d, %v", got, c.acked, err)
+	}
+}

@@ -1,0 +1,336 @@
+package cache
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+
+	"tenfold/internal/keeper"
+)
+
+// How long our own questions may take.
+const (
+	pingLimit = 100 * time.Millisecond
+	askLimit  = 2 * time.Second
+	// A server that is stopped is hung when two questions went unanswered. One that sleeps gets a second, and
+	// one that computes or waits for a disk ten: a long script or a large key is no death.
+	pingTries  = 2
+	sleepLimit = time.Second
+	busyLimit  = 10 * time.Second
+)
+
+// admin is our own user at a server, replica the one that servers log in at each other as.
+const (
+	admin   = "tenfold"
+	replica = "replica"
+)
+
+// place is one server of a cache.
+type place struct {
+	key string
+	n   int
+}
+
+// link is a connection to a server, made when it is asked first.
+type link struct {
+	mu     sync.Mutex // held while it is asked
+	conn   redis.Conn
+	silent time.Time // since when it has not answered; zero: it does
+	missed int       // PINGs in a row
+	ticks  uint64    // of its processor time when it fell silent
+}
+
+func (c *Cache) link(key string, n int) *link {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.links[place{key, n}]
+	if l == nil {
+		l = &link{}
+		c.links[place{key, n}] = l
+	}
+	return l
+}
+
+// unlink forgets a server that is no more.
+func (c *Cache) unlink(key string, n int) {
+	l := c.link(key, n)
+	l.mu.Lock()
+	l.drop()
+	l.silent, l.missed = time.Time{}, 0
+	l.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.links, place{key, n})
+	delete(c.tuned, place{key, n})
+}
+
+func (l *link) drop() {
+	if l.conn != nil {
+		l.conn.Close()
+		l.conn = nil
+	}
+}
+
+// dial connects to a server as our own user.
+func (c *Cache) dial(ctx context.Context, r record, n int, limit time.Duration) (redis.Conn, error) {
+	opts := []redis.DialOption{redis.DialConnectTimeout(limit), redis.DialReadTimeout(limit), redis.DialWriteTimeout(limit), redis.DialClientName(admin)}
+	host := ownHost(n)
+	switch {
+	case r.Admin == "": // of an earlier Tenfold: it takes nothing but PING
+		host = primaryHost
+		opts = append(opts[:3], redis.DialUsername("probe"), redis.DialPassword(r.Password))
+	default:
+		opts = append(opts, redis.DialUsername(admin), redis.DialPassword(r.Admin))
+	}
+	if c.speaksTLS(r, n) {
+		cfg, err := c.clientTLS()
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, redis.DialUseTLS(true), redis.DialTLSConfig(cfg))
+	}
+	return redis.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(r.Port)), opts...)
+}
+
+// clientTLS trusts the house's authority alone.
+func (c *Cache) clientTLS() (*tls.Config, error) {
+	if c.cfg.Certificate == nil {
+		return nil, errNoTLS
+	}
+	p, err := c.cfg.Certificate()
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(p.Authority)
+	return &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12}, nil
+}
+
+// speaksTLS goes by what a server was started for, which may not be the goal yet.
+func (c *Cache) speaksTLS(r record, n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if label, ok := c.labels[place{r.ID.String(), n}]; ok {
+		return spoken(label)
+	}
+	return r.Spec.TLS
+}
+
+func (c *Cache) noteLabel(at place, label string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.labels[at] = label
+}
+
+var errNoTLS = errors.New("this house has no certificates")
+
+// do asks a server one thing. What cannot be asked breaks the connection, which the next question renews.
+func (c *Cache) do(ctx context.Context, r record, n int, limit time.Duration, command string, args ...any) (any, error) {
+	l := c.link(r.ID.String(), n)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return c.askOver(ctx, l, r, n, limit, command, args...)
+}
+
+func (c *Cache) askOver(ctx context.Context, l *link, r record, n int, limit time.Duration, command string, args ...any) (any, error) {
+	if l.conn == nil {
+		conn, err := c.dial(ctx, r, n, limit)
+		if err != nil {
+			return nil, err
+		}
+		l.conn = conn
+	}
+	out, err := redis.DoWithTimeout(l.conn, limit, command, args...)
+	if l.conn.Err() != nil {
+		l.drop()
+	}
+	return out, err
+}
+
+// facts are what INFO says, by name.
+type facts map[string]string
+
+// parseInfo reads INFO's answer.
+func parseInfo(b []byte) facts {
+	out := facts{}
+	for in := bufio.NewScanner(bytes.NewReader(b)); in.Scan(); {
+		if name, value, ok := strings.Cut(in.Text(), ":"); ok && !strings.HasPrefix(name, "#") {
+			out[name] = value
+		}
+	}
+	return out
+}
+
+// number is a fact that is one; 0: it is absent or none.
+func (f facts) number(name string) float64 {
+	n, _ := strconv.ParseFloat(f[name], 64)
+	return n
+}
+
+// seconds is a fact that is a number of them.
+func (f facts) seconds(name string) time.Duration {
+	return time.Duration(f.number(name) * float64(time.Second))
+}
+
+// look asks a server how it is.
+func (c *Cache) look(ctx context.Context, key string, r record, n int, s *sight) {
+	l := c.link(key, n)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.Admin == "" {
+		_, err := c.askOver(ctx, l, r, n, pingLimit, "PING")
+		s.Answers, s.Tuned = err == nil, true
+		if r.Serving == r.Goal { // else it is started again, with our user
+			s.Label = r.Spec.basis()
+		}
+		return
+	}
+	b, err := redis.Bytes(c.askOver(ctx, l, r, n, pingLimit, "INFO", "everything"))
+	if err != nil {
+		l.fellSilent(s)
+		return
+	}
+	l.silent, l.missed = time.Time{}, 0
+	f := parseInfo(b)
+	s.Answers, s.Loading = true, f["loading"] == "1" || f["async_loading"] == "1"
+	s.Replica, s.LinkUp, s.Syncing = f["role"] == "slave", f["master_link_status"] == "up", f["master_sync_in_progress"] == "1"
+	s.Offset, s.Down = int64(f.number("master_repl_offset")), f.seconds("master_link_down_since_seconds")
+	if s.Replica {
+		s.Offset = int64(f.number("slave_repl_offset"))
+	}
+	bind, err := redis.Strings(c.askOver(ctx, l, r, n, pingLimit, "CONFIG", "GET", "bind"))
+	if err == nil && len(bind) == 2 {
+		s.Bind = strings.Fields(bind[1])
+	}
+	c.noteFacts(place{key, n}, f)
+}
+
+// heartbeat asks a server for nothing but a sign of life, and says whether it gave one.
+func (c *Cache) heartbeat(ctx context.Context, key string, r record, n int) bool {
+	l := c.link(key, n)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, err := c.askOver(ctx, l, r, n, pingLimit, "PING"); err == nil {
+		return true
+	}
+	l.missed++
+	if l.silent.IsZero() {
+		l.silent = time.Now()
+	}
+	return false
+}
+
+// fellSilent judges a server that does not answer by what its process does. The caller holds the lock.
+func (l *link) fellSilent(s *sight) {
+	l.missed++
+	state, ticks := processState(s.PID)
+	if l.silent.IsZero() || ticks != l.ticks && state != 'T' {
+		if l.silent.IsZero() {
+			l.silent = time.Now()
+		}
+		l.ticks = ticks
+		s.Hung = time.Since(l.silent) > busyLimit && s.Started.Before(time.Now().Add(-startLimit))
+		return
+	}
+	silent := time.Since(l.silent)
+	switch {
+	case s.Started.After(time.Now().Add(-time.Second)):
+	case state == 'T', state == 't':
+		s.Hung = l.missed >= pingTries
+	case state == 'S':
+		s.Hung = silent > sleepLimit && l.missed >= pingTries && s.Started.Before(time.Now().Add(-startLimit))
+	default:
+		s.Hung = silent > busyLimit && s.Started.Before(time.Now().Add(-startLimit))
+	}
+}
+
+// processState is the state of a process and the processor time that it has used, in ticks.
+func processState(pid int) (state byte, ticks uint64) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, 0
+	}
+	end := bytes.LastIndexByte(b, ')')
+	f := strings.Fields(string(b[end+1:]))
+	if len(f) < 13 {
+		return 0, 0
+	}
+	user, _ := strconv.ParseUint(f[11], 10, 64)
+	system, _ := strconv.ParseUint(f[12], 10, 64)
+	return f[0][0], user + system
+}
+
+// see looks at all servers of a cache.
+func (c *Cache) see(ctx context.Context, key string, r record) (view, error) {
+	units, err := c.status(ctx, key)
+	if err != nil {
+		return view{}, err
+	}
+	v := view{Nodes: map[int]sight{}}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, n := range r.Nodes {
+		u, ok := units[n.N]
+		s := sight{}
+		if ok {
+			s = sight{Unit: u.Phase, PID: u.PID, Started: u.Started, Label: u.Unit.Label}
+			c.noteLabel(place{key, n.N}, u.Unit.Label)
+			if u.LastExit != nil {
+				s.Asked, s.Exit = u.LastExit.Asked, u.LastExit.Describe()
+			}
+		}
+		wg.Go(func() {
+			if s.Unit == keeper.Running {
+				c.look(ctx, key, r, n.N, &s)
+				if r.Admin != "" { // a goal that was refused is given to nobody
+					s.Tuned = r.Failed == r.Goal || c.isTuned(place{key, n.N}, r, s.PID)
+				}
+			}
+			s.Failures = c.failures(place{key, n.N})
+			mu.Lock()
+			defer mu.Unlock()
+			v.Nodes[n.N] = s
+		})
+	}
+	wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := v.Nodes[r.Primary]; p.Answers && !p.Replica {
+		v.Followed = map[int]bool{}
+		for n, x := range v.Nodes {
+			v.Followed[n] = x.Replica && x.LinkUp && !x.Syncing
+		}
+	} else if old, ok := c.seen[key]; ok {
+		v.Followed = old.Followed
+	}
+	c.seen[key] = v
+	return v, nil
+}
+
+// status is what the keeper says of a cache's servers, by node. The keeper lists by prefix, and "hot" is a
+// prefix of "hot2".
+func (c *Cache) status(ctx context.Context, key string) (map[int]keeper.Status, error) {
+	all, err := c.cfg.Units.List(ctx, unitPrefix+key)
+	if err != nil {
+		return nil, fmt.Errorf("look at servers: %w", err)
+	}
+	out := map[int]keeper.Status{}
+	for _, s := range all {
+		if of, n, ok := parseUnit(s.Unit.ID); ok && of == key {
+			out[n] = s
+		}
+	}
+	return out, nil
+}
