@@ -32,7 +32,11 @@ func (c *Cache) homeOf(id tenfold.ID, n int) string {
 }
 
 func (c *Cache) logOf(id tenfold.ID, n int) string {
-	return filepath.Join(c.homeOf(id, n), "log", "cache.log")
+	name := "cache.log"
+	if n != 1 {
+		name = fmt.Sprintf("cache-%d.log", n)
+	}
+	return filepath.Join(c.homeOf(id, n), "log", name)
 }
 
 // LogPaths are the files with its servers' output.
