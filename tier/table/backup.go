@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -37,11 +38,12 @@ type backup struct {
 	Of      definition `json:"of"`
 }
 
-// source is what a table is restored from: a backup, or another table as it was at a moment.
+// source is what a table is made from: a backup, another table as it was at a moment, or an import.
 type source struct {
 	Backup uint32 `json:"backup,omitempty"`
 	Table  uint32 `json:"table,omitempty"`
 	At     int64  `json:"at,omitempty"` // Unix ms
+	Import string `json:"import,omitempty"`
 }
 
 func (b *backup) arn() string { return b.Of.arn() + "/backup/" + b.ID }
@@ -451,8 +453,16 @@ func (s *Store) restorePoint(c awsapi.Caller, in *request.Input) (any, error) {
 func (s *Store) restore(t *table) {
 	d := t.def.Load()
 	if err := s.restoreItems(t, d); err != nil {
-		if err != errStopped {
-			s.cfg.Log.Error("restore a table", "table", d.Name, "err", err)
+		if errors.Is(err, errStopped) {
+			return
+		}
+		s.cfg.Log.Error("restore a table", "table", d.Name, "err", err)
+		if d.Restoring.Import != "" { // it is told by DescribeImport, and can be tried again under the same name
+			s.changing.Lock()
+			defer s.changing.Unlock()
+			if err := s.drop(t); err != nil {
+				s.cfg.Log.Error("delete a table whose import failed", "table", d.Name, "err", err)
+			}
 		}
 		return
 	}
@@ -482,6 +492,9 @@ func (s *Store) restoreItems(t *table, d *definition) error {
 	defer snap.Close()
 	var items, size int64
 	from := d.Restoring
+	if from.Import != "" {
+		return s.importItems(d, from.Import, to)
+	}
 	if from.Backup != 0 {
 		return s.copyItems(snap, key(keyCopy, from.Backup), to, &items, &size)
 	}

@@ -21,6 +21,8 @@ import (
 //	'b' account '/' id                                            a backup's description
 //	'c' backup …                                                  an item of a backup, as under 'd'
 //	't' account '/' token                                         an answered transaction
+//	'o' account '/' id                                            an export
+//	'i' account '/' id                                            an import
 //	'n' table                                                     how many items and bytes it holds
 //
 // table and backup are four bytes, index is two, numbers and moments are eight; all are big-endian. hash is
@@ -35,6 +37,8 @@ const (
 	keyBackup = 'b'
 	keyCopy   = 'c'
 	keyToken  = 't'
+	keyExport = 'o'
+	keyImport = 'i'
 	keyCount  = 'n'
 )
 

@@ -132,6 +132,18 @@ func operationOf(name string) call {
 		return plain((*Store).updateContinuous)
 	case "RestoreTableToPointInTime":
 		return plain((*Store).restorePoint)
+	case "ExportTableToPointInTime":
+		return plain((*Store).exportPoint)
+	case "DescribeExport":
+		return plain((*Store).describeExport)
+	case "ListExports":
+		return plain((*Store).listExports)
+	case "ImportTable":
+		return plain((*Store).importTable)
+	case "DescribeImport":
+		return plain((*Store).describeImport)
+	case "ListImports":
+		return plain((*Store).listImports)
 	}
 	return nil
 }

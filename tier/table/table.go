@@ -33,6 +33,8 @@ type Config struct {
 	Now func() time.Time
 	// Burst is for how long capacity that was not used is kept; 0: five minutes, as DynamoDB does.
 	Burst time.Duration
+	// Objects are where exports go and imports come from; nil: neither is served.
+	Objects Objects
 }
 
 // synced is how everything is written that is not shared with other writers' syncs.
@@ -50,6 +52,8 @@ type Store struct {
 
 	// changing is held by who changes definitions: one at a time.
 	changing sync.Mutex
+	// transfers is held while an export or an import is begun: a token begins one.
+	transfers sync.Mutex
 
 	mu     sync.RWMutex
 	tables map[place]*table
@@ -133,6 +137,11 @@ func Open(db *kv.DB, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open tables: %w", err)
 	}
 	if n, err := s.highestCopy(); err != nil {
+		return nil, fmt.Errorf("open tables: %w", err)
+	} else {
+		s.nextID = max(s.nextID, n+1)
+	}
+	if n, err := s.resumeTransfers(); err != nil {
 		return nil, fmt.Errorf("open tables: %w", err)
 	} else {
 		s.nextID = max(s.nextID, n+1)

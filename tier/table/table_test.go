@@ -49,7 +49,7 @@ func (c *clock) move(d time.Duration) {
 }
 
 var keys = map[string]awsapi.Key{
-	"ALL": {Access: "ALL", Secret: "secret", Caller: awsapi.Caller{Account: account, Of: "service all", Uses: map[string][]string{"dynamodb": {awsapi.Every}}}},
+	"ALL": {Access: "ALL", Secret: "secret", Caller: awsapi.Caller{Account: account, Of: "service all", Uses: map[string][]string{"dynamodb": {awsapi.Every}, "s3": {"files"}}}},
 	"ONE": {Access: "ONE", Secret: "secret", Caller: awsapi.Caller{Account: account, Of: "service one", Line: 4, Uses: map[string][]string{"dynamodb": {"one"}}}},
 }
 

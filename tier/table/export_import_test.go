@@ -1,0 +1,249 @@
+package table_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/md5"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"tenfold/internal/awsapi"
+	"tenfold/tier/table"
+)
+
+// folder is a bucket called files, and gate holds back what is written until it is closed.
+type folder struct {
+	dir  string
+	gate chan struct{}
+	puts atomic.Int64
+}
+
+func (f *folder) at(bucket, key string) (string, error) {
+	if bucket != "files" {
+		return "", &awsapi.Fault{Code: "NoSuchBucket", Message: "The specified bucket does not exist"}
+	}
+	return filepath.Join(f.dir, filepath.FromSlash(key)), nil
+}
+
+func (f *folder) Put(ctx context.Context, _, bucket, key string, body io.Reader) (string, error) {
+	at, err := f.at(bucket, key)
+	if err != nil {
+		return "", err
+	}
+	f.puts.Add(1)
+	if f.gate != nil {
+		select {
+		case <-f.gate:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	b, err := io.ReadAll(body)
+	if err == nil {
+		err = errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.WriteFile(at, b, 0o644))
+	}
+	return fmt.Sprintf("%x", md5.Sum(b)), err
+}
+
+func (f *folder) Open(_ context.Context, _, bucket, key string) (io.ReadCloser, error) {
+	at, err := f.at(bucket, key)
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(at)
+}
+
+func (f *folder) List(_ context.Context, _, bucket, prefix string) (out []string, err error) {
+	if _, err := f.at(bucket, ""); err != nil {
+		return nil, err
+	}
+	err = filepath.WalkDir(f.dir, func(path string, d os.DirEntry, err error) error {
+		if rel, rerr := filepath.Rel(f.dir, path); rerr == nil && err == nil && !d.IsDir() && strings.HasPrefix(filepath.ToSlash(rel), prefix) {
+			out = append(out, filepath.ToSlash(rel))
+		}
+		return err
+	})
+	return out, err
+}
+
+func (h *house) exported(t *testing.T, arn *string) *types.ExportDescription {
+	t.Helper()
+	for {
+		d, err := h.DescribeExport(t.Context(), &dynamodb.DescribeExportInput{ExportArn: arn})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.ExportDescription.ExportStatus != types.ExportStatusInProgress {
+			return d.ExportDescription
+		}
+	}
+}
+
+func (h *house) imported(t *testing.T, in *dynamodb.ImportTableInput) *types.ImportTableDescription {
+	t.Helper()
+	in.TableCreationParameters.AttributeDefinitions = []types.AttributeDefinition{{AttributeName: aws.String("a"), AttributeType: "S"}, {AttributeName: aws.String("b"), AttributeType: "N"}, {AttributeName: aws.String("c"), AttributeType: "S"}}
+	in.TableCreationParameters.KeySchema = []types.KeySchemaElement{{AttributeName: aws.String("a"), KeyType: "HASH"}, {AttributeName: aws.String("b"), KeyType: "RANGE"}}
+	in.TableCreationParameters.BillingMode = types.BillingModePayPerRequest
+	x := &dynamodb.CreateTableInput{}
+	byC(x)
+	in.TableCreationParameters.GlobalSecondaryIndexes = x.GlobalSecondaryIndexes
+	out, err := h.ImportTable(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		d, err := h.DescribeImport(t.Context(), &dynamodb.DescribeImportInput{ImportArn: out.ImportTableDescription.ImportArn})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.ImportTableDescription.ImportStatus != types.ImportStatusInProgress {
+			return d.ImportTableDescription
+		}
+	}
+}
+
+// A table goes to a bucket as it was at a moment, though its process dies meanwhile, and comes back as another
+// table; what is no item is counted and left out.
+func TestExportsAndImports(t *testing.T) {
+	c := &clock{}
+	files := &folder{dir: t.TempDir(), gate: make(chan struct{})}
+	dir := t.TempDir()
+	cfg := table.Config{Now: c.now, Objects: files}
+	s, stop := open(t, dir, cfg)
+	srv := httptest.NewServer(front(s))
+	h := &house{Store: s, Client: client(srv.URL, "ALL"), at: srv.URL}
+	ctx := t.Context()
+	h.make(t, "one", "b", byC)
+	arn := aws.String("arn:aws:dynamodb:us-east-1:" + account + ":table/one")
+	ask := &dynamodb.ExportTableToPointInTimeInput{TableArn: arn, S3Bucket: aws.String("files"), S3Prefix: aws.String("daily/"), ClientToken: aws.String("once")}
+	if _, err := h.ExportTableToPointInTime(ctx, ask); code(err) != "PointInTimeRecoveryUnavailableException" {
+		t.Error(err)
+	}
+	if _, err := h.UpdateContinuousBackups(ctx, &dynamodb.UpdateContinuousBackupsInput{TableName: aws.String("one"), PointInTimeRecoverySpecification: &types.PointInTimeRecoverySpecification{PointInTimeRecoveryEnabled: aws.Bool(true)}}); err != nil {
+		t.Fatal(err)
+	}
+	c.move(time.Second)
+	for n := range 300 {
+		h.put(t, "one", item{"a": str("x"), "b": num(n), "c": str("old"), "raw": &types.AttributeValueMemberB{Value: []byte{0, 255}}})
+	}
+	c.move(time.Second)
+	then := c.now()
+	c.move(time.Second)
+	for n := range 100 {
+		h.put(t, "one", item{"a": str("x"), "b": num(n * 4), "c": str("new")})
+	}
+	ask.ExportTime = &then
+	if _, err := client(srv.URL, "ONE").ExportTableToPointInTime(ctx, ask); code(err) != "AccessDeniedException" {
+		t.Error(err) // its uses does not name the bucket
+	}
+	out, err := h.ExportTableToPointInTime(ctx, ask)
+	if err != nil || out.ExportDescription.ExportStatus != types.ExportStatusInProgress {
+		t.Fatal(out, err)
+	}
+	for files.puts.Load() == 0 {
+	}
+	srv.Close()
+	stop() // in the middle of it
+	close(files.gate)
+	s, stop = open(t, dir, cfg)
+	srv = httptest.NewServer(front(s))
+	t.Cleanup(func() { srv.Close(); stop() })
+	h.Store, h.Client = s, client(srv.URL, "ALL")
+	d := h.exported(t, out.ExportDescription.ExportArn)
+	if d.ExportStatus != types.ExportStatusCompleted || *d.ItemCount != 300 || *d.BilledSizeBytes < 300*10 {
+		t.Fatalf("%+v", d)
+	}
+	if again, err := h.ExportTableToPointInTime(ctx, ask); err != nil || *again.ExportDescription.ExportArn != *d.ExportArn {
+		t.Error("the same token begins another export", err)
+	}
+	if list, err := h.ListExports(ctx, &dynamodb.ListExportsInput{TableArn: arn}); err != nil || len(list.ExportSummaries) != 1 {
+		t.Error(list, err)
+	}
+	var manifest struct {
+		ItemCount          int
+		ManifestFilesS3Key string
+	}
+	raw, err := os.ReadFile(filepath.Join(files.dir, *d.ExportManifest))
+	if err != nil || json.Unmarshal(raw, &manifest) != nil || manifest.ItemCount != 300 || !strings.HasPrefix(manifest.ManifestFilesS3Key, "daily/AWSDynamoDB/") {
+		t.Fatal(string(raw), err)
+	}
+	raw, err = os.ReadFile(filepath.Join(files.dir, manifest.ManifestFilesS3Key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var one struct {
+		ItemCount                  int
+		MD5Checksum, DataFileS3Key string
+	}
+	if json.Unmarshal(bytes.TrimSpace(raw), &one) != nil || one.ItemCount != 300 {
+		t.Fatal(string(raw))
+	}
+	data, err := os.ReadFile(filepath.Join(files.dir, one.DataFileS3Key))
+	if sum := md5.Sum(data); err != nil || base64.StdEncoding.EncodeToString(sum[:]) != one.MD5Checksum {
+		t.Error("the checksum is of something else", err)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(z)
+	if err != nil || bytes.Count(text, []byte("\n")) != 300 || bytes.Contains(text, []byte("new")) || !bytes.Contains(text, []byte(`"raw":{"B":"AP8="}`)) {
+		t.Errorf("%.200s %v", text, err)
+	}
+
+	// Back into another table, with its index.
+	got := h.imported(t, &dynamodb.ImportTableInput{S3BucketSource: &types.S3BucketSource{S3Bucket: aws.String("files"), S3KeyPrefix: aws.String(strings.TrimSuffix(one.DataFileS3Key, filepath.Base(one.DataFileS3Key)))}, InputFormat: types.InputFormatDynamodbJson, InputCompressionType: types.InputCompressionTypeGzip,
+		TableCreationParameters: &types.TableCreationParameters{TableName: aws.String("two")}})
+	if got.ImportStatus != types.ImportStatusCompleted || got.ImportedItemCount != 300 || got.ErrorCount != 0 || *got.ProcessedSizeBytes != int64(len(data)) {
+		t.Fatalf("%+v", got)
+	}
+	wait(t, h, "two")
+	if q, err := h.Query(ctx, &dynamodb.QueryInput{TableName: aws.String("two"), IndexName: aws.String("by-c"), KeyConditionExpression: aws.String("c = :c"), ExpressionAttributeValues: item{":c": str("old")}}); err != nil || len(q.Items) != 300 {
+		t.Error(len(q.Items), err)
+	}
+	whole(t, h.Store)
+
+	// Of CSV, and with lines that are none.
+	if err := os.WriteFile(filepath.Join(files.dir, "rows.csv"), []byte("a;b;c;note\nx;1;red;hello\nx;two;red;no number\n;3;red;no key\nx;4;blue;\"a;b\"\nx;5;blue;1;2\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	in := &dynamodb.ImportTableInput{S3BucketSource: &types.S3BucketSource{S3Bucket: aws.String("files"), S3KeyPrefix: aws.String("rows")}, InputFormat: types.InputFormatCsv, InputFormatOptions: &types.InputFormatOptions{Csv: &types.CsvOptions{Delimiter: aws.String(";")}},
+		TableCreationParameters: &types.TableCreationParameters{TableName: aws.String("three")}}
+	if got := h.imported(t, in); got.ImportStatus != types.ImportStatusCompleted || got.ProcessedItemCount != 5 || got.ImportedItemCount != 2 || got.ErrorCount != 3 {
+		t.Errorf("%+v", got)
+	}
+	wait(t, h, "three")
+	if got := h.get(t, "three", item{"a": str("x"), "b": num(4)}); fmt.Sprint(got["note"]) != fmt.Sprint(str("a;b")) {
+		t.Error(got)
+	}
+	// What cannot be read leaves no table.
+	in.S3BucketSource.S3KeyPrefix, in.TableCreationParameters.TableName, in.ClientToken = aws.String("nothing"), aws.String("four"), nil // the client set one
+	if got := h.imported(t, in); got.ImportStatus != types.ImportStatusFailed || !strings.Contains(*got.FailureCode, "NoSuchKey") {
+		t.Errorf("%+v", got)
+	}
+	for {
+		if _, err := h.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: aws.String("four")}); code(err) == "ResourceNotFoundException" {
+			break
+		}
+	}
+	if list, err := h.ListImports(ctx, &dynamodb.ListImportsInput{PageSize: aws.Int32(2)}); err != nil || len(list.ImportSummaryList) != 2 || list.NextToken == nil {
+		t.Error(list, err)
+	} else if rest, err := h.ListImports(ctx, &dynamodb.ListImportsInput{PageSize: aws.Int32(2), NextToken: list.NextToken}); err != nil || len(rest.ImportSummaryList) != 1 || rest.NextToken != nil {
+		t.Error(rest, err)
+	}
+}
