@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"tenfold"
 	"tenfold/internal/cacheinfo"
@@ -18,6 +19,11 @@ type Caches interface {
 	CacheSwitchover(ctx context.Context, id tenfold.ID, node int) error
 	// CacheRotate gives every user a new password and restarts the services that have one.
 	CacheRotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, error)
+	// CacheBackup takes a backup now; CacheBackups lists what can be restored from.
+	CacheBackup(ctx context.Context, id tenfold.ID) (cacheinfo.Backup, error)
+	CacheBackups(ctx context.Context, id tenfold.ID) ([]cacheinfo.Backup, error)
+	// CacheRestore makes a new cache beside the old with the last backup before a time (zero: the newest).
+	CacheRestore(ctx context.Context, id tenfold.ID, to time.Time) (tenfold.ID, error)
 }
 
 // cacheRoutes are those of caches.
@@ -36,6 +42,14 @@ func (s server) cacheRoutes(mux *http.ServeMux) {
 		}
 	})
 	mux.HandleFunc("POST "+at+"/rotate", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.CacheRotate(r.Context(), id(r))) })
+	mux.HandleFunc("GET "+at+"/backups", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.CacheBackups(r.Context(), id(r))) })
+	mux.HandleFunc("POST "+at+"/backups", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.CacheBackup(r.Context(), id(r))) })
+	mux.HandleFunc("POST "+at+"/restore", func(w http.ResponseWriter, r *http.Request) {
+		var q struct{ To time.Time }
+		if read(w, r, &q) {
+			reply(w)(s.api.CacheRestore(r.Context(), id(r), q.To))
+		}
+	})
 }
 
 func cachePath(id tenfold.ID) string {
@@ -60,4 +74,19 @@ func (c *Client) CacheSwitchover(ctx context.Context, id tenfold.ID, node int) e
 // CacheRotate implements API.
 func (c *Client) CacheRotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, error) {
 	return call[dbinfo.Rotation](ctx, c, http.MethodPost, cachePath(id)+"/rotate", nil)
+}
+
+// CacheBackup implements API.
+func (c *Client) CacheBackup(ctx context.Context, id tenfold.ID) (cacheinfo.Backup, error) {
+	return call[cacheinfo.Backup](ctx, c, http.MethodPost, cachePath(id)+"/backups", nil)
+}
+
+// CacheBackups implements API.
+func (c *Client) CacheBackups(ctx context.Context, id tenfold.ID) ([]cacheinfo.Backup, error) {
+	return call[[]cacheinfo.Backup](ctx, c, http.MethodGet, cachePath(id)+"/backups", nil)
+}
+
+// CacheRestore implements API.
+func (c *Client) CacheRestore(ctx context.Context, id tenfold.ID, to time.Time) (tenfold.ID, error) {
+	return call[tenfold.ID](ctx, c, http.MethodPost, cachePath(id)+"/restore", map[string]time.Time{"to": to})
 }

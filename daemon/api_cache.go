@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"sync"
+	"time"
 
 	"tenfold"
 	"tenfold/control"
@@ -40,6 +41,24 @@ func (h *house) CacheSwitchover(ctx context.Context, id tenfold.ID, node int) er
 // CacheRotate implements control.API.
 func (h *house) CacheRotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, error) {
 	return h.rotate(ctx, id, h.cache.Rotate)
+}
+
+// CacheBackup implements control.API.
+func (h *house) CacheBackup(ctx context.Context, id tenfold.ID) (cacheinfo.Backup, error) {
+	return h.cache.Backup(ctx, id)
+}
+
+// CacheBackups implements control.API.
+func (h *house) CacheBackups(ctx context.Context, id tenfold.ID) ([]cacheinfo.Backup, error) {
+	return h.cache.Backups(ctx, id)
+}
+
+// CacheRestore implements control.API.
+func (h *house) CacheRestore(ctx context.Context, id tenfold.ID, to time.Time) (tenfold.ID, error) {
+	if err := h.audit(ctx, id.App, id.Env, "restore", id.Short(), "asked for, to "+to.Format(time.RFC3339)); err != nil {
+		return tenfold.ID{}, err
+	}
+	return h.cache.Restore(ctx, id, to)
 }
 
 // cacheTool is the shell of the engine, with what it needs to log in.

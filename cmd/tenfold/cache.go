@@ -16,7 +16,7 @@ import (
 
 func (c *cli) cacheCommand() *cobra.Command {
 	var name string
-	cache := &cobra.Command{Use: "cache", Short: "A cache: shell, its servers, failover, passwords"}
+	cache := &cobra.Command{Use: "cache", Short: "A cache: shell, its servers, failover, passwords, backups"}
 	cache.PersistentFlags().StringVar(&name, "name", "", "cache, when the app has several")
 	with := func(use, short string, args cobra.PositionalArgs, f func(context.Context, *control.Client, tenfold.ID, []string) error) *cobra.Command {
 		return c.asking(use, short, args, func(ctx context.Context, api *control.Client, env control.Env, args []string) error {
@@ -41,7 +41,47 @@ func (c *cli) cacheCommand() *cobra.Command {
 		return c.tellCache(ctx, api, id, begun)
 	})
 	switchover.Flags().IntVar(&node, "to", 0, "node to switch to (default: the one that is least behind)")
+	var to string
+	restore := asking("restore", "Make a cache beside it with what a backup has", func(ctx context.Context, api *control.Client, id tenfold.ID) error {
+		at, err := parseMoment(to)
+		if err != nil {
+			return err
+		}
+		made, err := api.CacheRestore(ctx, id, at)
+		if err != nil || c.json {
+			return orEncode(c, made, err)
+		}
+		fmt.Fprintln(c.out, made.Name)
+		fmt.Fprintf(c.err, "cache %s is %s as it was; the old one is untouched\n  look at it  tenfold cache cli --name %s\n  keep it     write it under caches in tenfold.yaml\n  drop it     tenfold kept remove %s --yes\n", made.Name, id.Name, made.Name, made)
+		return nil
+	})
+	restore.Flags().StringVar(&to, "to", "latest", "a time ('2026-11-23 10:15:30', UTC): the last backup before it; or latest")
 	cache.AddCommand(
+		asking("backup", "Take a backup now", func(ctx context.Context, api *control.Client, id tenfold.ID) error {
+			b, err := api.CacheBackup(ctx, id)
+			if err != nil || c.json {
+				return orEncode(c, b, err)
+			}
+			fmt.Fprintf(c.out, "%s  %s in %s\n", b.Name, size(b.Bytes), took(b.Ended.Sub(b.Begun)))
+			return nil
+		}),
+		asking("backups", "What can be restored from", func(ctx context.Context, api *control.Client, id tenfold.ID) error {
+			bs, err := api.CacheBackups(ctx, id)
+			if err != nil || c.json {
+				return orEncode(c, bs, err)
+			}
+			rows := [][]string{{"BACKUP", "OF", "SIZE", "NOTE"}}
+			for _, b := range bs {
+				note := b.Fault
+				if b.Encrypted {
+					note = strings.TrimPrefix(note+", encrypted", ", ")
+				}
+				rows = append(rows, []string{b.Name, b.Ended.UTC().Format(time.DateTime), size(b.Bytes), note})
+			}
+			table(c.out, rows)
+			return nil
+		}),
+		restore,
 		with("cli [-- ARGS…]", "A valkey-cli or redis-cli shell on the cache", cobra.ArbitraryArgs, func(ctx context.Context, api *control.Client, id tenfold.ID, args []string) error {
 			p, err := api.Environ(ctx, id, "cli")
 			if err != nil {

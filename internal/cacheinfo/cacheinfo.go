@@ -2,6 +2,8 @@
 // on. Nothing here does anything. Begin at Cache.
 package cacheinfo
 
+import "time"
+
 // Cache is a cache with the servers that hold it.
 type Cache struct {
 	Version string `json:"version"` // "Redis 7.0.15"
@@ -24,4 +26,14 @@ type Node struct {
 	Lag    int64    `json:"lag"`
 	Memory int64    `json:"memory"` // bytes of data and what holds it
 	Addr   []string `json:"addr"`   // where clients reach it
+}
+
+// Backup is all data of a cache at a time, that it can be restored to.
+type Backup struct {
+	Name      string    `json:"name"`
+	Begun     time.Time `json:"begun,omitzero"`
+	Ended     time.Time `json:"ended,omitzero"`
+	Bytes     int64     `json:"bytes"`
+	Encrypted bool      `json:"encrypted,omitempty"`
+	Fault     string    `json:"fault,omitempty"` // why it cannot be used
 }

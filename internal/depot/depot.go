@@ -5,6 +5,7 @@ package depot
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -117,6 +118,50 @@ type Depot struct {
 	Key string
 	// Old are keys that objects may be sealed with from before Key.
 	Old []string
+}
+
+// Open is the depot below a root, which is a folder or "s3://endpoint/bucket/prefix". key looks up a version of
+// the key that it is sealed with, 0 for the one in force; nil: it is not sealed.
+func Open(root, below string, key func(version int64) (string, error)) (Depot, error) {
+	d := Depot{Place: Dir(filepath.Join(root, filepath.FromSlash(below)))}
+	var err error
+	if strings.Contains(root, "://") {
+		if d.Place, err = OpenS3(strings.TrimSuffix(root, "/") + "/" + below); err != nil {
+			return d, err
+		}
+	}
+	if key == nil {
+		return d, nil
+	}
+	if d.Key, err = key(0); err != nil {
+		return d, fmt.Errorf("look up the key of backups: %w", err)
+	}
+	for v := int64(1); v < 100; v++ { // what was sealed before the secret changed
+		old, err := key(v)
+		if err != nil {
+			break
+		}
+		if old != d.Key {
+			d.Old = append(d.Old, old)
+		}
+	}
+	return d, nil
+}
+
+// PutJSON stores a value as JSON.
+func (d Depot) PutJSON(ctx context.Context, name string, v any) error {
+	return d.Put(ctx, name, func(w io.Writer) error { return json.NewEncoder(w).Encode(v) })
+}
+
+// GetJSON reads a value that PutJSON stored, of a megabyte at most.
+func (d Depot) GetJSON(ctx context.Context, name string, v any) error {
+	return d.Get(ctx, name, func(r io.Reader) error {
+		b, err := io.ReadAll(io.LimitReader(r, 1<<20))
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(b, v)
+	})
 }
 
 // suffixes of stored objects.

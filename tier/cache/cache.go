@@ -52,6 +52,9 @@ type Cache struct {
 	cfg     Config
 	records *ledger.Ledger[record]
 	pursuit ledger.Pursuit // of caches
+	copies  ledger.Pursuit // backups of these
+
+	dumping sync.Mutex // one backup at a time: each costs a server a copy of its memory
 
 	mu sync.Mutex
 	// Under mu. By key, or by "key#2" for a reader:
@@ -69,6 +72,7 @@ type Cache struct {
 	tuned   map[place]tuning
 	failed  map[place]int // starts in a row that came to nothing
 	greeted map[place]int // the process that is known to follow
+	fed     map[place]int // the process that follows or has followed
 	told    map[place]noted
 	used    map[place]used
 	turns   map[tenfold.ID]int // how often an address for reads was given out
@@ -87,9 +91,10 @@ func New(cfg Config) (*Cache, error) {
 	}
 	c := &Cache{
 		cfg: cfg, records: recs, healthy: map[string]time.Time{}, rested: map[string]time.Time{}, backoff: map[string]time.Duration{}, retry: map[string]time.Time{}, said: map[string]string{},
-		seen: map[string]view{}, links: map[place]*link{}, labels: map[place]string{}, tuned: map[place]tuning{}, failed: map[place]int{}, greeted: map[place]int{}, told: map[place]noted{}, turns: map[tenfold.ID]int{}, used: map[place]used{}, scalings: map[string][]sampleOf{},
+		seen: map[string]view{}, links: map[place]*link{}, labels: map[place]string{}, tuned: map[place]tuning{}, failed: map[place]int{}, greeted: map[place]int{}, fed: map[place]int{}, told: map[place]noted{}, turns: map[tenfold.ID]int{}, used: map[place]used{}, scalings: map[string][]sampleOf{},
 	}
 	c.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: c.pursue, Pace: 2 * time.Second}
+	c.copies = ledger.Pursuit{Keys: c.backedUp, Work: c.keepCopies, Pace: 2 * time.Second}
 	return c, nil
 }
 

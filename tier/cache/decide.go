@@ -36,6 +36,7 @@ type sight struct {
 	Replica bool
 	LinkUp  bool // a replica that follows
 	Syncing bool // a replica that is given all data
+	Fed     bool // this process has followed: it has data, also where that is none and its offset is 0
 	Down    time.Duration
 	Offset  int64
 	Bind    []string // the addresses it listens at
@@ -46,7 +47,7 @@ type sight struct {
 
 // full says that a replica has the data of a primary, of now or of before its link broke.
 func (s sight) full() bool {
-	return s.Answers && s.Replica && !s.Loading && !s.Syncing && (s.LinkUp || s.Offset > 1)
+	return s.Answers && s.Replica && !s.Loading && !s.Syncing && (s.LinkUp || s.Fed || s.Offset > 1)
 }
 
 // view is what was seen of a cache.

@@ -2,8 +2,14 @@ package cache
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"math/big"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -185,7 +191,9 @@ func (f *fixture) eventually(t *testing.T, field tenfold.Field, want, command st
 			return
 		}
 		if time.Since(begun) > 20*time.Second {
-			t.Fatalf("%s: %q %v, want %q", command, got, err, want)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			t.Fatalf("%s: %q %v, want %q\n%+v", command, got, err, want, f.events)
 		}
 	}
 }
@@ -204,4 +212,35 @@ func (f *fixture) signal(t *testing.T, n int, s syscall.Signal) {
 	if err := syscall.Kill(f.pid(t, n), s); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// config is a setting of one server.
+func (f *fixture) config(t *testing.T, r record, n int, name string) string {
+	t.Helper()
+	out, err := redis.Strings(f.do(t.Context(), r, n, askLimit, "CONFIG", "GET", name))
+	if err != nil || len(out) != 2 {
+		t.Fatal(name, out, err)
+	}
+	return out[1]
+}
+
+// certificate gives the tier a certificate that signs itself.
+func certificate(t *testing.T, f *fixture) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
+	der, err := x509.CreateCertificate(rand.Reader, x, x, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	p := PEM{Cert: cert, Authority: cert, Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})}
+	f.cfg.Certificate = func() (PEM, error) { return p, nil }
 }

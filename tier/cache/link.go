@@ -298,7 +298,7 @@ func (c *Cache) see(ctx context.Context, key string, r record) (view, error) {
 					s.Tuned = r.Failed == r.Goal || c.isTuned(place{key, n.N}, r, s.PID)
 				}
 			}
-			s.Failures = c.failures(place{key, n.N})
+			s.Failures, s.Fed = c.failures(place{key, n.N}), c.fedBefore(place{key, n.N}, s)
 			mu.Lock()
 			defer mu.Unlock()
 			v.Nodes[n.N] = s
@@ -317,6 +317,16 @@ func (c *Cache) see(ctx context.Context, key string, r record) (view, error) {
 	}
 	c.seen[key] = v
 	return v, nil
+}
+
+// fedBefore says that a server's process follows or has followed.
+func (c *Cache) fedBefore(at place, s sight) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.LinkUp && !s.Syncing {
+		c.fed[at] = s.PID
+	}
+	return s.PID != 0 && c.fed[at] == s.PID
 }
 
 // status is what the keeper says of a cache's servers, by node. The keeper lists by prefix, and "hot" is a

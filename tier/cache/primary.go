@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -45,6 +46,11 @@ func (c *Cache) begin(ctx context.Context, key string, r record, v view, st step
 	fresh.Goal, fresh.Spec = r.Goal, r.Spec
 	at := place{key, r.Primary}
 	c.count(at, 1)
+	if p.Exit != "" && !p.Asked { // what lies there is of long ago
+		if err := c.forget(fresh, r.Primary); err != nil {
+			return err
+		}
+	}
 	if err := c.launch(ctx, key, fresh, r.Primary, e); err != nil {
 		return err
 	}
@@ -52,6 +58,9 @@ func (c *Cache) begin(ctx context.Context, key string, r record, v view, st step
 		return err
 	}
 	c.count(at, 0)
+	if err := c.forget(fresh, r.Primary); err != nil {
+		return err
+	}
 	text, severity := fmt.Sprintf("%s started, %s, %s", version, sizeOf(r.Spec.Size), r.Spec.Evict), tenfold.SeverityInfo
 	if p.Exit != "" && !p.Asked && r.Serving == r.Goal {
 		text, severity = fmt.Sprintf("%s restarted after %s", version, p.Exit), tenfold.SeverityWarning
@@ -99,6 +108,9 @@ func (c *Cache) follow(ctx context.Context, key string, r record, v view, n int)
 	c.mu.Unlock()
 	e, err := c.engine(ctx, r.Spec)
 	if err != nil {
+		return err
+	}
+	if err := c.forget(r, n); err != nil { // it is given all by the primary
 		return err
 	}
 	return c.launch(ctx, key, r, n, e)
@@ -326,8 +338,12 @@ func (c *Cache) drop(ctx context.Context, key string, r record, v view, n int) e
 		return err
 	}
 	c.unlink(key, n)
-	if n != 1 { // node 1's is the cache's own
-		if err := os.RemoveAll(c.homeOf(r.ID, n)); err != nil {
+	gone := []string{c.homeOf(r.ID, n)}
+	if n == 1 { // its folder is the cache's own
+		gone = []string{filepath.Join(gone[0], dumpFile), filepath.Join(gone[0], "appendonlydir")}
+	}
+	for _, path := range gone {
+		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("remove reader %d: %w", n, err)
 		}
 	}

@@ -27,6 +27,7 @@ const (
 func (c *Cache) Run(ctx context.Context, ready func()) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { c.watch(ctx) })
+	wg.Go(func() { c.copies.Run(ctx, func() {}) })
 	err := c.pursuit.Run(ctx, ready)
 	wg.Wait()
 	c.mu.Lock()

@@ -112,7 +112,7 @@ func (c *Cache) configuration(r record, n int, primary bool) string {
 	} else {
 		line("port %d", r.Port)
 	}
-	line("protected-mode yes\ndaemonize no\ndir %q\nappendfsync everysec\nreplica-announce-ip %s\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0", home, ownHost(n))
+	line("protected-mode yes\ndaemonize no\ndir %q\nappendfsync everysec\nreplica-announce-ip %s\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\nrdb-del-sync-files yes", home, ownHost(n))
 	for _, s := range settings(r.Spec) {
 		value := s[1]
 		if value == "" {

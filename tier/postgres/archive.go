@@ -90,34 +90,19 @@ func (p *Postgres) depot(ctx context.Context, r record) (depot.Depot, error) {
 		root = filepath.Join(p.cfg.Dir, "backups")
 	}
 	below := path.Join(string(r.ID.App), strings.ReplaceAll(string(r.ID.Env), "/", "~"), string(r.ID.Name), r.Lineage)
-	d := depot.Depot{Place: depot.Dir(filepath.Join(root, filepath.FromSlash(below)))}
-	var err error
-	if strings.Contains(root, "://") {
-		if d.Place, err = depot.OpenS3(strings.TrimSuffix(root, "/") + "/" + below); err != nil {
-			return d, err
-		}
-	}
 	if b.Key == nil {
-		return d, nil
+		return depot.Open(root, below, nil)
 	}
-	if p.cfg.Resolve == nil {
-		return d, fmt.Errorf("look up the key of backups: nobody knows secrets")
-	}
-	if d.Key, err = p.cfg.Resolve(ctx, *b.Key); err != nil {
-		return d, fmt.Errorf("look up the key of backups: %w", err)
-	}
-	for v := int64(1); v < 100; v++ { // what was sealed before the secret changed
-		old := *b.Key
-		old.Version = v
-		key, err := p.cfg.Resolve(ctx, old)
-		if err != nil {
-			break
+	return depot.Open(root, below, func(version int64) (string, error) {
+		if p.cfg.Resolve == nil {
+			return "", fmt.Errorf("nobody knows secrets")
 		}
-		if key != d.Key {
-			d.Old = append(d.Old, key)
+		of := *b.Key
+		if version > 0 {
+			of.Version = version
 		}
-	}
-	return d, nil
+		return p.cfg.Resolve(ctx, of)
+	})
 }
 
 // keepArchive takes WAL until something ends it, and says when to try again.

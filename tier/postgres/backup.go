@@ -1,11 +1,9 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -115,26 +113,12 @@ func (p *Postgres) backup(ctx context.Context, r record, d depot.Depot) (base, e
 	}
 	b.Start, b.End, b.Timeline, b.Ended = taken.Start, taken.End, taken.Timeline, time.Now().UTC()
 	b.Bytes, b.Sum = count.n, hex.EncodeToString(sum.Sum(nil))
-	return b, putJSON(ctx, d, at+"backup", b)
+	return b, d.PutJSON(ctx, at+"backup", b)
 }
 
 type counter struct{ n int64 }
 
 func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
-
-func putJSON(ctx context.Context, d depot.Depot, name string, v any) error {
-	return d.Put(ctx, name, func(w io.Writer) error { return json.NewEncoder(w).Encode(v) })
-}
-
-func getJSON(ctx context.Context, d depot.Depot, name string, v any) error {
-	return d.Get(ctx, name, func(r io.Reader) error {
-		var b bytes.Buffer
-		if _, err := b.ReadFrom(io.LimitReader(r, 1<<20)); err != nil {
-			return err
-		}
-		return json.Unmarshal(b.Bytes(), v)
-	})
-}
 
 // bases lists the base backups that are whole, oldest first. faults are those that cannot be read.
 func bases(ctx context.Context, d depot.Depot) (out []base, faults map[string]error, err error) {
@@ -149,12 +133,12 @@ func bases(ctx context.Context, d depot.Depot) (out []base, faults map[string]er
 			continue
 		}
 		var b base
-		if err := getJSON(ctx, d, "base/"+name+"/backup", &b); err != nil {
+		if err := d.GetJSON(ctx, "base/"+name+"/backup", &b); err != nil {
 			faults[name] = err
 			continue
 		}
 		var proven proof
-		if slices.Contains(names, d.Name("base/"+name+"/proof")) && getJSON(ctx, d, "base/"+name+"/proof", &proven) == nil {
+		if slices.Contains(names, d.Name("base/"+name+"/proof")) && d.GetJSON(ctx, "base/"+name+"/proof", &proven) == nil {
 			b.Proven = proven.At
 		}
 		out = append(out, b)
@@ -410,5 +394,5 @@ func (p *Postgres) drill(ctx context.Context, r record, d depot.Depot, b base) e
 		return errors.Join(errors.New("restore rehearsal"), err)
 	}
 	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: "restore of backup " + b.Name + " proven", Took: time.Since(begun)})
-	return putJSON(ctx, d, "base/"+b.Name+"/proof", proof{At: time.Now().UTC()})
+	return d.PutJSON(ctx, "base/"+b.Name+"/proof", proof{At: time.Now().UTC()})
 }
