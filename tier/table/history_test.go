@@ -1,6 +1,7 @@
 package table_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -176,7 +177,12 @@ func tear(t *testing.T, dir string, round int) {
 		t.Fatal(err, "there is no log in ", dir)
 	}
 	slices.Sort(logs)
-	f, err := os.OpenFile(logs[len(logs)-1], os.O_APPEND|os.O_WRONLY, 0)
+	last := logs[len(logs)-1]
+	raw, err := os.ReadFile(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(last, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +191,8 @@ func tear(t *testing.T, dir string, round int) {
 	for i := range torn {
 		torn[i] = byte(rand.IntN(256))
 	}
-	if _, err := f.Write(torn); err != nil {
+	// Behind what was written come the zeros that the file was made of.
+	if _, err := f.WriteAt(torn, int64(len(bytes.TrimRight(raw, "\x00")))); err != nil {
 		t.Fatal(err)
 	}
 }
