@@ -25,7 +25,7 @@ type floor struct {
 var floors = []floor{
 	{"internal", []string{"internal"}, "ground parts know nothing of the house, so that any floor can stand on them"},
 	{".", nil, "the nouns do nothing and depend on nothing, so that everybody can speak them"},
-	{"manifest", []string{".", "manifest"}, "the language is pure: it turns text into an App and knows no tier"},
+	{"manifest", []string{".", "manifest", "internal/lazy"}, "the language is pure: it turns text into an App, and knows of the ground nothing but how to be small in processes that read none"},
 	{"plan", []string{"."}, "planning compares fingerprints and knows no tier"},
 	{"tier", []string{".", "internal", "+"}, "no tier knows another: what one needs of another is handed over by the daemon"},
 	{"learn", []string{".", "internal", "plan", "learn"}, "advice reads measurements and plans, never a tier"},

@@ -5,13 +5,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
 	"tenfold"
 	"tenfold/control"
 	"tenfold/internal/directory"
+	"tenfold/internal/lazy"
 	"tenfold/tier/edge"
 )
 
@@ -88,7 +88,7 @@ func (h *house) Explain(ctx context.Context, e control.Env, q control.Question) 
 	return h.edge.Explain(ctx, q)
 }
 
-var methodOK = regexp.MustCompile(`^[A-Z]{1,20}$`)
+var methodOK = lazy.Regexp(`^[A-Z]{1,20}$`)
 
 // origins are all the schemes and hosts under which an app may have been asked.
 func (h *house) origins(app tenfold.App) []string {

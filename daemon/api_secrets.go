@@ -3,15 +3,15 @@ package daemon
 import (
 	"context"
 	"errors"
-	"regexp"
 	"time"
 
 	"tenfold"
 	"tenfold/control"
+	"tenfold/internal/lazy"
 	"tenfold/internal/store"
 )
 
-var secretName = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,127}$`)
+var secretName = lazy.Regexp(`^[A-Z][A-Z0-9_]{0,127}$`)
 
 // Secrets implements control.API.
 func (h *house) Secrets(ctx context.Context, app tenfold.AppName) ([]control.Secret, error) {

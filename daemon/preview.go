@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 
 	"tenfold"
 	"tenfold/control"
+	"tenfold/internal/lazy"
 	"tenfold/manifest"
 	"tenfold/manifest/infer"
 	"tenfold/tier/edge"
@@ -94,7 +94,7 @@ const mostLabel = 40
 const usual = "preview"
 
 // hashed is how a label ends that has a hash.
-var hashed = regexp.MustCompile(`-[0-9a-f]{5}$`)
+var hashed = lazy.Regexp(`-[0-9a-f]{5}$`)
 
 // instance names the environment of a branch or a pull request below a template. Neither two of them
 // nor one and another environment of the app share a host, and of a preview the label alone is in it:

@@ -81,7 +81,7 @@ func (b *builder) contact() {
 	_, host, _ := strings.Cut(s, "@")
 	u, uerr := url.Parse(s)
 	switch {
-	case err == nil && a.Address == s && len(s) <= 254 && strings.Contains(host, ".") && hostText().MatchString(strings.ToLower(host)):
+	case err == nil && a.Address == s && len(s) <= 254 && strings.Contains(host, ".") && hostText.MatchString(strings.ToLower(host)):
 		b.app.Contact = s
 	case b.kinds[s] == tenfold.KindSecret, uerr == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil:
 		what := "an address on the web"

@@ -39,7 +39,7 @@ func (b *builder) images(t *tree) *tenfold.Images {
 		host := strings.TrimPrefix(strings.TrimPrefix(h, "https://"), "http://")
 		name, port, ported := strings.Cut(host, ":")
 		_, err := strconv.ParseUint(port, 10, 16)
-		if !hostText().MatchString(name) || ported && err != nil {
+		if !hostText.MatchString(name) || ported && err != nil {
 			k, _ := value(f, "from")
 			b.reporter.at(k.node, "write cdn.example.com or *.example.com", "%s: %q is not a host", k.path, cut(h, 60))
 		}

@@ -5,9 +5,10 @@ import (
 	"strconv"
 
 	"tenfold"
+	"tenfold/internal/lazy"
 )
 
-var latencyText = lazy(`^p([0-9]{1,2}(?:\.[0-9]+)?)\s*<\s*([0-9.]+[a-z]+)$`)
+var latencyText = lazy.Regexp(`^p([0-9]{1,2}(?:\.[0-9]+)?)\s*<\s*([0-9.]+[a-z]+)$`)
 
 // scale reads how many tasks a service has, and by what that moves.
 func (b *builder) scale(t *tree) (tenfold.Bounds, *tenfold.Scaling) {
@@ -55,7 +56,7 @@ func (b *builder) latency(s *tree, g *tenfold.Scaling) {
 	if !ok {
 		return
 	}
-	m := latencyText().FindStringSubmatch(f.node.Value)
+	m := latencyText.FindStringSubmatch(f.node.Value)
 	if m == nil {
 		b.reporter.at(f.node, "write a percentile and a time: p95<250ms", "%s: %q is no target", f.path, cut(f.node.Value, 40))
 		return

@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,12 +11,13 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tenfold"
+	"tenfold/internal/lazy"
 )
 
 var (
-	rateText = lazy(`^rate\(\s*([0-9]{1,6})\s+(minute|minutes|hour|hours|day|days)\s*\)$`)
-	atText   = regexp.MustCompile(`^at\(\s*([0-9T:-]+)\s*\)$`)
-	call     = regexp.MustCompile(`^([a-z]+)\((.*)\)$`)
+	rateText = lazy.Regexp(`^rate\(\s*([0-9]{1,6})\s+(minute|minutes|hour|hours|day|days)\s*\)$`)
+	atText   = lazy.Regexp(`^at\(\s*([0-9T:-]+)\s*\)$`)
+	call     = lazy.Regexp(`^([a-z]+)\((.*)\)$`)
 )
 
 const scheduleHint = `write "0 6 * * *", rate(5 minutes), "cron(0 6 * * ? *)", at(2026-12-24T08:00) or first-deploy`
@@ -35,7 +35,7 @@ func readSchedule(r *reporter, n *yaml.Node, path string, zone *time.Location) (
 	if m := call.FindStringSubmatch(s); m != nil {
 		switch m[1] {
 		case "rate":
-			v := rateText().FindStringSubmatch(s)
+			v := rateText.FindStringSubmatch(s)
 			if v == nil {
 				return bad("write rate(5 minutes), rate(1 hour) or rate(1 day)", "%q is not a rate", cut(s, 60))
 			}

@@ -1,19 +1,20 @@
 package manifest
 
 import (
-	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"tenfold/internal/lazy"
 )
 
 const maxName = 40
 
 var (
-	kebabCase = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
-	upperCase = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
-	settingOK = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?$`)
-	headerOK  = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`)
+	kebabCase = lazy.Regexp(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+	upperCase = lazy.Regexp(`^[A-Z][A-Z0-9_]*$`)
+	settingOK = lazy.Regexp(`^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?$`)
+	headerOK  = lazy.Regexp(`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`)
 )
 
 // shape turns a node into a tree by what the table says of its key: rules 1, 3 and 4. It reports

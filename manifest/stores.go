@@ -2,17 +2,17 @@ package manifest
 
 import (
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"tenfold"
+	"tenfold/internal/lazy"
 )
 
 // plainEnv is an environment that stands for itself, not one of many previews.
-var plainEnv = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+var plainEnv = lazy.Regexp(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
 func (b *builder) databases() {
 	b.each("databases", func(n tenfold.Name, t *tree) {
@@ -24,7 +24,7 @@ func (b *builder) databases() {
 			parts, _ := readList(b.reporter, f.node, f.path, "name")
 			for _, p := range parts {
 				switch {
-				case !extensionOK().MatchString(p.Value):
+				case !extensionOK.MatchString(p.Value):
 					b.reporter.at(p, "write it as PostgreSQL calls it: vector", "%s: %q is not an extension's name", f.path, cut(p.Value, 60))
 				case slices.Contains(d.Extensions, p.Value):
 					b.reporter.at(p, "keep one of them", "%s: %q stands twice", f.path, p.Value)
@@ -82,7 +82,7 @@ func (b *builder) databases() {
 	})
 }
 
-var fingerprintOK = regexp.MustCompile(`^[0-9a-f]{16}$`)
+var fingerprintOK = lazy.Regexp(`^[0-9a-f]{16}$`)
 
 // cache reads which answers of a database are kept.
 func (b *builder) cache(t *tree) (on bool, times map[string]time.Duration) {
@@ -191,7 +191,7 @@ func (b *builder) timed(t *tree, most int) (out []tenfold.Timed) {
 	return out
 }
 
-var windowText = lazy(`^(?i)(sun|mon|tue|wed|thu|fri|sat|daily) ([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)$`)
+var windowText = lazy.Regexp(`^(?i)(sun|mon|tue|wed|thu|fri|sat|daily) ([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)$`)
 
 // window reads when a database may be restarted.
 func (b *builder) window(t *tree) *tenfold.Window {
@@ -199,7 +199,7 @@ func (b *builder) window(t *tree) *tenfold.Window {
 	if !ok {
 		return nil
 	}
-	m := windowText().FindStringSubmatch(f.node.Value)
+	m := windowText.FindStringSubmatch(f.node.Value)
 	clock := func(h, m string) time.Duration {
 		hours, _ := strconv.Atoi(h)
 		minutes, _ := strconv.Atoi(m)
@@ -226,7 +226,7 @@ func (b *builder) sync(t *tree) string {
 }
 
 // backupPlace is a folder, or a bucket with its endpoint.
-var backupPlace = lazy(`^(/|s3(\+http)?://[a-z0-9.-]+(:[0-9]+)?/[a-z0-9.-]+)`)
+var backupPlace = lazy.Regexp(`^(/|s3(\+http)?://[a-z0-9.-]+(:[0-9]+)?/[a-z0-9.-]+)`)
 
 func (b *builder) backups(t *tree) *tenfold.Backups {
 	f := t.get("backups")
@@ -243,7 +243,7 @@ func (b *builder) backups(t *tree) *tenfold.Backups {
 	}
 	if to, ok := value(f, "to"); ok {
 		out.To = to.node.Value
-		if !backupPlace().MatchString(out.To) || strings.Contains(out.To, "/..") {
+		if !backupPlace.MatchString(out.To) || strings.Contains(out.To, "/..") {
 			b.reporter.at(to.node, "write an absolute path, best on another disk: /mnt/backups, or s3://endpoint/bucket/prefix", "%s: %q is no place for backups", to.path, cut(out.To, 60))
 		}
 	} else if !b.failed() {

@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"tenfold/internal/lazy"
 )
 
 // readYAML gives the top mapping, or nil after it has reported why there is none. Anchors, aliases,
@@ -177,10 +178,10 @@ func explain(r *reporter, src []byte, err error) {
 }
 
 var (
-	tabIndent   = regexp.MustCompile(`^ *\t`)
-	leadingStar = lazy(`(?:^\s*|[:\-\[{,]\s*)(\*[^\s,\]}:]*)`)
-	leadingSign = lazy("(?:^|[:\\-\\[{,])\\s+([@`%][^\\s,\\]}]*)")
-	colonInText = lazy(`^\s*(?:- )?[^\s"'#:\[{]+:\s+([^"'\[{|>#][^#]*?: .*)$`)
+	tabIndent   = lazy.Regexp(`^ *\t`)
+	leadingStar = lazy.Regexp(`(?:^\s*|[:\-\[{,]\s*)(\*[^\s,\]}:]*)`)
+	leadingSign = lazy.Regexp("(?:^|[:\\-\\[{,])\\s+([@`%][^\\s,\\]}]*)")
+	colonInText = lazy.Regexp(`^\s*(?:- )?[^\s"'#:\[{]+:\s+([^"'\[{|>#][^#]*?: .*)$`)
 )
 
 // cause says what is wrong with a line in words of this language, "" when it sees nothing.
@@ -189,12 +190,12 @@ func cause(s string) (col, width int, msg, hint string) {
 	switch {
 	case tabIndent.MatchString(s):
 		return strings.IndexByte(s, '\t') + 1, 1, "a tab in the indentation", "YAML is indented with spaces: replace the tab with two"
-	case leadingStar().MatchString(s):
-		m := leadingStar().FindStringSubmatchIndex(s)
+	case leadingStar.MatchString(s):
+		m := leadingStar.Get().FindStringSubmatchIndex(s)
 		w := s[m[2]:m[3]]
 		return m[2] + 1, len(w), "a leading * must be quoted", "write \"" + w + "\""
-	case leadingSign().MatchString(s):
-		m := leadingSign().FindStringSubmatchIndex(s)
+	case leadingSign.MatchString(s):
+		m := leadingSign.Get().FindStringSubmatchIndex(s)
 		w := s[m[2]:m[3]]
 		return m[2] + 1, len(w), "a leading " + w[:1] + " must be quoted", "write \"" + w + "\""
 	case strings.Count(s, `"`)%2 == 1 && !strings.Contains(s, `\"`):
@@ -203,8 +204,8 @@ func cause(s string) (col, width int, msg, hint string) {
 		return strings.LastIndexByte(s, '[') + 1, 1, "a [ is not closed", "close it with ]"
 	case strings.Count(s, "{") > strings.Count(s, "}"):
 		return strings.LastIndexByte(s, '{') + 1, 1, "a { is not closed", "close it with }"
-	case colonInText().MatchString(s):
-		m := colonInText().FindStringSubmatchIndex(s)
+	case colonInText.MatchString(s):
+		m := colonInText.Get().FindStringSubmatchIndex(s)
 		return m[2] + 1, m[3] - m[2], "a text with \": \" in it must be quoted", "write '" + s[m[2]:m[3]] + "'"
 	}
 	return 0, 0, "", ""

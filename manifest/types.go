@@ -2,47 +2,40 @@ package manifest
 
 import (
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"tenfold"
+	"tenfold/internal/lazy"
 )
 
 // The readers of types. Each reports at the node and says false when the text is wrong.
 
 var (
-	quantity  = lazy(`^([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*([A-Za-zµ]*)$`)
-	rangeText = lazy(`^([0-9]{1,6}(?:\.[0-9]{1,3})?)(?:\s*-\s*([0-9]{1,6}(?:\.[0-9]{1,3})?))?$`)
-	hostText  = lazy(`^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	pathText  = regexp.MustCompile(`^/[!-~]*$`)
-	segment   = regexp.MustCompile(`^:[A-Za-z_][A-Za-z0-9_]*$`)
+	quantity  = lazy.Regexp(`^([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*([A-Za-zµ]*)$`)
+	rangeText = lazy.Regexp(`^([0-9]{1,6}(?:\.[0-9]{1,3})?)(?:\s*-\s*([0-9]{1,6}(?:\.[0-9]{1,3})?))?$`)
+	hostText  = lazy.Regexp(`^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	pathText  = lazy.Regexp(`^/[!-~]*$`)
+	segment   = lazy.Regexp(`^:[A-Za-z_][A-Za-z0-9_]*$`)
 	// provided is the runtime of a function that is a program by itself.
 	provided   = "provided"
 	runtimes   = []string{"node", "go", "python", "ruby", "php", "deno", "bun", "static"}
-	runtimeNow = lazy(`^([a-z]+)(?:-([0-9]+(?:\.[0-9]+){0,2}))?$`)
+	runtimeNow = lazy.Regexp(`^([a-z]+)(?:-([0-9]+(?:\.[0-9]+){0,2}))?$`)
 	methods    = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 	timeUnits  = map[string]time.Duration{"ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
 	sizeUnits  = map[string]int64{"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
 )
-
-// lazy compiles an expression when it is asked for: every process of the house has this package, and few
-// read a manifest.
-func lazy(expr string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
-}
 
 // maxDuration bounds what the language can say: ten years.
 const maxDuration = 3650 * 24 * time.Hour
 
 func readDuration(r *reporter, n *yaml.Node, path string) (time.Duration, bool) {
 	s := n.Value
-	m := quantity().FindStringSubmatch(s)
+	m := quantity.FindStringSubmatch(s)
 	switch {
 	case m == nil:
 		r.at(n, "write one number and one unit: 250ms 10s 5m 2h 7d", "%s: %q is not a duration", path, cut(s, 40))
@@ -85,7 +78,7 @@ func timeWord(u string) string {
 
 func readSize(r *reporter, n *yaml.Node, path string) (int64, bool) {
 	s := n.Value
-	m := quantity().FindStringSubmatch(s)
+	m := quantity.FindStringSubmatch(s)
 	switch {
 	case m == nil:
 		r.at(n, "write one number and one unit: 32kb 512mb 5gb", "%s: %q is not a size", path, cut(s, 40))
@@ -112,7 +105,7 @@ func readSize(r *reporter, n *yaml.Node, path string) (int64, bool) {
 
 // parseRange splits "1-20", "0.5-8" or "3", the range of one number.
 func parseRange(s string) (low, high string, ok bool) {
-	m := rangeText().FindStringSubmatch(s)
+	m := rangeText.FindStringSubmatch(s)
 	if m == nil {
 		return "", "", false
 	}
@@ -276,7 +269,7 @@ func readRoute(r *reporter, n *yaml.Node, path string) (tenfold.Route, bool) {
 		return bad("write "+shown+"/*", "route %q has no path", shown)
 	case i < 0:
 		return bad("write /"+cut(rest, 60), "route %q does not begin with /", shown)
-	case i > 0 && !hostText().MatchString(rest[:i]):
+	case i > 0 && !hostText.MatchString(rest[:i]):
 		return bad("write /path, or host.example.com/path", "route %q: %q is not a host name", shown, cut(rest[:i], 60))
 	}
 	p := rest[i:]
@@ -333,7 +326,7 @@ func readHosts(r *reporter, n *yaml.Node, path string) []string {
 			r.at(p, "write "+cut(host, 60), "%s: %q is an address, not a host name", path, cut(s, 60))
 		case s != strings.ToLower(s):
 			r.at(p, "write "+cut(strings.ToLower(s), 60), "%s: %q: host names are lower-case", path, cut(s, 60))
-		case !hostText().MatchString(s) || len(s) > 253:
+		case !hostText.MatchString(s) || len(s) > 253:
 			r.at(p, "write shop.example.com", "%s: %q is not a host name", path, cut(s, 60))
 		case slices.Contains(out, s):
 			r.at(p, "keep one of them", "%s: %q stands twice", path, s)
@@ -364,7 +357,7 @@ func readRuntime(r *reporter, n *yaml.Node, path string) (language, version stri
 	if n.Value == provided && strings.Contains(path, "functions.") {
 		return provided, ""
 	}
-	m := runtimeNow().FindStringSubmatch(n.Value)
+	m := runtimeNow.FindStringSubmatch(n.Value)
 	if m == nil || !slices.Contains(runtimes, m[1]) {
 		hint := "a language and a version, for example node-22; languages: " + strings.Join(runtimes, ", ")
 		if w := nearest(strings.SplitN(n.Value, "-", 2)[0], runtimes); w != "" && m != nil {

@@ -7,9 +7,10 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tenfold"
+	"tenfold/internal/lazy"
 )
 
-var extensionOK = lazy(`^[a-z][a-z0-9_-]{0,62}$`)
+var extensionOK = lazy.Regexp(`^[a-z][a-z0-9_-]{0,62}$`)
 
 // uses resolves the arrow "may call": the variables that are injected and the resources that must
 // serve first. env is what the entry sets itself; a variable comes from one place.

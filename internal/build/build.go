@@ -22,7 +22,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -32,6 +31,7 @@ import (
 	"tenfold/internal/atomicfile"
 	"tenfold/internal/container"
 	"tenfold/internal/keeper"
+	"tenfold/internal/lazy"
 	"tenfold/internal/source"
 )
 
@@ -150,7 +150,7 @@ func entryOf(r Request) string {
 
 func (b *Builder) dir(key string) string { return filepath.Join(b.Dir, "builds", key) }
 
-var keyForm = regexp.MustCompile(`^[0-9a-f]{20}$`)
+var keyForm = lazy.Regexp(`^[0-9a-f]{20}$`)
 
 // Find returns a finished build; errors.Is(err, fs.ErrNotExist) when there is none.
 func (b *Builder) Find(key string) (Result, error) {

@@ -5,8 +5,9 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
+
+	"tenfold/internal/lazy"
 )
 
 // A project says which package manager it is installed with, by its lock file and, more exactly, by
@@ -14,9 +15,9 @@ import (
 // where the machine has none (toolchain.go).
 
 var (
-	managerWord = regexp.MustCompile(`(?:^|[\s;&|(])(pnpm|yarn)\s`)
-	managerSaid = regexp.MustCompile(`^(pnpm|yarn)@(\d+(?:\.\d+){0,2})`)
-	lockVersion = regexp.MustCompile(`(?m)^lockfileVersion:\s*'?(\d+)`)
+	managerWord = lazy.Regexp(`(?:^|[\s;&|(])(pnpm|yarn)\s`)
+	managerSaid = lazy.Regexp(`^(pnpm|yarn)@(\d+(?:\.\d+){0,2})`)
+	lockVersion = lazy.Regexp(`(?m)^lockfileVersion:\s*'?(\d+)`)
 )
 
 // manager puts the package manager that the commands name first in PATH.
@@ -63,7 +64,7 @@ func (m *making) managerVersion(name string) string {
 	}
 	for _, dir := range []string{tree, m.result.Dir} {
 		if b, err := os.ReadFile(filepath.Join(dir, "pnpm-lock.yaml")); err == nil && name == "pnpm" {
-			if v := lockVersion.FindSubmatch(b[:min(len(b), 4096)]); v != nil {
+			if v := lockVersion.Get().FindSubmatch(b[:min(len(b), 4096)]); v != nil {
 				return map[string]string{"5": "7", "6": "8"}[string(v[1])] // 9 is read by 9 and all after it
 			}
 		}

@@ -13,12 +13,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"tenfold/internal/lazy"
 )
 
 // oldestNode is the major version that a project gets which asks for none.
@@ -120,7 +121,7 @@ func executable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-var firstNumber = regexp.MustCompile(`\d+`)
+var firstNumber = lazy.Regexp(`\d+`)
 
 // wantedNode is the major version that a project needs at least: of "^22.1 || >=24" 22.
 func wantedNode(version string) int {

@@ -19,10 +19,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
+
+	"tenfold/internal/lazy"
 )
 
 // Push is one branch that is about to move.
@@ -75,7 +76,7 @@ type app struct {
 	active int // receive-packs running
 }
 
-var appForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+var appForm = lazy.Regexp(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // errUnknown is for a name that no app can have.
 var errUnknown = errors.New("no such repository")

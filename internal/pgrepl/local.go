@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sys/unix"
+
+	"tenfold/internal/lazy"
 )
 
 // A copy of a data directory on the same machine.
@@ -114,7 +115,7 @@ var empty = map[string]bool{
 	"pg_snapshots": true, "pg_stat_tmp": true, "pg_subtrans": true,
 }
 
-var left = regexp.MustCompile(`^(postmaster\.(pid|opts)|backup_label(\.old)?|backup_manifest|tablespace_map|current_logfiles|(standby|recovery)\.signal|pg_internal\.init.*|pgsql_tmp.*|.*\.new)$`)
+var left = lazy.Regexp(`^(postmaster\.(pid|opts)|backup_label(\.old)?|backup_manifest|tablespace_map|current_logfiles|(standby|recovery)\.signal|pg_internal\.init.*|pgsql_tmp.*|.*\.new)$`)
 
 // controlFile says how far the server has come; it is copied last, so that it is newer than all others.
 const controlFile = "global/pg_control"

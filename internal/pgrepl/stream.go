@@ -5,13 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"tenfold/internal/lazy"
 )
 
 // System is what a server says of itself.
@@ -44,7 +45,7 @@ func Identify(ctx context.Context, conn *pgconn.PgConn) (System, error) {
 	return System{ID: row[0], Timeline: uint32(tli), At: at, Segment: bytes}, err
 }
 
-var sizeText = regexp.MustCompile(`^(\d+)(MB|GB)$`)
+var sizeText = lazy.Regexp(`^(\d+)(MB|GB)$`)
 
 func parseSize(s string) (uint64, error) {
 	m := sizeText.FindStringSubmatch(s)

@@ -25,12 +25,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"tenfold/internal/atomicfile"
+	"tenfold/internal/lazy"
 	"tenfold/internal/siterules"
 )
 
@@ -309,7 +309,7 @@ func (s Site) sweep() {
 	}
 }
 
-var idForm = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
+var idForm = lazy.Regexp(`^[0-9a-f]{12,64}$`)
 
 // Open reads a release; errors.Is(err, fs.ErrNotExist) when there is none of that ID.
 func (s Site) Open(id string) (*Release, error) {

@@ -3,8 +3,9 @@ package release
 import (
 	"net/http"
 	"path"
-	"regexp"
 	"strings"
+
+	"tenfold/internal/lazy"
 )
 
 // types are named here, not asked of the machine's MIME tables, so that a site is served alike everywhere.
@@ -32,11 +33,11 @@ func contentType(name string, head []byte) string {
 
 var (
 	// index.3f2a9c1b.js, main-3f2a9c1b4d5e.css: hexadecimal, anywhere
-	hexPart = regexp.MustCompile(`[.-][0-9a-f]{8,64}\.`)
+	hexPart = lazy.Regexp(`[.-][0-9a-f]{8,64}\.`)
 	// index-BX3k2f9a.js: base64url of Vite, Rollup, esbuild
-	b64Part = regexp.MustCompile(`[.-][A-Za-z0-9_-]{8}\.[a-z0-9.]+$`)
+	b64Part = lazy.Regexp(`[.-][A-Za-z0-9_-]{8}\.[a-z0-9.]+$`)
 	// chunk-JKQ3ZB7A.js: base32 of esbuild
-	b32Part = regexp.MustCompile(`[.-][A-Z2-7]{8}\.[a-z0-9.]+$`)
+	b32Part = lazy.Regexp(`[.-][A-Z2-7]{8}\.[a-z0-9.]+$`)
 )
 
 // Hashed says that a file's name carries a hash of its content, by the habits of the bundlers: then

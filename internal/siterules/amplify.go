@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"tenfold/internal/lazy"
 )
 
 // customHTTP reads Amplify's customHttp.yml: headers by glob.
@@ -60,7 +62,7 @@ func (f *file) customHTTP(text []byte) error {
 	return nil
 }
 
-var yamlLine = regexp.MustCompile(`line ([0-9]{1,9})`)
+var yamlLine = lazy.Regexp(`line ([0-9]{1,9})`)
 
 // fromGlob makes a regular expression of Amplify's globs: "**/*", "*.js", "/path/*", "**/*.css".
 func fromGlob(glob string) string {
@@ -143,14 +145,14 @@ func (f *file) amplify(text []byte) error {
 			p.Needs = append(p.Needs, Need{Kind: "country", OneOf: []string{strings.ToLower(c)}})
 		}
 		head, to := splitHost(r.Target)
-		f.set.Redirects = append(f.set.Redirects, Redirect{Pattern: p, To: escape(head) + amplifyName.ReplaceAllStringFunc(escape(to), amplifyGroup), Status: status, Behind: behind})
+		f.set.Redirects = append(f.set.Redirects, Redirect{Pattern: p, To: escape(head) + amplifyName.Get().ReplaceAllStringFunc(escape(to), amplifyGroup), Status: status, Behind: behind})
 	}
 	return nil
 }
 
 var (
-	amplifyName = regexp.MustCompile(`<[A-Za-z*][A-Za-z0-9_-]*>`)
-	notName     = regexp.MustCompile(`[^A-Za-z0-9_]`)
+	amplifyName = lazy.Regexp(`<[A-Za-z*][A-Za-z0-9_-]*>`)
+	notName     = lazy.Regexp(`[^A-Za-z0-9_]`)
 )
 
 // amplifyGroup is the group of "<*>" or "<name>".
@@ -189,7 +191,7 @@ func fromAmplify(src string) (expr, bad string) {
 	seen := map[string]bool{}
 	var b strings.Builder
 	at := 0
-	for _, m := range amplifyName.FindAllStringIndex(src, -1) {
+	for _, m := range amplifyName.Get().FindAllStringIndex(src, -1) {
 		b.WriteString(regexp.QuoteMeta(src[at:m[0]]))
 		name := amplifyNameOf(src[m[0]:m[1]])
 		if seen[name] {
@@ -207,4 +209,4 @@ func fromAmplify(src string) (expr, bad string) {
 	return b.String(), ""
 }
 
-var amplifyApp = regexp.MustCompile(`^\^\[\^\.\]\+\$\|\\\.\(\?!\(([a-z0-9|]+)\)\$\)\(\[\^\.\]\+\$\)$`)
+var amplifyApp = lazy.Regexp(`^\^\[\^\.\]\+\$\|\\\.\(\?!\(([a-z0-9|]+)\)\$\)\(\[\^\.\]\+\$\)$`)

@@ -6,9 +6,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"tenfold/internal/lazy"
 )
 
-var namedPart = regexp.MustCompile(`:[A-Za-z][A-Za-z0-9_]*`)
+var namedPart = lazy.Regexp(`:[A-Za-z][A-Za-z0-9_]*`)
 
 // fromPath makes a regular expression of a path with :placeholders and *, as _redirects and _headers
 // have them. One "*" at the end takes the folder itself too.
@@ -55,7 +57,7 @@ func fromPath(path string) string {
 // toTemplate makes ${name} of :name in a target, behind its host.
 func toTemplate(to string) string {
 	head, to := splitHost(to)
-	return escape(head) + namedPart.ReplaceAllStringFunc(escape(to), func(s string) string { return "${" + s[1:] + "}" })
+	return escape(head) + namedPart.Get().ReplaceAllStringFunc(escape(to), func(s string) string { return "${" + s[1:] + "}" })
 }
 
 // escape doubles what means something in a template.

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"tenfold/internal/lazy"
 )
 
 // Rules are a Set made ready to be asked. It never changes.
@@ -223,13 +225,13 @@ func preferred(accept string) string {
 	return strings.ToLower(strings.TrimSpace(first))
 }
 
-var reference = regexp.MustCompile(`\$\$|\$\{[A-Za-z0-9_]+\}`)
+var reference = lazy.Regexp(`\$\$|\$\{[A-Za-z0-9_]+\}`)
 
 // expand fills in a target. What comes from the request is escaped, so that it stays within its part of
 // the URL, and never becomes a host.
 func expand(to string, values map[string]string, status int) string {
 	moved := status >= 300 && status < 400
-	out := reference.ReplaceAllStringFunc(to, func(s string) string {
+	out := reference.Get().ReplaceAllStringFunc(to, func(s string) string {
 		if s == "$$" {
 			return "$"
 		}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"tenfold/internal/lazy"
 )
 
 // vercelRule is an entry of redirects, rewrites or headers.
@@ -182,9 +184,9 @@ func (f *file) vercelPattern(line int, r vercelRule) (p Pattern, ok bool, err er
 func compiles(expr string) bool { _, err := regexp.Compile(expr); return err == nil }
 
 var (
-	vercelName = regexp.MustCompile(`^:([A-Za-z_][A-Za-z0-9_]*)`)
+	vercelName = lazy.Regexp(`^:([A-Za-z_][A-Za-z0-9_]*)`)
 	// "/((?!api|_next).*)": everything but.
-	butFor = regexp.MustCompile(`^\(\(\?!([^()]*(?:\([^()]*\)[^()]*)*)\)\.\*\)`)
+	butFor = lazy.Regexp(`^\(\(\?!([^()]*(?:\([^()]*\)[^()]*)*)\)\.\*\)`)
 )
 
 // fromPathToRegexp reads path-to-regexp's patterns, as far as RE2 can say them: ":name", with "*", "+",
@@ -280,12 +282,12 @@ func closing(s string) int {
 	return -1
 }
 
-var vercelRef = regexp.MustCompile(`:[A-Za-z_][A-Za-z0-9_]*[*+?]?|\$\$[0-9]+`)
+var vercelRef = lazy.Regexp(`:[A-Za-z_][A-Za-z0-9_]*[*+?]?|\$\$[0-9]+`)
 
 // vercelTarget makes a template of a destination: ":name" and "$1".
 func vercelTarget(to string) string {
 	head, to := splitHost(to)
-	return escape(head) + vercelRef.ReplaceAllStringFunc(escape(to), func(s string) string {
+	return escape(head) + vercelRef.Get().ReplaceAllStringFunc(escape(to), func(s string) string {
 		if n, ok := strings.CutPrefix(s, "$$"); ok {
 			return "${g" + n + "}"
 		}

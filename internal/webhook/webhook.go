@@ -12,9 +12,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"time"
+
+	"tenfold/internal/lazy"
 )
 
 // Provider is a kind of Git host.
@@ -106,7 +107,7 @@ func StatusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-var commitForm = regexp.MustCompile(`^[0-9a-f]{7,64}$`)
+var commitForm = lazy.Regexp(`^[0-9a-f]{7,64}$`)
 
 // commit returns a commit's ID, and "" for the ID of zeros that stands for none.
 func commit(id string) string {
@@ -143,7 +144,7 @@ func validURL(s string) bool {
 	return err == nil && u.Host != "" && u.Host[0] != '-' && (u.Scheme == "https" || u.Scheme == "http" || u.Scheme == "ssh")
 }
 
-var repositoryForm = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_.-]*(/[A-Za-z0-9_.][A-Za-z0-9_.-]*)+$`)
+var repositoryForm = lazy.Regexp(`^[A-Za-z0-9_.][A-Za-z0-9_.-]*(/[A-Za-z0-9_.][A-Za-z0-9_.-]*)+$`)
 
 func validRepository(s string) bool {
 	return len(s) <= 512 && repositoryForm.MatchString(s) && !strings.Contains("/"+s+"/", "/../") && !strings.Contains("/"+s+"/", "/./")

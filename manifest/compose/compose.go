@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"tenfold"
+	"tenfold/internal/lazy"
 	"tenfold/manifest"
 )
 
@@ -195,10 +195,10 @@ func (im *importer) top(root *yaml.Node) (app string) {
 }
 
 var (
-	postgresImage = regexp.MustCompile(`(^|/)(postgres|postgis|pgvector|timescaledb)(:|$|@)`)
-	cacheImage    = regexp.MustCompile(`(^|/)(redis|valkey|keydb|redis-stack|redis-stack-server)(:|$|@)`)
-	majorVersion  = regexp.MustCompile(`:(?:pg)?(1[4-8])\b`)
-	nonKebab      = regexp.MustCompile(`[^a-z0-9]+`)
+	postgresImage = lazy.Regexp(`(^|/)(postgres|postgis|pgvector|timescaledb)(:|$|@)`)
+	cacheImage    = lazy.Regexp(`(^|/)(redis|valkey|keydb|redis-stack|redis-stack-server)(:|$|@)`)
+	majorVersion  = lazy.Regexp(`:(?:pg)?(1[4-8])\b`)
+	nonKebab      = lazy.Regexp(`[^a-z0-9]+`)
 )
 
 func kebab(s string) string {

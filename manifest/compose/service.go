@@ -7,15 +7,17 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"tenfold/internal/lazy"
 )
 
 var (
-	secretName = regexp.MustCompile(`(^|_)(KEY|SECRET|TOKEN|PASSWORD|PASS|CREDENTIALS|APIKEY)(_|$)`)
-	variable   = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
-	injected   = regexp.MustCompile(`^(DATABASE_(READ_)?URL|REDIS_(READ_)?URL|PG(HOST|PORT|USER|PASSWORD|DATABASE)|PORT|APP_URL|APP_ENV)$`)
-	interval   = regexp.MustCompile(`^[0-9]+(ms|s|m|h)$`)
-	memory     = regexp.MustCompile(`^([0-9]+)([kmgKMG])[bB]?$`)
-	probe      = regexp.MustCompile(`https?://[^/\s"']+(/[^\s"'|&;]*)`)
+	secretName = lazy.Regexp(`(^|_)(KEY|SECRET|TOKEN|PASSWORD|PASS|CREDENTIALS|APIKEY)(_|$)`)
+	variable   = lazy.Regexp(`^[A-Z][A-Z0-9_]*$`)
+	injected   = lazy.Regexp(`^(DATABASE_(READ_)?URL|REDIS_(READ_)?URL|PG(HOST|PORT|USER|PASSWORD|DATABASE)|PORT|APP_URL|APP_ENV)$`)
+	interval   = lazy.Regexp(`^[0-9]+(ms|s|m|h)$`)
+	memory     = lazy.Regexp(`^([0-9]+)([kmgKMG])[bB]?$`)
+	probe      = lazy.Regexp(`https?://[^/\s"']+(/[^\s"'|&;]*)`)
 )
 
 // service translates the fields of one compose service; the rest becomes notes.

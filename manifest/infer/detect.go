@@ -3,11 +3,11 @@ package infer
 import (
 	"cmp"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"tenfold"
+	"tenfold/internal/lazy"
 )
 
 // found is what a folder's files tell of one entry.
@@ -279,12 +279,12 @@ func (p project) nodeNeeds(f *found, j packageJSON, file string) {
 	}
 }
 
-var prismaProvider = regexp.MustCompile(`(?s)datasource\s+\w+\s*\{[^}]*?provider\s*=\s*"(\w+)"`)
+var prismaProvider = lazy.Regexp(`(?s)datasource\s+\w+\s*\{[^}]*?provider\s*=\s*"(\w+)"`)
 
 var (
 	viteConfigs = []string{"vite.config.ts", "vite.config.js", "vite.config.mjs", "vite.config.mts"}
-	viteProxy   = regexp.MustCompile(`(?s)proxy\s*:\s*\{(.*)`)
-	proxyKey    = regexp.MustCompile(`['"]\^?(/[\w/.-]*)['"]\s*:\s*[{'"]`)
+	viteProxy   = lazy.Regexp(`(?s)proxy\s*:\s*\{(.*)`)
+	proxyKey    = lazy.Regexp(`['"]\^?(/[\w/.-]*)['"]\s*:\s*[{'"]`)
 )
 
 // proxied are the routes that a development server hands to the service, with their origin.

@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
+	"tenfold/internal/lazy"
 	"tenfold/manifest"
 )
 
@@ -124,9 +124,9 @@ func (j packageJSON) any(deps ...string) string {
 }
 
 var (
-	number     = regexp.MustCompile(`[0-9]+(\.[0-9]+)?`)
-	goVersion  = regexp.MustCompile(`(?m)^go ([0-9]+\.[0-9]+)`)
-	mainClause = regexp.MustCompile(`(?m)^package main\b`)
+	number     = lazy.Regexp(`[0-9]+(\.[0-9]+)?`)
+	goVersion  = lazy.Regexp(`(?m)^go ([0-9]+\.[0-9]+)`)
+	mainClause = lazy.Regexp(`(?m)^package main\b`)
 )
 
 // goMain says whether dir holds a program.

@@ -11,12 +11,12 @@ import (
 	"io/fs"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"tenfold"
+	"tenfold/internal/lazy"
 )
 
 // A Draft is a manifest for a project that has none.
@@ -187,10 +187,10 @@ func (d *draft) route() {
 }
 
 var (
-	secretName = regexp.MustCompile(`(^|_)(KEY|SECRET|TOKEN|PASSWORD|PASS|CREDENTIALS|DSN|APIKEY)(_|$)`)
-	injected   = regexp.MustCompile(`^(DATABASE_(READ_)?URL|REDIS_(READ_)?URL|PG[A-Z]+|PORT|HOST|APP_URL|APP_ENV|NODE_ENV|(DB|POSTGRES|REDIS)_[A-Z_]+)$`)
-	made       = regexp.MustCompile(`^(.*_)?(JWT|SESSION|COOKIE|APP|AUTH|NEXTAUTH)_SECRET(_KEY)?$|^(DJANGO_)?SECRET_KEY(_BASE)?$`)
-	variable   = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
+	secretName = lazy.Regexp(`(^|_)(KEY|SECRET|TOKEN|PASSWORD|PASS|CREDENTIALS|DSN|APIKEY)(_|$)`)
+	injected   = lazy.Regexp(`^(DATABASE_(READ_)?URL|REDIS_(READ_)?URL|PG[A-Z]+|PORT|HOST|APP_URL|APP_ENV|NODE_ENV|(DB|POSTGRES|REDIS)_[A-Z_]+)$`)
+	made       = lazy.Regexp(`^(.*_)?(JWT|SESSION|COOKIE|APP|AUTH|NEXTAUTH)_SECRET(_KEY)?$|^(DJANGO_)?SECRET_KEY(_BASE)?$`)
+	variable   = lazy.Regexp(`^[A-Z][A-Z0-9_]*$`)
 )
 
 // variables reads .env.example: what looks secret becomes a secret, valued from .env.
@@ -388,7 +388,7 @@ func (d *draft) declareSecrets() {
 	}
 }
 
-var plainText = regexp.MustCompile(`^[A-Za-z0-9./_][A-Za-z0-9 ./_=,-]*$`)
+var plainText = lazy.Regexp(`^[A-Za-z0-9./_][A-Za-z0-9 ./_=,-]*$`)
 
 // quote writes a text so that YAML reads it back.
 func quote(s string) string {
@@ -411,4 +411,4 @@ func kebab(s string) string {
 	return strings.Trim(s[:min(len(s), 30)], "-")
 }
 
-var notKebab = regexp.MustCompile(`[^a-z0-9]+`)
+var notKebab = lazy.Regexp(`[^a-z0-9]+`)

@@ -4,6 +4,8 @@ import (
 	"path"
 	"regexp"
 	"strings"
+
+	"tenfold/internal/lazy"
 )
 
 func (p project) deno(f *found) bool {
@@ -82,10 +84,10 @@ func (p project) programs(dir string) []string {
 }
 
 var (
-	pyApp     = regexp.MustCompile(`(?m)^(\w+)\s*(?::\s*\w+\s*)?=\s*(Flask|FastAPI|Starlette)\(`)
-	factory   = regexp.MustCompile(`(?m)^def create_app\(`)
-	rubyIs    = regexp.MustCompile(`(?m)^ruby ["']([0-9]+\.[0-9]+)`)
-	djangoApp = regexp.MustCompile(`DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)\.settings`)
+	pyApp     = lazy.Regexp(`(?m)^(\w+)\s*(?::\s*\w+\s*)?=\s*(Flask|FastAPI|Starlette)\(`)
+	factory   = lazy.Regexp(`(?m)^def create_app\(`)
+	rubyIs    = lazy.Regexp(`(?m)^ruby ["']([0-9]+\.[0-9]+)`)
+	djangoApp = lazy.Regexp(`DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)\.settings`)
 )
 
 func (p project) python(f *found) bool {
@@ -235,4 +237,4 @@ func (p project) php(f *found) bool {
 	return true
 }
 
-var phpNeeds = regexp.MustCompile(`"php"\s*:\s*"[^"]*"`)
+var phpNeeds = lazy.Regexp(`"php"\s*:\s*"[^"]*"`)

@@ -5,11 +5,11 @@ import (
 	"io/fs"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"tenfold"
+	"tenfold/internal/lazy"
 )
 
 // renderers are frameworks that decide what a project is even where it has a server of its own, too.
@@ -80,12 +80,12 @@ func (s site) serves(name, command, private, build string, assets ...tenfold.Ass
 func (s site) config(names ...string) string { return s.text(s.first(s.f.dir, names...)) }
 
 // setting is the folder that the first group of re matches in a configuration file.
-func (s site) setting(re *regexp.Regexp, deflt string, names ...string) string {
+func (s site) setting(re *lazy.Expr, deflt string, names ...string) string {
 	return folder(re, s.config(names...), deflt)
 }
 
 // folder is the one that the first group of re matches in a text.
-func folder(re *regexp.Regexp, text, deflt string) string {
+func folder(re *lazy.Expr, text, deflt string) string {
 	if m := re.FindStringSubmatch(text); m != nil {
 		return within(m[1], deflt)
 	}
@@ -115,20 +115,20 @@ func (s site) start(usual ...string) (string, bool) {
 }
 
 var (
-	nextOutput     = regexp.MustCompile(`\boutput\s*:\s*['"](export|standalone)['"]`)
-	nextBase       = regexp.MustCompile(`\bbasePath\s*:\s*['"]/([\w./-]+)['"]`)
-	nextDist       = regexp.MustCompile(`\bdistDir\s*:\s*['"]([\w./-]+)['"]`)
-	outputDir      = regexp.MustCompile(`\boutput\s*:\s*['"]([\w./-]+)['"]`)
-	noSSR          = regexp.MustCompile(`\bssr\s*:\s*false\b`)
-	onDemand       = regexp.MustCompile(`\boutput\s*:\s*['"](server|hybrid)['"]`)
-	asked          = regexp.MustCompile(`\bprerender\s*=\s*false\b|\bserver:defer\b`)
-	middleware     = regexp.MustCompile(`\bmode\s*:\s*['"]middleware['"]`)
-	svelteOut      = regexp.MustCompile(`\bout\s*:\s*['"]([\w./-]+)['"]`)
-	sveltePages    = regexp.MustCompile(`\bpages\s*:\s*['"]([\w./-]+)['"]`)
-	svelteFallback = regexp.MustCompile(`\bfallback\s*:\s*['"]([\w.-]+)['"]`)
-	viteOut        = regexp.MustCompile(`\boutDir\s*:\s*['"]([\w./-]+)['"]`)
-	severalPages   = regexp.MustCompile(`\bappType\s*:\s*['"]mpa['"]|(?s)\binput\s*:\s*[{\[][^}\]]*\.html[^}\]]*\.html`)
-	buildDirectory = regexp.MustCompile(`\bbuildDirectory\s*:\s*['"]([\w./-]+)['"]`)
+	nextOutput     = lazy.Regexp(`\boutput\s*:\s*['"](export|standalone)['"]`)
+	nextBase       = lazy.Regexp(`\bbasePath\s*:\s*['"]/([\w./-]+)['"]`)
+	nextDist       = lazy.Regexp(`\bdistDir\s*:\s*['"]([\w./-]+)['"]`)
+	outputDir      = lazy.Regexp(`\boutput\s*:\s*['"]([\w./-]+)['"]`)
+	noSSR          = lazy.Regexp(`\bssr\s*:\s*false\b`)
+	onDemand       = lazy.Regexp(`\boutput\s*:\s*['"](server|hybrid)['"]`)
+	asked          = lazy.Regexp(`\bprerender\s*=\s*false\b|\bserver:defer\b`)
+	middleware     = lazy.Regexp(`\bmode\s*:\s*['"]middleware['"]`)
+	svelteOut      = lazy.Regexp(`\bout\s*:\s*['"]([\w./-]+)['"]`)
+	sveltePages    = lazy.Regexp(`\bpages\s*:\s*['"]([\w./-]+)['"]`)
+	svelteFallback = lazy.Regexp(`\bfallback\s*:\s*['"]([\w.-]+)['"]`)
+	viteOut        = lazy.Regexp(`\boutDir\s*:\s*['"]([\w./-]+)['"]`)
+	severalPages   = lazy.Regexp(`\bappType\s*:\s*['"]mpa['"]|(?s)\binput\s*:\s*[{\[][^}\]]*\.html[^}\]]*\.html`)
+	buildDirectory = lazy.Regexp(`\bbuildDirectory\s*:\s*['"]([\w./-]+)['"]`)
 )
 
 func (s site) next() {
@@ -198,7 +198,7 @@ func (s site) astro() {
 }
 
 // mentions looks through the sources below a folder of the project, a bounded number of them.
-func (s site) mentions(folder string, re *regexp.Regexp) bool {
+func (s site) mentions(folder string, re *lazy.Expr) bool {
 	found, left := false, 2000
 	_ = fs.WalkDir(s.project, path.Join(s.f.dir, folder), func(name string, d fs.DirEntry, err error) error {
 		switch {
@@ -352,4 +352,4 @@ func (p project) hugo(f *found) bool {
 	return true
 }
 
-var hugoOut = regexp.MustCompile(`(?im)^\s*"?publishDir"?\s*[:=]\s*['"]?([\w./-]+)`)
+var hugoOut = lazy.Regexp(`(?im)^\s*"?publishDir"?\s*[:=]\s*['"]?([\w./-]+)`)

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"tenfold"
 	"tenfold/internal/container"
 	"tenfold/internal/keeper"
+	"tenfold/internal/lazy"
 )
 
 // lookPace is how often a task that does not answer is asked which ports it listens on, and
@@ -398,8 +398,8 @@ func outputDetail(lines []string) string {
 func indent(s string) string { return strings.ReplaceAll(s, "\n", "\n  ") }
 
 var (
-	unsetForm = regexp.MustCompile(`(?i)\b([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b["']?\)?:? (?:is not set|is not defined|not set|is required|must be set|is missing|is undefined|environment variable)|(?:environment variable(?: not found)?:?|missing|KeyError:|undefined) ["'` + "`" + `]?([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`)
-	nodeUnset = regexp.MustCompile(`Cannot find module '([^']+)'`)
+	unsetForm = lazy.Regexp(`(?i)\b([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b["']?\)?:? (?:is not set|is not defined|not set|is required|must be set|is missing|is undefined|environment variable)|(?:environment variable(?: not found)?:?|missing|KeyError:|undefined) ["'` + "`" + `]?([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`)
+	nodeUnset = lazy.Regexp(`Cannot find module '([^']+)'`)
 )
 
 // hint says what to do about a failed task, by what it printed and how it ended.

@@ -9,11 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"tenfold/internal/lazy"
 )
 
 // store keeps results on disk, bounded in bytes; what was used longest ago goes first. A file is named
@@ -34,7 +35,7 @@ type stored struct {
 	size int64
 }
 
-var storedForm = regexp.MustCompile(`^([0-9a-f]{64})\.(jpg|png|gif|webp|avif)$`)
+var storedForm = lazy.Regexp(`^([0-9a-f]{64})\.(jpg|png|gif|webp|avif)$`)
 
 // openStore reads what is there; what is no result, or too much, is removed.
 func openStore(dir string, most int64) (*store, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -32,11 +33,12 @@ var kinds = map[uint32]kind{
 	pgtype.TimestamptzOID: asZoned, pgtype.TimetzOID: asZoned,
 }
 
-var types = pgtype.NewMap() // read only
+// types is read only, and made when the first value is read: few processes have any.
+var types = sync.OnceValue(pgtype.NewMap)
 
 // elementOf is the type of an array's elements; 0 for what is no array.
 func elementOf(oid uint32) uint32 {
-	if t, ok := types.TypeForOID(oid); ok {
+	if t, ok := types().TypeForOID(oid); ok {
 		if a, ok := t.Codec.(*pgtype.ArrayCodec); ok {
 			return a.ElementType.OID
 		}

@@ -2,10 +2,11 @@ package querycache
 
 import (
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"tenfold/internal/lazy"
 )
 
 // PostgreSQL keeps an analysed statement as text, in pg_proc.prosqlbody for the body of a function and in
@@ -24,12 +25,12 @@ type tree struct {
 }
 
 var (
-	nodeName   = regexp.MustCompile(`(?:^|[^\\])\{([A-Z_]+)`)
-	relidField = regexp.MustCompile(`:relid (\d+)`)
-	funcField  = regexp.MustCompile(`:(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)`)
-	opField    = regexp.MustCompile(`:opno (\d+) :opfuncid 0 `)
-	opsField   = regexp.MustCompile(`:opnos \(o([0-9 ]*)\)`)
-	typeField  = regexp.MustCompile(`:(?:consttype|vartype|paramtype|resulttype|funcresulttype|opresulttype|array_typeid|aggtype|wintype) (\d+)`)
+	nodeName   = lazy.Regexp(`(?:^|[^\\])\{([A-Z_]+)`)
+	relidField = lazy.Regexp(`:relid (\d+)`)
+	funcField  = lazy.Regexp(`:(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)`)
+	opField    = lazy.Regexp(`:opno (\d+) :opfuncid 0 `)
+	opsField   = lazy.Regexp(`:opnos \(o([0-9 ]*)\)`)
+	typeField  = lazy.Regexp(`:(?:consttype|vartype|paramtype|resulttype|funcresulttype|opresulttype|array_typeid|aggtype|wintype) (\d+)`)
 )
 
 // nodes that depend on nothing but what else is in the tree, by the names of PostgreSQL 14 to 18.
@@ -106,7 +107,7 @@ func readTree(text string) tree {
 				t.why = "a name of the catalogs as a value (regclass and its like)"
 			}
 		}
-		if names["COERCEVIAIO"] && slices.ContainsFunc(numbers(regexp.MustCompile(`:resulttype (\d+)`), text), func(n uint32) bool { return slices.Contains(dateTypes, n) }) {
+		if names["COERCEVIAIO"] && slices.ContainsFunc(numbers(lazy.Regexp(`:resulttype (\d+)`), text), func(n uint32) bool { return slices.Contains(dateTypes, n) }) {
 			t.why = "text is read as a time, and may be 'now'"
 		}
 	}
@@ -114,7 +115,7 @@ func readTree(text string) tree {
 }
 
 // numbers are the different ones that a field has, but 0.
-func numbers(field *regexp.Regexp, text string) (out []uint32) {
+func numbers(field *lazy.Expr, text string) (out []uint32) {
 	for _, m := range field.FindAllStringSubmatch(text, -1) {
 		if n, err := strconv.ParseUint(m[1], 10, 32); err == nil && n != 0 && !slices.Contains(out, uint32(n)) {
 			out = append(out, uint32(n))
