@@ -24,6 +24,7 @@ type App struct {
 	Queues    map[Name]Queue    `json:"queues,omitempty"`
 	Tables    map[Name]Table    `json:"tables,omitempty"`
 	Events    map[Name]Bus      `json:"events,omitempty"`
+	Buckets   map[Name]Bucket   `json:"buckets,omitempty"`
 	Secrets   map[Name]Secret   `json:"secrets,omitempty"`
 	// Rules are edge.routes, by route as written.
 	Rules map[Route]Rule `json:"rules,omitempty"`

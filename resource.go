@@ -46,6 +46,7 @@ const (
 	KindQueue    Kind = "queue"
 	KindTable    Kind = "table"
 	KindBus      Kind = "bus"
+	KindBucket   Kind = "bucket"
 	KindFunction Kind = "function"
 	KindEdge     Kind = "edge"
 	KindSecret   Kind = "secret"
@@ -55,7 +56,7 @@ const (
 // HoldsData says whether removing a resource of this kind would lose what users stored.
 // The loop never removes such a resource; a person does, by name.
 func (k Kind) HoldsData() bool {
-	return k == KindDatabase || k == KindCache || k == KindQueue || k == KindTable || k == KindBus
+	return k == KindDatabase || k == KindCache || k == KindQueue || k == KindTable || k == KindBus || k == KindBucket
 }
 
 // ID identifies a resource in a house.

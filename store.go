@@ -54,7 +54,7 @@ type Bus struct {
 	// From are tables whose rows become its events, by database: [schema.]table.
 	From  map[Name]string  `json:"from,omitempty"`
 	Rules map[Name]BusRule `json:"rules,omitempty"`
-	Line    int              `json:"line,omitempty"`
+	Line  int              `json:"line,omitempty"`
 }
 
 // BusRule says which events of a bus go where, or when the bus has one by itself.
@@ -85,4 +85,26 @@ type BusTarget struct {
 	User   string `json:"user,omitempty"`
 	// Every is the time between two calls; 0: as they come.
 	Every time.Duration `json:"every,omitempty"`
+}
+
+// Bucket is a bucket of objects, as S3 has it.
+type Bucket struct {
+	Routes   []Route `json:"routes,omitempty"`
+	Versions bool    `json:"versions,omitempty"`
+	// Keep is for how long objects stay, by their key: one * in it stands for anything.
+	Keep map[string]time.Duration `json:"keep,omitempty"`
+	CORS []string                 `json:"cors,omitempty"` // origins
+	// Body is the most that one request may bring, in bytes.
+	Body   int64                `json:"body"`
+	Events map[Name]BucketEvent `json:"events,omitempty"`
+	Line   int                  `json:"line,omitempty"`
+}
+
+// BucketEvent says what is told to To of the objects whose keys begin with Prefix and end with Suffix.
+type BucketEvent struct {
+	Created bool   `json:"created,omitempty"`
+	Removed bool   `json:"removed,omitempty"`
+	Prefix  string `json:"prefix,omitempty"`
+	Suffix  string `json:"suffix,omitempty"`
+	To      ID     `json:"to"` // a queue, a function or a bus
 }

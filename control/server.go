@@ -51,6 +51,7 @@ func Handler(api API, local bool) http.Handler {
 	s.cacheRoutes(mux)
 	s.functionRoutes(mux)
 	s.storeRoutes(mux)
+	s.bucketRoutes(mux)
 	mux.HandleFunc("GET "+env+"/releases/{name}", s.releases)
 	mux.HandleFunc("PUT "+env+"/releases/{name}", s.switchRelease)
 	mux.HandleFunc("GET "+env+"/logs", s.logs)

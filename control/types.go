@@ -22,6 +22,7 @@ type API interface {
 	Caches
 	Functions
 	Stores
+	Buckets
 	House(ctx context.Context) (House, error)
 	// Upload takes a project's files (a tar stream of source.Pack) when the daemon cannot read them
 	// where they are, and returns the folder to deploy from. Origin names where they came from: the

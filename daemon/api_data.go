@@ -37,6 +37,9 @@ func (h *house) Kept(ctx context.Context) ([]control.Kept, error) {
 	for _, id := range h.data.Kept() {
 		add(id, h.layout.Tier("data"), 0)
 	}
+	for _, id := range h.files.Kept() {
+		add(id, h.layout.Tier(filesListener), 0)
+	}
 	slices.SortFunc(out, func(a, b control.Kept) int { return a.ID.Compare(b.ID) })
 	return out, nil
 }
@@ -71,6 +74,9 @@ func (h *house) named(ctx context.Context) (map[tenfold.ID]bool, error) {
 		for n := range app.Events {
 			named[app.ID(tenfold.KindBus, n)] = true
 		}
+		for n := range app.Buckets {
+			named[app.ID(tenfold.KindBucket, n)] = true
+		}
 	}
 	return named, nil
 }
@@ -91,6 +97,8 @@ func (h *house) RemoveData(ctx context.Context, id tenfold.ID) error {
 		err = h.cache.Destroy(ctx, id)
 	case tenfold.KindQueue, tenfold.KindTable, tenfold.KindBus:
 		err = h.data.Destroy(ctx, id)
+	case tenfold.KindBucket:
+		err = h.files.Destroy(ctx, id)
 	default:
 		err = tenfold.Errorf(tenfold.CodeInvalid, "a %s holds no data", id.Kind).WithHint("list what is kept: tenfold kept")
 	}

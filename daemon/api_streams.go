@@ -253,6 +253,7 @@ func (h *house) Metrics(ctx context.Context, w io.Writer) error {
 	queueMetrics(h.data.Use(), &b)
 	tableMetrics(h.data.Use(), &b)
 	eventMetrics(h.data.Use(), &b)
+	bucketMetrics(h.files.Use(), &b)
 	tasks, err := h.compute.Tasks(ctx)
 	if err != nil {
 		return err

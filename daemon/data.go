@@ -126,9 +126,9 @@ type stores struct {
 	*companion
 }
 
-func newStores(ctx context.Context, h *house, binary, version string) (*stores, error) {
-	c, err := newCompanion(ctx, h, ModeData, dataListener, h.layout.Tier("data"), binary, version)
-	return &stores{data.NewRemote(h.layout.Socket(dataListener)), c}, err
+func newStores(ctx context.Context, h *house, mode Mode, name, binary, version string) (*stores, error) {
+	c, err := newCompanion(ctx, h, mode, name, h.layout.Tier(name), binary, version)
+	return &stores{data.NewRemote(h.layout.Socket(name)), c}, err
 }
 
 // Put implements data.Process.
@@ -143,7 +143,7 @@ func (s *stores) Put(ctx context.Context, snap data.Snapshot) (rep data.Report, 
 // Idle implements data.Process.
 func (s *stores) Idle(ctx context.Context) error { return s.idle(ctx) }
 
-// storeKeys are those of services and functions that use queues, tables or event buses.
+// storeKeys are those of services and functions that use queues, tables, event buses or buckets.
 func (h *house) storeKeys(ctx context.Context) ([]awsapi.Key, error) {
 	keys := map[string]awsapi.Key{}
 	err := h.holdersOfKeys(ctx, func(app tenfold.App, of tenfold.ID, line int, bs []tenfold.Binding) {
@@ -157,6 +157,8 @@ func (h *house) storeKeys(ctx context.Context) ([]awsapi.Key, error) {
 				uses["dynamodb"] = append(uses["dynamodb"], data.AWSName(b.From, nil))
 			case b.From.Kind == tenfold.KindBus && b.Field == tenfold.FieldName:
 				uses["events"] = append(uses["events"], data.AWSName(b.From, nil))
+			case b.From.Kind == tenfold.KindBucket && b.Field == tenfold.FieldName:
+				uses["s3"] = append(uses["s3"], data.AWSName(b.From, nil))
 			case b.From.Kind == tenfold.KindFunction && b.Field == tenfold.FieldName: // that rules may be made to call
 				functions = append(functions, string(b.From.Name))
 			}
@@ -171,7 +173,7 @@ func (h *house) storeKeys(ctx context.Context) ([]awsapi.Key, error) {
 		have := keys[k.ID]
 		// What the one revision uses, and what the other does.
 		all := map[string][]string{}
-		for _, service := range []string{"sqs", "dynamodb", "events", "lambda"} {
+		for _, service := range []string{"sqs", "dynamodb", "events", "s3", "lambda"} {
 			if names := slices.Concat(have.Uses[service], uses[service]); len(names) > 0 {
 				slices.Sort(names)
 				all[service] = slices.Compact(names)

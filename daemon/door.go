@@ -79,6 +79,7 @@ func Modes(version string) map[Mode]func(ctx context.Context, data string) error
 		ModePool:      settling(RunPool),
 		ModeInvoke:    settling(RunInvoke),
 		ModeData:      settling(RunData),
+		ModeFiles:     settling(RunFiles),
 		ModeContainer: settling(func(ctx context.Context, _ string) error { return container.Main(ctx) }),
 		ModeDaemon:    settling(func(ctx context.Context, data string) error { return Run(ctx, data, version) }),
 	}

@@ -43,19 +43,22 @@ type house struct {
 	hub      *hub
 	listen   string // the front door's address as bound
 
-	postgres   *postgres.Postgres
-	cache      *cache.Cache
-	compute    *compute.Compute
-	frontend   *frontend.Frontend
-	edge       *edge.Edge
-	function   *function.Tier
-	invokers   *invokers
-	data       *data.Tier
-	stores     *stores
-	pools      *pools
-	tiers      []tenfold.Tier // in floor order
-	containers *container.Driver
-	owners     sync.Map // tenfold.ID -> tenfold.Tier
+	postgres *postgres.Postgres
+	cache    *cache.Cache
+	compute  *compute.Compute
+	frontend *frontend.Frontend
+	edge     *edge.Edge
+	function *function.Tier
+	invokers *invokers
+	data     *data.Tier
+	stores   *stores
+	files    *data.Tier // buckets
+	pools    *pools
+
+	filesProcess *stores
+	tiers        []tenfold.Tier // in floor order
+	containers   *container.Driver
+	owners       sync.Map // tenfold.ID -> tenfold.Tier
 
 	git         *gitserver.Server
 	ssh         atomic.Value               // the address of git over SSH as bound, a string
@@ -137,6 +140,8 @@ func (h *house) resolve(ctx context.Context, b tenfold.Binding) (string, error) 
 		return h.function.Field(b.From, b.Field)
 	case tenfold.KindQueue, tenfold.KindTable, tenfold.KindBus:
 		return h.data.Field(b.From, b.Field)
+	case tenfold.KindBucket:
+		return h.files.Field(b.From, b.Field)
 	case tenfold.KindService:
 		return h.edge.ServiceURL(ctx, b.From)
 	}

@@ -73,6 +73,7 @@ func (h *house) identityField(ctx context.Context, id tenfold.ID, f tenfold.Fiel
 	case tenfold.FieldKeySecret:
 		h.pools.introduce(ctx, id) // before its first call
 		h.data.Introduce(ctx)
+		h.files.Introduce(ctx)
 		return h.accessKey(id).Secret, nil
 	}
 	return "", fmt.Errorf("an identity has no %s", f)

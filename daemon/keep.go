@@ -21,6 +21,7 @@ const (
 	ModePool   Mode = "pool"
 	ModeInvoke Mode = "invoke"
 	ModeData   Mode = "data"
+	ModeFiles  Mode = "files"
 	// ModeContainer is not the house's own: it holds the container of a task.
 	ModeContainer Mode = "container"
 )

@@ -205,7 +205,10 @@ func newHouse(ctx context.Context, l Layout, settings Settings, binary, version 
 	if h.invokers, err = newInvokers(ctx, h, binary, version); err != nil {
 		return nil, errors.Join(err, h.store.Close())
 	}
-	if h.stores, err = newStores(ctx, h, binary, version); err != nil {
+	if h.stores, err = newStores(ctx, h, ModeData, dataListener, binary, version); err != nil {
+		return nil, errors.Join(err, h.store.Close())
+	}
+	if h.filesProcess, err = newStores(ctx, h, ModeFiles, filesListener, binary, version); err != nil {
 		return nil, errors.Join(err, h.store.Close())
 	}
 	h.containers = containers(binary, l)
@@ -251,7 +254,11 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	if h.data, err = data.New(data.Config{Dir: l.Tier("data"), Process: h.stores, Address: h.stores.addr, Emit: emit, Account: account, Keys: h.storeKeys, Secret: h.secretValue}); err != nil {
 		return err
 	}
-	h.tiers = []tenfold.Tier{h.postgres, h.cache, h.data, h.edge, h.compute, h.function, h.frontend}
+	if h.files, err = data.New(data.Config{Dir: l.Tier(filesListener), Process: h.filesProcess, Address: h.filesProcess.addr, Emit: emit, Account: account, Keys: h.fileKeys,
+		Kinds: []tenfold.Kind{tenfold.KindBucket}, Traffic: h.edge}); err != nil {
+		return err
+	}
+	h.tiers = []tenfold.Tier{h.postgres, h.cache, h.data, h.files, h.edge, h.compute, h.function, h.frontend}
 	return nil
 }
 

@@ -57,12 +57,13 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 	b.queues()
 	b.tables()
 	b.events()
+	b.buckets()
 	b.sources()
 	b.rings()
 	b.secrets()
 	b.rules()
 	b.cycles()
-	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Functions)+len(b.app.Databases)+len(b.app.Caches)+len(b.app.Queues)+len(b.app.Tables)+len(b.app.Events) == 0 && !r.failed() {
+	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Functions)+len(b.app.Databases)+len(b.app.Caches)+len(b.app.Queues)+len(b.app.Tables)+len(b.app.Events)+len(b.app.Buckets) == 0 && !r.failed() {
 		r.at(top.node, "write at least \"services: [api]\" or \"frontends: [web]\"", "the app has no frontend, service, function or store of data")
 	}
 	return b.app
@@ -94,6 +95,7 @@ var sections = []struct {
 	{"queues", tenfold.KindQueue},
 	{"tables", tenfold.KindTable},
 	{"events", tenfold.KindBus},
+	{"buckets", tenfold.KindBucket},
 	{"secrets", tenfold.KindSecret},
 }
 

@@ -80,7 +80,7 @@ func thing(path string) bool {
 	path = stripEnv(path)
 	section, rest, _ := strings.Cut(path, ".")
 	switch section {
-	case "frontends", "services", "functions", "jobs", "databases", "caches", "queues", "tables", "events", "secrets":
+	case "frontends", "services", "functions", "jobs", "databases", "caches", "queues", "tables", "events", "buckets", "secrets":
 		return !strings.Contains(rest, ".")
 	case "edge":
 		return rest == "" || rest == "routes" || strings.HasPrefix(rest, "routes.")

@@ -102,9 +102,10 @@ func (b *builder) signed(d tenfold.Database, id tenfold.ID, self tenfold.Name, f
 
 // endpoints are the variables in which SDKs of AWS look for the address of a kind of store.
 var endpoints = map[tenfold.Kind][]string{
-	tenfold.KindQueue: {"AWS_ENDPOINT_URL_SQS"},
-	tenfold.KindTable: {"AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_DYNAMODB_STREAMS"},
-	tenfold.KindBus:   {"AWS_ENDPOINT_URL_EVENTBRIDGE", "AWS_ENDPOINT_URL_SCHEDULER"},
+	tenfold.KindQueue:  {"AWS_ENDPOINT_URL_SQS"},
+	tenfold.KindTable:  {"AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_DYNAMODB_STREAMS"},
+	tenfold.KindBucket: {"AWS_ENDPOINT_URL_S3"},
+	tenfold.KindBus:    {"AWS_ENDPOINT_URL_EVENTBRIDGE", "AWS_ENDPOINT_URL_SCHEDULER"},
 }
 
 // endpoints are the variables by which SDKs of AWS find a store and sign for it.
@@ -189,7 +190,7 @@ func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Bindi
 	switch id.Kind {
 	case tenfold.KindSecret:
 		field = tenfold.FieldValue
-	case tenfold.KindFunction, tenfold.KindTable, tenfold.KindBus:
+	case tenfold.KindFunction, tenfold.KindTable, tenfold.KindBus, tenfold.KindBucket:
 		field = tenfold.FieldName
 	}
 	if !isNull(u.node) {
@@ -214,6 +215,8 @@ func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Bindi
 		return []tenfold.Binding{bind(upper(string(id.Name))+"_QUEUE_URL", field)}
 	case id.Kind == tenfold.KindTable:
 		return []tenfold.Binding{bind(upper(string(id.Name))+"_TABLE", field)}
+	case id.Kind == tenfold.KindBucket:
+		return []tenfold.Binding{bind(upper(string(id.Name))+"_BUCKET", field)}
 	case id.Kind == tenfold.KindBus:
 		return []tenfold.Binding{bind(upper(string(id.Name))+"_BUS", field)}
 	case reserved[own] != "":

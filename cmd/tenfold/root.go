@@ -120,7 +120,7 @@ caches, queues, tables) from one manifest.
 	root.AddCommand(
 		c.initCommand(), c.upCommand(), c.downCommand(), c.deployCommand(), c.statusCommand(), c.psCommand(),
 		c.logsCommand(), c.jobsCommand(), c.execCommand(), c.runCommand(), c.scaleCommand(), c.releasesCommand(), c.rollbackCommand(),
-		c.edgeCommand(), c.gitCommand(), c.previewCommand(), c.trustCommand(), c.secretsCommand(), c.dbCommand(), c.cacheCommand(), c.queueCommand(), c.tableCommand(), c.busCommand(), c.fnCommand(), c.openCommand(), c.doctorCommand(), c.importCommand(),
+		c.edgeCommand(), c.gitCommand(), c.previewCommand(), c.trustCommand(), c.secretsCommand(), c.dbCommand(), c.cacheCommand(), c.queueCommand(), c.tableCommand(), c.bucketCommand(), c.busCommand(), c.fnCommand(), c.openCommand(), c.doctorCommand(), c.importCommand(),
 		c.eventsCommand(), c.auditCommand(), c.metricsCommand(), c.keptCommand(), c.versionCommand(), c.upgradeCommand(), c.houseCommand(),
 	)
 	return root

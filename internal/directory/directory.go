@@ -191,7 +191,9 @@ type Service struct {
 	Down string `json:"down,omitempty"`
 	// Function is the ID of the function that this is, and Pass what the door shows its process; empty: it is a service.
 	Function string `json:"function,omitempty"`
-	Pass     string `json:"pass,omitempty"`
+	// Bucket is the ID of the bucket that this is; empty: it is none.
+	Bucket string `json:"bucket,omitempty"`
+	Pass   string `json:"pass,omitempty"`
 }
 
 // Endpoint is one task. A draining endpoint gets no new request but keeps those in flight.

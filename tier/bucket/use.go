@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/versity/versitygw/backend/posix"
+	"golang.org/x/sys/unix"
 )
 
 // Use is what is in a bucket, as it was last counted.
@@ -98,7 +99,7 @@ func (s *Store) counting(ctx context.Context) {
 
 // count goes through a bucket's folder.
 func count(ctx context.Context, dir string) (objects, bytes int64) {
-	filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -109,7 +110,7 @@ func count(ctx context.Context, dir string) (objects, bytes int64) {
 		case e.IsDir() && strings.HasPrefix(e.Name(), posix.MetaTmpDir):
 			return fs.SkipDir
 		case e.Type().IsRegular():
-			if info, err := e.Info(); err == nil {
+			if info, err := e.Info(); err == nil && (info.Size() > 0 || !marker(path)) {
 				objects++
 				bytes += info.Size()
 			}
@@ -137,4 +138,10 @@ func cors(origins []string) []byte {
 		panic(err) // strings alone
 	}
 	return b
+}
+
+// marker says whether an empty file stands for an object that was removed from a bucket with versions.
+func marker(path string) bool {
+	_, err := unix.Lgetxattr(path, "user.delete-marker", nil)
+	return err == nil
 }

@@ -1,6 +1,6 @@
 // Package data is the tier of purpose-built stores: queues, as SQS has them, tables, as DynamoDB
-// has them, and event buses, as EventBridge has them. One process of the house holds all of them, in one
-// durable log.
+// has them, event buses, as EventBridge has them, and buckets, as S3 has them. One process of the house holds
+// the first three, in one durable log; another holds the buckets.
 //
 // Tier is the half that decides: it keeps goals and hands them down. Server is the process: it has a Store
 // for each kind, which the daemon joins with the packages that do the work, and lets clients in by their
@@ -20,6 +20,7 @@ import (
 
 	"tenfold"
 	"tenfold/internal/awsapi"
+	"tenfold/internal/directory"
 	"tenfold/internal/ledger"
 )
 
@@ -33,7 +34,15 @@ type Process interface {
 	Remove(ctx context.Context, w Want) error
 }
 
-// Config is what a Tier stands on. All of it is required.
+// Traffic is what this tier needs of the front door.
+type Traffic interface {
+	// Publish tells where a resource's requests go, and why nowhere.
+	Publish(ctx context.Context, id tenfold.ID, endpoints []directory.Endpoint, down string) error
+	// Withdraw forgets one that was removed.
+	Withdraw(ctx context.Context, id tenfold.ID) error
+}
+
+// Config is what a Tier stands on. All but Kinds, Traffic and Secret is required.
 type Config struct {
 	Dir     string
 	Process Process
@@ -44,6 +53,10 @@ type Config struct {
 	Account func(tenfold.AppName, tenfold.Environment) string
 	// Keys are those who may ask.
 	Keys func(context.Context) ([]awsapi.Key, error)
+	// Kinds are what the process holds; nil: queues, tables and event buses. Of two tiers no kind is both's.
+	Kinds []tenfold.Kind
+	// Traffic is told where requests along the routes of buckets go. Only buckets need it.
+	Traffic Traffic
 	// Secret is the value of a secret. Only buses that name one need it.
 	Secret func(context.Context, tenfold.ID) (string, error)
 }
@@ -52,11 +65,13 @@ type Config struct {
 type Tier struct {
 	cfg     Config
 	records *ledger.Ledger[record]
+	dir     string // name of its folder
 	wake    chan struct{}
 
 	mu     sync.Mutex
 	report Report
 	told   map[string]string // by ID: the goal that an event told of
+	routed map[string]bool   // by ID: the front door knows where
 }
 
 var _ tenfold.Tier = (*Tier)(nil)
@@ -66,6 +81,8 @@ type spec struct {
 	Queue *tenfold.Queue `json:"queue,omitempty"`
 	Table *tenfold.Table `json:"table,omitempty"`
 	Bus   *tenfold.Bus   `json:"bus,omitempty"`
+
+	Bucket *tenfold.Bucket `json:"bucket,omitempty"`
 }
 
 type record struct {
@@ -84,16 +101,22 @@ func New(cfg Config) (*Tier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tier{cfg: cfg, records: recs, wake: make(chan struct{}, 1), told: map[string]string{}}, nil
+	if cfg.Kinds == nil {
+		cfg.Kinds = []tenfold.Kind{tenfold.KindQueue, tenfold.KindTable, tenfold.KindBus}
+	}
+	return &Tier{cfg: cfg, records: recs, dir: filepath.Base(cfg.Dir), wake: make(chan struct{}, 1), told: map[string]string{}, routed: map[string]bool{}}, nil
 }
 
 // Name implements tenfold.Service.
-func (t *Tier) Name() string { return "data" }
+func (t *Tier) Name() string { return t.dir }
 
 // Desired implements tenfold.Tier.
 func (t *Tier) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, error) {
 	var out []tenfold.Resource
 	add := func(kind tenfold.Kind, name tenfold.Name, s spec) error {
+		if !slices.Contains(t.cfg.Kinds, kind) {
+			return nil
+		}
 		fp, err := tenfold.FingerprintOf(s, nil)
 		out = append(out, tenfold.Resource{ID: app.ID(kind, name), Spec: s, Fingerprint: fp})
 		return err
@@ -116,6 +139,13 @@ func (t *Tier) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 		x := app.Events[name]
 		x.Line = 0
 		if err := add(tenfold.KindBus, name, spec{Bus: &x}); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(app.Buckets)) {
+		x := app.Buckets[name]
+		x.Line = 0
+		if err := add(tenfold.KindBucket, name, spec{Bucket: &x}); err != nil {
 			return nil, err
 		}
 	}
@@ -183,6 +213,9 @@ func (t *Tier) Field(id tenfold.ID, f tenfold.Field) (string, error) {
 		if id.Kind == tenfold.KindBus {
 			return "arn:aws:events:" + awsapi.Region + ":" + w.Account + ":event-bus/" + w.Name, nil
 		}
+		if id.Kind == tenfold.KindBucket {
+			return "arn:aws:s3:::" + w.Name, nil
+		}
 		if id.Kind == tenfold.KindTable {
 			return "arn:aws:dynamodb:" + awsapi.Region + ":" + w.Account + ":table/" + w.Name, nil
 		}
@@ -198,7 +231,7 @@ func QueueURL(address, account, name string) string {
 
 // want is a record as the process is told of it.
 func (t *Tier) want(r record) Want {
-	w := Want{ID: r.ID, Account: t.cfg.Account(r.ID.App, r.ID.Env), Name: AWSName(r.ID, r.Spec.Queue), Goal: r.Goal, Queue: r.Spec.Queue, Table: r.Spec.Table, Bus: r.Spec.Bus}
+	w := Want{ID: r.ID, Account: t.cfg.Account(r.ID.App, r.ID.Env), Name: AWSName(r.ID, r.Spec.Queue), Goal: r.Goal, Queue: r.Spec.Queue, Table: r.Spec.Table, Bus: r.Spec.Bus, Bucket: r.Spec.Bucket}
 	return w
 }
 
@@ -277,6 +310,32 @@ func (t *Tier) hand(ctx context.Context) error {
 		return err
 	}
 	t.take(rep)
+	return t.route(ctx, all)
+}
+
+// route tells the front door where requests go that come along routes.
+func (t *Tier) route(ctx context.Context, all map[string]record) error {
+	for key, r := range all {
+		want := r.Spec.Bucket != nil && len(r.Spec.Bucket.Routes) > 0 && !r.Stopped
+		t.mu.Lock()
+		is := t.routed[key]
+		t.mu.Unlock()
+		if want == is {
+			continue
+		}
+		var err error
+		if want {
+			err = t.cfg.Traffic.Publish(ctx, r.ID, []directory.Endpoint{{ID: key, Addr: t.cfg.Address}}, "")
+		} else {
+			err = t.cfg.Traffic.Withdraw(ctx, r.ID)
+		}
+		if err != nil {
+			return err
+		}
+		t.mu.Lock()
+		t.routed[key] = want
+		t.mu.Unlock()
+	}
 	return nil
 }
 
@@ -368,6 +427,13 @@ func describe(r record) string {
 		}
 		return text
 	}
+	if x := r.Spec.Bucket; x != nil {
+		text := "bucket"
+		if x.Versions {
+			text += " with versions"
+		}
+		return text
+	}
 	if x := r.Spec.Bus; x != nil {
 		return fmt.Sprintf("event bus with %d rules", len(x.Rules))
 	}
@@ -439,6 +505,8 @@ type Want struct {
 	Queue   *tenfold.Queue `json:"queue,omitempty"`
 	Table   *tenfold.Table `json:"table,omitempty"`
 	Bus     *tenfold.Bus   `json:"bus,omitempty"`
+
+	Bucket *tenfold.Bucket `json:"bucket,omitempty"`
 	// Secrets are the values of those that it names. They are handed down and never written.
 	Secrets map[tenfold.Name]string `json:"secrets,omitempty"`
 	// Ordered are the queues in order among those that a bus sends to.

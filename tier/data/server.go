@@ -52,23 +52,27 @@ func NewServer(stores map[tenfold.Kind]Store, services map[string]awsapi.Served,
 	for name, x := range services {
 		s.services[name] = x.Service
 	}
-	s.front = awsapi.NewFront(s.key, services, log)
+	s.front = awsapi.NewFront(s.Key, services, log)
 	return s
 }
 
-func (s *Server) key(access string) (awsapi.Key, bool) {
+// Key finds an access key.
+func (s *Server) Key(access string) (awsapi.Key, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k, ok := s.keys[access]
 	return k, ok
 }
 
-// Handler serves clients. Until it was told whom it knows they wait.
-func (s *Server) Handler() http.Handler {
+// Handler serves clients of AWS' protocols in JSON.
+func (s *Server) Handler() http.Handler { return s.Gate(s.front) }
+
+// Gate has clients wait until the process was told whom it knows.
+func (s *Server) Gate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-s.first:
-			s.front.ServeHTTP(w, r)
+			next.ServeHTTP(w, r)
 		case <-r.Context().Done():
 		}
 	})

@@ -210,6 +210,22 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 			s.Routes = append(s.Routes, directory.Route{Pattern: string(r), Service: string(name)})
 		}
 	}
+	rules := maps.Clone(app.Rules)
+	for _, name := range slices.Sorted(maps.Keys(app.Buckets)) {
+		v := app.Buckets[name]
+		if len(v.Routes) == 0 {
+			continue
+		}
+		s.Services[string(name)] = limits{Request: bucketRequest}
+		needs = append(needs, app.ID(tenfold.KindBucket, name))
+		for _, r := range v.Routes {
+			s.Routes = append(s.Routes, directory.Route{Pattern: string(r), Service: string(name)})
+			if rules == nil {
+				rules = map[tenfold.Route]tenfold.Rule{}
+			}
+			rules[r] = uploading(rules[r], v.Body)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(app.Frontends)) {
 		v := app.Frontends[name]
 		s.Frontends[string(name)] = v.Fallback
@@ -239,8 +255,8 @@ func (e *Edge) Desired(app tenfold.App, _ tenfold.Scale) ([]tenfold.Resource, er
 	if l := app.Log; l != (tenfold.AccessLog{}) {
 		s.Log = &directory.Logging{Off: l.Off, Keep: l.Keep, Sample: cmp.Or(l.Sample, 1), Personal: l.Personal}
 	}
-	for _, route := range slices.Sorted(maps.Keys(app.Rules)) {
-		v := app.Rules[route]
+	for _, route := range slices.Sorted(maps.Keys(rules)) {
+		v := rules[route]
 		r := directory.Rule{
 			Pattern: string(route), Headers: v.Headers, Rewrite: v.Rewrite, Request: v.Request, CORS: v.CORS,
 			Timeout: v.Timeout, Hedge: v.Hedge, Line: v.Line,
@@ -482,6 +498,9 @@ func (e *Edge) snapshot(ctx context.Context) directory.Snapshot {
 		x := get(p.ID)
 		b := bounds[tenfold.ID{App: p.ID.App, Env: p.ID.Env, Name: p.ID.Name}]
 		sv := directory.Service{Name: string(p.ID.Name), Endpoints: p.Endpoints, Down: p.Down, Private: p.Private, Request: b.Request, Idle: b.Idle, Sticky: b.Sticky, Hold: b.Hold}
+		if p.ID.Kind == tenfold.KindBucket {
+			sv.Bucket = p.ID.String()
+		}
 		if p.ID.Kind == tenfold.KindFunction && e.cfg.Pass != nil {
 			sv.Function, sv.Pass = p.ID.String(), e.cfg.Pass(p.ID)
 		}

@@ -15,8 +15,11 @@ const (
 // functionSlack is what a function may take beside its own timeout: to start, and to be told.
 const functionSlack = 15 * time.Second
 
-// called is a function as its process is asked for it.
-type called struct{ id, pass string }
+// called is a function, or a bucket, as its process is asked for it.
+type called struct {
+	id, pass string
+	bucket   bool
+}
 
 // naming says in a request which function it is for, when it is for one. r is changed only if it is not of.
 func (t *table) naming(r, of *http.Request, key serviceKey) *http.Request {
@@ -26,6 +29,10 @@ func (t *table) naming(r, of *http.Request, key serviceKey) *http.Request {
 	}
 	if r == of {
 		r = of.Clone(of.Context())
+	}
+	if f.bucket {
+		r.Header.Set(FieldBucket, f.id)
+		return r
 	}
 	r.Header.Set(FieldFunction, f.id)
 	r.Header.Set(FieldPass, f.pass)

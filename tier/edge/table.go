@@ -86,7 +86,10 @@ func newTable(s directory.Snapshot, counts *traffic, before limiters, logs *acce
 		st.missing = log
 		for _, f := range x.Services {
 			if f.Function != "" {
-				t.functions[serviceKey{x.App, x.Env, f.Name}] = called{f.Function, f.Pass}
+				t.functions[serviceKey{x.App, x.Env, f.Name}] = called{id: f.Function, pass: f.Pass}
+			}
+			if f.Bucket != "" {
+				t.functions[serviceKey{x.App, x.Env, f.Name}] = called{id: f.Bucket, bucket: true}
 			}
 		}
 		for _, r := range x.Routes {
