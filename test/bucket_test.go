@@ -167,6 +167,7 @@ func TestBucketsOfAService(t *testing.T) {
 			t.Error(out)
 		}
 		h.kill("house daemon")
+		eventually(t, "the daemon after its death", 20*time.Second, func() bool { _, status := h.runIn(dir, "status"); return status == 0 })
 		h.must(dir, "up", "--detach")
 		if got := get("kept"); got != "kept" {
 			t.Error(got)

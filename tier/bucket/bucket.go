@@ -25,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/versity/versitygw/auth"
+	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/s3api"
 
@@ -74,11 +75,13 @@ type Store struct {
 	log    *slog.Logger
 	quiet  *log.Logger
 	engine *posix.Posix
-	root   awsapi.Key // signs nothing; the engine wants one
-	signed sigv4.Verifier
-	owners owners
-	use    usage
-	outbox *outbox
+	// attributes are what the engine keeps beside objects: in the file system, or in files where that has none.
+	attributes meta.MetadataStorer
+	root       awsapi.Key // signs nothing; the engine wants one
+	signed     sigv4.Verifier
+	owners     owners
+	use        usage
+	outbox     *outbox
 
 	keeping sync.Mutex // one Want or Remove at a time
 	mu      sync.Mutex
@@ -92,11 +95,11 @@ func Open(cfg Config) (*Store, error) {
 		return nil, errors.New("open buckets: Dir, Socket and Keys are required")
 	}
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
-	engine, err := openEngine(cfg.Dir)
+	engine, attributes, err := openEngine(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, log: cfg.Log, quiet: log.New(os.Stderr, "", 0), engine: engine, doors: map[string]*door{}, wants: map[string]map[string]*Wanted{}}
+	s := &Store{cfg: cfg, log: cfg.Log, quiet: log.New(os.Stderr, "", 0), engine: engine, attributes: attributes, doors: map[string]*door{}, wants: map[string]map[string]*Wanted{}}
 	s.root = awsapi.Key{Access: "root" + rand.Text(), Secret: rand.Text()}
 	s.signed = sigv4.Verifier{Raw: true, Keys: func(access string) (string, bool) {
 		k, ok := cfg.Keys(access)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -250,4 +251,145 @@ func TestUses(t *testing.T) {
 	if got := strings.Join(names("owner"), " "); got != "mine private" {
 		t.Error(got)
 	}
+}
+
+// What is replaced or removed in a bucket with versions can be had back; what is counted is what is there.
+func TestVersions(t *testing.T) {
+	r := newRig(t, t.TempDir())
+	r.want(Wanted{Name: "uploads", Versions: true, CORS: []string{"https://shop.example.com"}})
+	ctx, api, name := t.Context(), r.client("api"), aws.String("uploads")
+	put(t, api, *name, "dir/a", "one")
+	put(t, api, *name, "dir/a", "two")
+	put(t, api, *name, "b", "")
+	if _, err := api.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: name, Key: aws.String("dir/a")}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := api.ListObjectVersions(ctx, &s3.ListObjectVersionsInput{Bucket: name, Prefix: aws.String("dir/")})
+	if err != nil || len(l.Versions) != 2 || len(l.DeleteMarkers) != 1 || *l.Name != "uploads" {
+		t.Fatal(len(l.Versions), len(l.DeleteMarkers), err)
+	}
+	if n, bytes := r.count(ctx, shop+".uploads"); n != 1 || bytes != 0 {
+		filepath.WalkDir(r.dir, func(p string, e fs.DirEntry, err error) error { t.Log(p); return nil })
+		t.Error(n, bytes)
+	}
+	for _, v := range l.Versions {
+		out, err := api.GetObject(ctx, &s3.GetObjectInput{Bucket: name, Key: v.Key, VersionId: v.VersionId})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(out.Body)
+		if want := map[bool]string{true: "two", false: "one"}[string(b) == "two"]; string(b) != want {
+			t.Error(string(b))
+		}
+	}
+	// Pages of the manifest's origins may ask, others may not.
+	for origin, want := range map[string]int{"https://shop.example.com": 200, "https://evil.example.com": 403} {
+		q, _ := http.NewRequest(http.MethodOptions, r.url+"/uploads/x", nil)
+		q.Header.Set("Origin", origin)
+		q.Header.Set("Access-Control-Request-Method", "PUT")
+		res, err := http.DefaultClient.Do(q)
+		if err != nil || res.StatusCode != want {
+			t.Error(origin, res.StatusCode, err)
+		}
+	}
+	// The manifest has the last word.
+	r.want(Wanted{Name: "uploads"})
+	if v, err := api.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: name}); err != nil || v.Status != types.BucketVersioningStatusSuspended {
+		t.Error(v.Status, err)
+	}
+}
+
+// What is told of objects, to whom, and that it comes again until it is taken.
+func TestEvents(t *testing.T) {
+	r := newRig(t, t.TempDir())
+	to := tenfold.ID{App: "shop", Env: "production", Kind: tenfold.KindQueue, Name: "thumbs"}
+	r.want(Wanted{Name: "uploads", Versions: true, Keep: []Keep{{Prefix: "raw/tmp", For: time.Hour}},
+		Events: []Rule{{Name: "made", Created: true, Prefix: "raw/", Suffix: ".jpg", To: to}, {Name: "gone", Removed: true, Prefix: "raw/", To: to}}})
+	ctx, api, name := t.Context(), r.client("api"), aws.String("uploads")
+	wait := func(n int) []Event {
+		t.Helper()
+		for range 1000 {
+			r.mu.Lock()
+			got := r.got
+			r.mu.Unlock()
+			if len(got) >= n {
+				return got
+			}
+			<-time.After(10 * time.Millisecond)
+		}
+		t.Fatalf("%d events, want %d", len(r.got), n)
+		return nil
+	}
+	r.mu.Lock()
+	r.err = errors.New("asleep")
+	r.mu.Unlock()
+	put(t, api, *name, "raw/a b.jpg", "12345")
+	put(t, api, *name, "raw/a.png", "x")
+	put(t, api, *name, "a.jpg", "x")
+	if left, err := os.ReadDir(filepath.Join(r.dir, "events")); err != nil || len(left) != 1 {
+		t.Error(len(left), err)
+	}
+	r.mu.Lock()
+	r.err = nil
+	r.mu.Unlock()
+	e := wait(1)[0]
+	if e.What != "ObjectCreated:Put" || e.Size != 5 || e.Key != "raw/a b.jpg" || e.By != "api" || e.Rule != "made" || e.Version == "" {
+		t.Errorf("%+v", e)
+	}
+	object := e.Notification()["Records"].([]any)[0].(map[string]any)["s3"].(map[string]any)["object"].(map[string]any)
+	if object["key"] != "raw/a+b.jpg" || object["size"] != int64(5) {
+		t.Error(object)
+	}
+	if kind, detail := e.Detail(); kind != "Object Created" || detail["reason"] != "PutObject" {
+		t.Error(kind, detail)
+	}
+	if _, err := api.CopyObject(ctx, &s3.CopyObjectInput{Bucket: name, Key: aws.String("raw/c.jpg"), CopySource: aws.String("uploads/raw/a%20b.jpg")}); err != nil {
+		t.Fatal(err)
+	}
+	wait(2)
+	out, err := api.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: name, Delete: &types.Delete{Objects: []types.ObjectIdentifier{{Key: aws.String("raw/c.jpg")}, {Key: aws.String("a.jpg")}}}})
+	if err != nil || len(out.Deleted) != 2 {
+		t.Fatal(out, err)
+	}
+	wait(3)
+	if _, err := api.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: name, Key: aws.String("raw/a b.jpg")}); err != nil {
+		t.Fatal(err)
+	}
+	put(t, api, *name, "raw/tmp/x", "x")
+	wait(4)
+	r.Sweep(ctx, time.Now().Add(59*time.Minute))
+	if got := get(t, api, *name, "raw/tmp/x"); got != "x" {
+		t.Error(got)
+	}
+	up, err := api.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: name, Key: aws.String("left")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Sweep(ctx, time.Now().Add(61*time.Minute))
+	got := wait(5)
+	var whats []string
+	for _, e := range got {
+		whats = append(whats, e.What)
+	}
+	if want := "ObjectCreated:Put ObjectCreated:Copy ObjectRemoved:DeleteMarkerCreated ObjectRemoved:DeleteMarkerCreated LifecycleExpiration:DeleteMarkerCreated"; strings.Join(whats, " ") != want {
+		t.Error(whats)
+	}
+	if _, err := api.ListParts(ctx, &s3.ListPartsInput{Bucket: name, Key: up.Key, UploadId: up.UploadId}); err != nil {
+		t.Error("swept too early", err)
+	}
+	r.Sweep(ctx, time.Now().Add(8*24*time.Hour))
+	if _, err := api.ListParts(ctx, &s3.ListPartsInput{Bucket: name, Key: up.Key, UploadId: up.UploadId}); code(err) != "NoSuchUpload" {
+		t.Error("an upload that nobody finished stays", err)
+	}
+}
+
+// A body that is too long is refused in S3's words, to a client that is still sending.
+func TestTooLong(t *testing.T) {
+	r := newRig(t, t.TempDir())
+	r.want(Wanted{Name: "uploads", Body: 1 << 20})
+	_, err := r.client("api").PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("uploads"), Key: aws.String("x"), Body: bytes.NewReader(make([]byte, 20<<20))})
+	if code(err) != "EntityTooLarge" {
+		t.Error(err)
+	}
+	put(t, r.client("api"), "uploads", "y", strings.Repeat("y", 1<<20))
 }

@@ -23,11 +23,11 @@ import (
 const bigPart = 5 << 30
 
 // openEngine opens the folder, or makes it.
-func openEngine(dir string) (*posix.Posix, error) {
+func openEngine(dir string) (*posix.Posix, meta.MetadataStorer, error) {
 	root, versions, aside := filepath.Join(dir, "buckets"), filepath.Join(dir, "versions"), filepath.Join(dir, "attributes")
 	for _, d := range []string{root, versions} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	var attributes meta.MetadataStorer = meta.XattrMeta{}
@@ -38,17 +38,17 @@ func openEngine(dir string) (*posix.Posix, error) {
 	_, err := os.Stat(aside)
 	if err == nil || (meta.XattrMeta{}).Test(root) != nil {
 		if err := os.MkdirAll(aside, 0o700); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		side, err := meta.NewSideCar(aside)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		attributes, opts.SideCarDir = side, aside
 	}
 	quiet, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer quiet.Close()
 	out := os.Stdout
@@ -56,9 +56,9 @@ func openEngine(dir string) (*posix.Posix, error) {
 	defer func() { os.Stdout = out }()
 	p, err := posix.New(root, attributes, opts)
 	if err != nil {
-		return nil, fmt.Errorf("open buckets in %s: %w", root, err)
+		return nil, nil, fmt.Errorf("open buckets in %s: %w", root, err)
 	}
-	return p, nil
+	return p, attributes, nil
 }
 
 // door is the engine's HTTP side for one account, on a unix socket.

@@ -85,7 +85,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) {
 // expire removes the objects of one kind that were written before a moment.
 func (s *Store) expire(ctx context.Context, d *door, w *Wanted, k Keep, before time.Time) error {
 	ctx = asRoot(ctx, s.root.Access)
-	var after *string
+	after := new(string)
 	for {
 		page, err := d.account.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &w.Name, Prefix: &k.Prefix, MaxKeys: new(int32(1000)), StartAfter: after, ContinuationToken: new(string), Delimiter: new(string), FetchOwner: new(bool)})
 		if err != nil {

@@ -5,13 +5,13 @@ import (
 	"encoding/xml"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/versity/versitygw/backend/posix"
-	"golang.org/x/sys/unix"
 )
 
 // Use is what is in a bucket, as it was last counted.
@@ -83,7 +83,7 @@ func (s *Store) counting(ctx context.Context) {
 				continue
 			}
 			seen[k] = true
-			n, bytes := count(ctx, filepath.Join(s.cfg.Dir, "buckets", k[0]+"."+k[1]))
+			n, bytes := s.count(ctx, k[0]+"."+k[1])
 			s.use.mu.Lock()
 			if s.use.of == nil {
 				s.use.changed, s.use.of = map[[2]string]bool{}, map[[2]string]Use{}
@@ -97,8 +97,11 @@ func (s *Store) counting(ctx context.Context) {
 	}
 }
 
-// count goes through a bucket's folder.
-func count(ctx context.Context, dir string) (objects, bytes int64) {
+// count goes through the folder of a bucket of the engine.
+func (s *Store) count(ctx context.Context, bucket string) (objects, bytes int64) {
+	dir := filepath.Join(s.cfg.Dir, "buckets", bucket)
+	_, err := os.Lstat(filepath.Join(s.cfg.Dir, "versions", bucket))
+	versions := err == nil
 	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case ctx.Err() != nil:
@@ -110,7 +113,7 @@ func count(ctx context.Context, dir string) (objects, bytes int64) {
 		case e.IsDir() && strings.HasPrefix(e.Name(), posix.MetaTmpDir):
 			return fs.SkipDir
 		case e.Type().IsRegular():
-			if info, err := e.Info(); err == nil && (info.Size() > 0 || !marker(path)) {
+			if info, err := e.Info(); err == nil && (!versions || !s.marker(bucket, path[len(dir)+1:])) {
 				objects++
 				bytes += info.Size()
 			}
@@ -140,8 +143,8 @@ func cors(origins []string) []byte {
 	return b
 }
 
-// marker says whether an empty file stands for an object that was removed from a bucket with versions.
-func marker(path string) bool {
-	_, err := unix.Lgetxattr(path, "user.delete-marker", nil)
+// marker says whether a file stands for an object that was removed from a bucket with versions.
+func (s *Store) marker(bucket, key string) bool {
+	_, err := s.attributes.RetrieveAttribute(nil, bucket, key, "delete-marker")
 	return err == nil
 }
