@@ -164,7 +164,7 @@ func (t bucketTargets) publish(ctx context.Context, account string, to tenfold.I
 // ownerKey is the key of the owner of an environment: the command line's.
 func (h *house) ownerKey(app tenfold.AppName, env tenfold.Environment) awsapi.Key {
 	k := h.accessKey(tenfold.ID{App: app, Env: env, Kind: tenfold.KindIdentity, Name: "$owner"}) // no service is called so
-	return awsapi.Key{Access: k.ID, Secret: k.Secret, Caller: awsapi.Caller{Account: account(app, env), Of: "owner", Uses: map[string][]string{"s3": {awsapi.Every}}}}
+	return awsapi.Key{Access: k.ID, Secret: k.Secret, Caller: awsapi.Caller{Account: account(app, env), Of: awsapi.Owner, Uses: map[string][]string{"s3": {awsapi.Every}}}}
 }
 
 // fileKeys are those of services and functions, and of the owners of environments.

@@ -47,7 +47,19 @@ func RunData(ctx context.Context, dir string) error {
 		if err != nil {
 			return companionWork{}, err
 		}
-		tables, err := table.Open(db, table.Config{Log: log})
+		files, err := companionAddress(l.Tier(filesListener))
+		if err != nil {
+			return companionWork{}, err
+		}
+		var s *data.Server
+		made := make(chan struct{}) // closed with s: what was under way in a table goes on from its opening
+		defer close(made)
+		tables, err := table.Open(db, table.Config{Log: log, Objects: objects{files, func(ctx context.Context, account string) (awsapi.Key, bool) {
+			if <-made; s == nil { // the process does not start
+				return awsapi.Key{}, false
+			}
+			return s.Owner(ctx, account)
+		}}})
 		if err != nil {
 			return companionWork{}, err
 		}
@@ -61,7 +73,7 @@ func RunData(ctx context.Context, dir string) error {
 		if err != nil {
 			return companionWork{}, err
 		}
-		s := data.NewServer(map[tenfold.Kind]data.Store{tenfold.KindQueue: queueStore{queues}, tenfold.KindTable: tableStore{tables}, tenfold.KindBus: eventStore{events, known}}, map[string]awsapi.Served{
+		s = data.NewServer(map[tenfold.Kind]data.Store{tenfold.KindQueue: queueStore{queues}, tenfold.KindTable: tableStore{tables}, tenfold.KindBus: eventStore{events, known}}, map[string]awsapi.Served{
 			"sqs":      {Service: queues, Namespace: "com.amazonaws.sqs#", XMLNS: queue.Namespace, Limit: 8 << 20},
 			"dynamodb": tables.Served(),
 			"events":   events.Served(), "scheduler": events.Scheduler(),

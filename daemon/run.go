@@ -251,7 +251,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	}); err != nil {
 		return err
 	}
-	if h.data, err = data.New(data.Config{Dir: l.Tier("data"), Process: h.stores, Address: h.stores.addr, Emit: emit, Account: account, Keys: h.storeKeys, Secret: h.secretValue}); err != nil {
+	if h.data, err = data.New(data.Config{Dir: l.Tier("data"), Process: h.stores, Address: h.stores.addr, Emit: emit, Account: account, Keys: h.fileKeys, Secret: h.secretValue}); err != nil {
 		return err
 	}
 	if h.files, err = data.New(data.Config{Dir: l.Tier(filesListener), Process: h.filesProcess, Address: h.filesProcess.addr, Emit: emit, Account: account, Keys: h.fileKeys,

@@ -124,3 +124,42 @@ func TestTablesOfAService(t *testing.T) {
 	h.must(dir, "kept", "remove", "echo/production/table/sessions", "--yes")
 	h.must(dir, "down")
 }
+
+// A table goes into a bucket, and another is made of it: by hand, and by a service that uses both.
+func TestExportsOfATable(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [sessions, files]\ntables: {sessions: {key: user, sort: at, types: {at: number}, backups: 1d}}\nbuckets: [files, others]\n")})
+	h.up(dir)
+	for n := range 20 {
+		h.must(dir, "table", "put", "sessions", fmt.Sprintf(`{"user": "u%d", "at": %d, "device": "phone"}`, n%3, n))
+	}
+	out := h.must(dir, "table", "export", "sessions", "files/daily")
+	where, ok := strings.CutPrefix(strings.TrimSpace(out), "20 items of sessions in ")
+	if !ok || !strings.HasPrefix(where, "files/daily/AWSDynamoDB/") {
+		t.Fatal(out)
+	}
+	if out := h.must(dir, "bucket", "ls", where+"/", "-r"); !strings.Contains(out, "manifest-summary.json") || !strings.Contains(out, ".json.gz") {
+		t.Error(out)
+	}
+	if out := h.must(dir, "table", "import", "copied", where, "--key", "user", "--sort", "at:number"); !strings.Contains(out, "20 items are in copied") {
+		t.Error(out)
+	}
+	if out := h.must(dir, "table", "scan", "copied", "--key", "u1"); strings.Count(out, `"u1"`) != 7 {
+		t.Error(out)
+	}
+	env := h.environ("echo 1")
+	c := dynamodb.New(dynamodb.Options{Region: env["AWS_REGION"], BaseEndpoint: aws.String(env["AWS_ENDPOINT_URL_DYNAMODB"]), RetryMaxAttempts: 1,
+		Credentials: credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], "")})
+	d, err := c.DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: aws.String("sessions")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.ExportTableToPointInTime(t.Context(), &dynamodb.ExportTableToPointInTimeInput{TableArn: d.Table.TableArn, S3Bucket: aws.String("files")}); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.ExportTableToPointInTime(t.Context(), &dynamodb.ExportTableToPointInTimeInput{TableArn: d.Table.TableArn, S3Bucket: aws.String("others")}); err == nil || !strings.Contains(err.Error(), "add `uses: [others]` to service api") {
+		t.Error(err)
+	}
+	h.must(dir, "down")
+}

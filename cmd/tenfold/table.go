@@ -19,8 +19,8 @@ import (
 )
 
 func (c *cli) tableCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "table", Aliases: []string{"tables"}, Short: "Tables: list, get, put, delete, scan, top, cost, verify", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(c.tableList(), c.tableGet(), c.tablePut(), c.tableDelete(), c.tableScan(), c.tableTop(), c.tableCost(), c.tableVerify())
+	cmd := &cobra.Command{Use: "table", Aliases: []string{"tables"}, Short: "Tables: list, get, put, delete, scan, top, cost, verify, export, import", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(c.tableList(), c.tableGet(), c.tablePut(), c.tableDelete(), c.tableScan(), c.tableTop(), c.tableCost(), c.tableVerify(), c.tableExport(), c.tableImport())
 	return cmd
 }
 

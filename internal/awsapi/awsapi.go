@@ -17,6 +17,9 @@ import (
 // Region is what everything of a house is said to be in.
 const Region = "us-east-1"
 
+// Owner is what Of says of the owner of an environment.
+const Owner = "owner"
+
 // Every is what Uses names for "all of this service".
 const Every = "*"
 

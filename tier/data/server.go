@@ -64,6 +64,23 @@ func (s *Server) Key(access string) (awsapi.Key, bool) {
 	return k, ok
 }
 
+// Owner finds the key of the owner of an account. It waits until it was told whom it knows.
+func (s *Server) Owner(ctx context.Context, account string) (awsapi.Key, bool) {
+	select {
+	case <-s.first:
+	case <-ctx.Done():
+		return awsapi.Key{}, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.keys {
+		if k.Account == account && k.Of == awsapi.Owner {
+			return k, true
+		}
+	}
+	return awsapi.Key{}, false
+}
+
 // Handler serves clients of AWS' protocols in JSON.
 func (s *Server) Handler() http.Handler { return s.Gate(s.front) }
 
@@ -180,7 +197,7 @@ func (s *Server) call(ctx context.Context, c Call) (Called, error) {
 	if err != nil {
 		return Called{}, err
 	}
-	b, err := svc.Serve(ctx, &awsapi.Request{Operation: c.Operation, Body: c.Body, HTTP: r, Caller: awsapi.Caller{Account: c.Account, Region: awsapi.Region, Of: "owner", Uses: map[string][]string{c.Service: {awsapi.Every}}}})
+	b, err := svc.Serve(ctx, &awsapi.Request{Operation: c.Operation, Body: c.Body, HTTP: r, Caller: awsapi.Caller{Account: c.Account, Region: awsapi.Region, Of: awsapi.Owner, Uses: map[string][]string{c.Service: {awsapi.Every}, "s3": {awsapi.Every}}}})
 	var f *awsapi.Fault
 	if errors.As(err, &f) {
 		return Called{Code: f.Code, Message: f.Message}, nil
