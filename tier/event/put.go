@@ -147,7 +147,7 @@ func (s *Store) putEvents(c awsapi.Caller, in *input) (any, error) {
 			return nil, denied(c, "PutEvents", arn("events", c.Account, "event-bus/"+name), name)
 		}
 		code, message := e.check()
-		if code == codeSource && c.May("events", awsapi.Every) { // the house's own services: S3's notifications
+		if code == codeSource && c.Of == awsapi.Owner { // the house's own services: S3's notifications
 			e.Source = strings.TrimPrefix(e.Source, ownSource)
 			code, message = e.check()
 			e.Source = ownSource + e.Source

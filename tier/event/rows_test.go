@@ -41,8 +41,8 @@ func TestRowsBecomeEvents(t *testing.T) {
 	if _, err := ask(event.TakeRows, in); err != nil {
 		t.Fatal(err)
 	}
-	for i, m := range x.wait(t, "emails", 2) {
-		if want := []string{`"id":"1"`, `"id":"5"`}[i]; !strings.Contains(m.Body, want) || !strings.Contains(m.Body, `"time":"2001-09-09T01:46:40Z"`) {
+	for _, m := range x.wait(t, "emails", 2) { // in no order
+		if !strings.Contains(m.Body, `"id":"1"`) && !strings.Contains(m.Body, `"id":"5"`) || !strings.Contains(m.Body, `"time":"2001-09-09T01:46:40Z"`) {
 			t.Error(m.Body)
 		}
 	}
