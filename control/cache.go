@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"time"
 
 	"tenfold"
@@ -19,6 +20,9 @@ type Caches interface {
 	CacheSwitchover(ctx context.Context, id tenfold.ID, node int) error
 	// CacheRotate gives every user a new password and restarts the services that have one.
 	CacheRotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, error)
+	// CacheTop is what the primary does now; CacheKeys samples keys, n of them (0: 5000).
+	CacheTop(ctx context.Context, id tenfold.ID) (cacheinfo.Top, error)
+	CacheKeys(ctx context.Context, id tenfold.ID, n int) (cacheinfo.Keys, error)
 	// CacheBackup takes a backup now; CacheBackups lists what can be restored from.
 	CacheBackup(ctx context.Context, id tenfold.ID) (cacheinfo.Backup, error)
 	CacheBackups(ctx context.Context, id tenfold.ID) ([]cacheinfo.Backup, error)
@@ -42,6 +46,11 @@ func (s server) cacheRoutes(mux *http.ServeMux) {
 		}
 	})
 	mux.HandleFunc("POST "+at+"/rotate", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.CacheRotate(r.Context(), id(r))) })
+	mux.HandleFunc("GET "+at+"/top", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.CacheTop(r.Context(), id(r))) })
+	mux.HandleFunc("GET "+at+"/keys", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.FormValue("sample"))
+		reply(w)(s.api.CacheKeys(r.Context(), id(r), n))
+	})
 	mux.HandleFunc("GET "+at+"/backups", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.CacheBackups(r.Context(), id(r))) })
 	mux.HandleFunc("POST "+at+"/backups", func(w http.ResponseWriter, r *http.Request) { reply(w)(s.api.CacheBackup(r.Context(), id(r))) })
 	mux.HandleFunc("POST "+at+"/restore", func(w http.ResponseWriter, r *http.Request) {
@@ -89,4 +98,14 @@ func (c *Client) CacheBackups(ctx context.Context, id tenfold.ID) ([]cacheinfo.B
 // CacheRestore implements API.
 func (c *Client) CacheRestore(ctx context.Context, id tenfold.ID, to time.Time) (tenfold.ID, error) {
 	return call[tenfold.ID](ctx, c, http.MethodPost, cachePath(id)+"/restore", map[string]time.Time{"to": to})
+}
+
+// CacheTop implements API.
+func (c *Client) CacheTop(ctx context.Context, id tenfold.ID) (cacheinfo.Top, error) {
+	return call[cacheinfo.Top](ctx, c, http.MethodGet, cachePath(id)+"/top", nil)
+}
+
+// CacheKeys implements API.
+func (c *Client) CacheKeys(ctx context.Context, id tenfold.ID, n int) (cacheinfo.Keys, error) {
+	return call[cacheinfo.Keys](ctx, c, http.MethodGet, cachePath(id)+"/keys?sample="+strconv.Itoa(n), nil)
 }

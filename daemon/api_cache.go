@@ -5,8 +5,12 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"tenfold"
 	"tenfold/control"
@@ -41,6 +45,16 @@ func (h *house) CacheSwitchover(ctx context.Context, id tenfold.ID, node int) er
 // CacheRotate implements control.API.
 func (h *house) CacheRotate(ctx context.Context, id tenfold.ID) (dbinfo.Rotation, error) {
 	return h.rotate(ctx, id, h.cache.Rotate)
+}
+
+// CacheTop implements control.API.
+func (h *house) CacheTop(ctx context.Context, id tenfold.ID) (cacheinfo.Top, error) {
+	return h.cache.Top(ctx, id)
+}
+
+// CacheKeys implements control.API.
+func (h *house) CacheKeys(ctx context.Context, id tenfold.ID, n int) (cacheinfo.Keys, error) {
+	return h.cache.Keys(ctx, id, n)
 }
 
 // CacheBackup implements control.API.
@@ -99,6 +113,60 @@ func (h *house) cacheTool(ctx context.Context, id tenfold.ID, tool string) (cont
 		argv = append(argv, "--tls", "--cacert", ca.File)
 	}
 	return control.Process{Argv: argv, Env: env}, nil
+}
+
+// cacheMetrics writes what servers of caches do in Prometheus' text format, under ElastiCache's names.
+func cacheMetrics(uses map[tenfold.ID][]cacheinfo.Use, b *strings.Builder) {
+	each := func(name, kind string, of func(cacheinfo.Use) (float64, bool)) {
+		first := true
+		for _, id := range slices.SortedFunc(maps.Keys(uses), tenfold.ID.Compare) {
+			for _, u := range uses[id] {
+				v, ok := of(u)
+				if !ok {
+					continue
+				}
+				if first {
+					fmt.Fprintf(b, "# TYPE %s %s\n", name, kind)
+					first = false
+				}
+				fmt.Fprintf(b, "%s{%s,cache=%s,node=\"%d\",role=%s} %g\n", name, label2(string(id.App), string(id.Env)), quote(string(id.Name)), u.Node, quote(u.Role), v)
+			}
+		}
+	}
+	for _, m := range cacheFacts {
+		each(m.name, m.kind, func(u cacheinfo.Use) (float64, bool) { v, ok := u.Metrics[m.of]; return v, ok })
+	}
+	for _, family := range cache.Families(uses) {
+		name := "cache_" + snake(family)
+		each(name+"_total", "counter", func(u cacheinfo.Use) (float64, bool) { v, ok := u.Calls[family]; return v.Calls, ok })
+		each(name+"_latency_seconds_total", "counter", func(u cacheinfo.Use) (float64, bool) { v, ok := u.Calls[family]; return v.Seconds, ok })
+	}
+}
+
+// cacheFacts are the metrics of a cache by ElastiCache's names.
+var cacheFacts = []struct{ of, name, kind string }{
+	{"BytesUsedForCache", "cache_bytes_used_for_cache", "gauge"}, {"DatabaseMemoryUsagePercentage", "cache_database_memory_usage_percentage", "gauge"},
+	{"CacheHits", "cache_hits_total", "counter"}, {"CacheMisses", "cache_misses_total", "counter"}, {"CacheHitRate", "cache_hit_rate", "gauge"},
+	{"CurrConnections", "cache_curr_connections", "gauge"}, {"NewConnections", "cache_new_connections_total", "counter"},
+	{"CurrItems", "cache_curr_items", "gauge"}, {"CurrVolatileItems", "cache_curr_volatile_items", "gauge"},
+	{"Evictions", "cache_evictions_total", "counter"}, {"Reclaimed", "cache_reclaimed_total", "counter"},
+	{"NetworkBytesIn", "cache_network_bytes_in_total", "counter"}, {"NetworkBytesOut", "cache_network_bytes_out_total", "counter"},
+	{"ReplicationBytes", "cache_replication_bytes", "gauge"}, {"ReplicationLag", "cache_replication_lag_seconds", "gauge"},
+	{"AuthenticationFailures", "cache_authentication_failures_total", "counter"}, {"CommandAuthorizationFailures", "cache_command_authorization_failures_total", "counter"},
+	{"KeyAuthorizationFailures", "cache_key_authorization_failures_total", "counter"}, {"ChannelAuthorizationFailures", "cache_channel_authorization_failures_total", "counter"},
+	{"MemoryFragmentationRatio", "cache_memory_fragmentation_ratio", "gauge"}, {"SaveInProgress", "cache_save_in_progress", "gauge"}, {"EngineCPUSeconds", "cache_engine_cpu_seconds_total", "counter"},
+}
+
+// snake writes HashBasedCmds as hash_based_cmds.
+func snake(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		if unicode.IsUpper(r) && i > 0 {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
 }
 
 // cacheCertificates gives the servers of caches what they show, signed by the house's authority. It is opened

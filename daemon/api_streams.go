@@ -249,6 +249,7 @@ func (h *house) Metrics(ctx context.Context, w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "# TYPE http_cache_entries gauge\nhttp_cache_entries %d\n# TYPE http_cache_size_bytes gauge\nhttp_cache_size_bytes{tier=\"memory\"} %d\nhttp_cache_size_bytes{tier=\"disk\"} %d\n", r.Cache.Entries, r.Cache.Memory, r.Cache.Disk)
 	h.pools.metrics(ctx, &b)
+	cacheMetrics(h.cache.Use(), &b)
 	functionMetrics(h.function.Use(ctx), &b)
 	queueMetrics(h.data.Use(), &b)
 	tableMetrics(h.data.Use(), &b)

@@ -207,3 +207,61 @@ func TestCacheFailsOverAtItsAddress(t *testing.T) {
 		t.Errorf("after a resize: %s of %d, %v", got, c.acked, err)
 	}
 }
+
+// What people ask of a cache over the command line: its keys, what it does, metrics, a shell, other passwords, TLS,
+// and what it had yesterday.
+func TestCacheIsAskedAndRestored(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	const cache = "    uses: [cache]\ncaches: {cache: {size: 32mb, readers: 1, persist: true, tls: true, backups: {every: 1h, key: KEY}}}\nsecrets: {KEY: {generate: 32}}\n"
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", cache)})
+	h.up(dir)
+	eventually(t, "a reader that follows", 30*time.Second, func() bool { return following(h.cacheNodes(dir), 1) })
+	at := h.environ("echo 1")["REDIS_URL"]
+	if !strings.HasPrefix(at, "rediss://api:") {
+		t.Fatal(at)
+	}
+	for i := range 50 {
+		if _, err := redisDo(at, "SET", fmt.Sprint("key", i), strings.Repeat("v", 100*i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out := h.must(dir, "cache", "cli", "--", "GET", "key1"); strings.TrimSpace(out) != strings.Repeat("v", 100) {
+		t.Errorf("cache cli says %q", out)
+	}
+	if out := h.must(dir, "cache", "keys"); !strings.Contains(out, "50 of 50 keys") || !strings.Contains(out, "key49") || !strings.Contains(out, "more memory would buy nothing") {
+		t.Errorf("cache keys says %s", out)
+	}
+	if out := h.must(dir, "cache", "top"); !strings.Contains(out, "set ") || !strings.Contains(out, "processor") {
+		t.Errorf("cache top says %s", out)
+	}
+	eventually(t, "metrics of both servers", 20*time.Second, func() bool {
+		out := h.must(dir, "metrics")
+		return strings.Contains(out, `cache_curr_items{app="echo",env="production",cache="cache",node="1",role="primary"} 50`) && strings.Contains(out, `node="2",role="reader"} 50`) &&
+			strings.Contains(out, "cache_string_based_cmds_total")
+	})
+	if out := h.must(dir, "cache", "backup"); !strings.Contains(out, "Z  ") {
+		t.Errorf("cache backup says %s", out)
+	}
+	if _, err := redisDo(at, "FLUSHALL"); err != nil {
+		t.Fatal(err)
+	}
+	if out := h.must(dir, "cache", "backups"); !strings.Contains(out, "encrypted") {
+		t.Errorf("cache backups says %s", out)
+	}
+	h.must(dir, "cache", "restore")
+	if out := h.must(dir, "cache", "cli", "--name", "cache-restored", "--", "GET", "key1"); strings.TrimSpace(out) != strings.Repeat("v", 100) {
+		t.Errorf("what was restored has %q", out)
+	}
+	if out := h.must(dir, "cache", "rotate"); !strings.Contains(out, "api") {
+		t.Errorf("cache rotate says %s", out)
+	}
+	eventually(t, "a task with the new password", 30*time.Second, func() bool {
+		now := h.environ("echo 1")["REDIS_URL"]
+		got, err := redisDo(now, "PING")
+		return now != at && err == nil && got == "PONG"
+	})
+	if _, err := redisDo(at, "PING"); err != nil {
+		t.Errorf("the old password, before its time is over: %v", err)
+	}
+}

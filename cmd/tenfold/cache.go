@@ -16,7 +16,7 @@ import (
 
 func (c *cli) cacheCommand() *cobra.Command {
 	var name string
-	cache := &cobra.Command{Use: "cache", Short: "A cache: shell, its servers, failover, passwords, backups"}
+	cache := &cobra.Command{Use: "cache", Short: "A cache: shell, its servers, failover, passwords, keys, backups"}
 	cache.PersistentFlags().StringVar(&name, "name", "", "cache, when the app has several")
 	with := func(use, short string, args cobra.PositionalArgs, f func(context.Context, *control.Client, tenfold.ID, []string) error) *cobra.Command {
 		return c.asking(use, short, args, func(ctx context.Context, api *control.Client, env control.Env, args []string) error {
@@ -56,7 +56,26 @@ func (c *cli) cacheCommand() *cobra.Command {
 		return nil
 	})
 	restore.Flags().StringVar(&to, "to", "latest", "a time ('2026-11-23 10:15:30', UTC): the last backup before it; or latest")
+	var n int
+	keys := asking("keys", "A sample of its keys: the large, the hot, and what more memory would buy", func(ctx context.Context, api *control.Client, id tenfold.ID) error {
+		k, err := api.CacheKeys(ctx, id, n)
+		if err != nil || c.json {
+			return orEncode(c, k, err)
+		}
+		c.printKeys(k)
+		return nil
+	})
+	keys.Flags().IntVar(&n, "sample", 0, "how many keys to look at (default 5000)")
 	cache.AddCommand(
+		keys,
+		asking("top", "What the primary does now: commands by time, what was slow, hits and memory", func(ctx context.Context, api *control.Client, id tenfold.ID) error {
+			t, err := api.CacheTop(ctx, id)
+			if err != nil || c.json {
+				return orEncode(c, t, err)
+			}
+			c.printTop(t)
+			return nil
+		}),
 		asking("backup", "Take a backup now", func(ctx context.Context, api *control.Client, id tenfold.ID) error {
 			b, err := api.CacheBackup(ctx, id)
 			if err != nil || c.json {
@@ -159,4 +178,55 @@ func (c *cli) printCache(d cacheinfo.Cache) {
 		note += ", TLS"
 	}
 	fmt.Fprintln(c.out, note)
+}
+
+func (c *cli) printTop(t cacheinfo.Top) {
+	m := t.Metrics
+	fmt.Fprintf(c.out, "processor %.1f %%, memory %s (%.0f %%), %.0f keys, %.0f connections, hits %.1f %%, %.0f evicted\n\n",
+		t.EngineCPU, size(int64(m["BytesUsedForCache"])), m["DatabaseMemoryUsagePercentage"], m["CurrItems"], m["CurrConnections"], m["CacheHitRate"], m["Evictions"])
+	rows := [][]string{{"COMMAND", "A SECOND", "PROCESSOR", "CALLS", "MEAN", "P50", "P99", "FAILED"}}
+	for _, x := range t.Commands {
+		rows = append(rows, []string{x.Name, fmt.Sprintf("%.0f", x.Rate), fmt.Sprintf("%.1f %%", x.Busy), fmt.Sprintf("%.0f", x.Calls), x.Mean.String(), x.P50.String(), x.P99.String(), fmt.Sprintf("%.0f", x.Failed)})
+	}
+	table(c.out, rows)
+	if len(t.Slow) == 0 {
+		return
+	}
+	fmt.Fprintln(c.out)
+	rows = [][]string{{"SLOW", "TOOK", "WHEN", "KEY", "WORDS"}}
+	for _, x := range t.Slow {
+		rows = append(rows, []string{x.Command, x.Took.String(), ago(x.At), dash(line(x.Key)), strconv.Itoa(x.Words)})
+	}
+	table(c.out, rows)
+}
+
+func (c *cli) printKeys(k cacheinfo.Keys) {
+	fmt.Fprintf(c.out, "%d of %d keys\n\n", k.Sampled, k.Keys)
+	warmth := func(x cacheinfo.Key) string {
+		if k.Frequency {
+			return strconv.FormatInt(x.Frequency, 10)
+		}
+		return x.Idle.String()
+	}
+	column := map[bool]string{true: "COUNT", false: "UNTOUCHED"}[k.Frequency]
+	for _, part := range []struct {
+		title string
+		keys  []cacheinfo.Key
+	}{{"LARGE", k.Big}, {"HOT", k.Hot}} {
+		rows := [][]string{{part.title, "TYPE", "BYTES", column}}
+		for _, x := range part.keys {
+			rows = append(rows, []string{line(x.Name), x.Type, size(x.Bytes), warmth(x)})
+		}
+		table(c.out, rows)
+		fmt.Fprintln(c.out)
+	}
+	if k.Why != "" {
+		fmt.Fprintln(c.out, k.Why)
+		return
+	}
+	rows := [][]string{{"SIZE", "WOULD HIT"}}
+	for _, w := range k.Worth {
+		rows = append(rows, []string{size(w.Bytes), fmt.Sprintf("%.1f %%", 100*w.Hit)})
+	}
+	table(c.out, rows)
 }
