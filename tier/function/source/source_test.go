@@ -533,8 +533,11 @@ func TestShardsOfAStream(t *testing.T) {
 		l.add("c", "a")
 		l.shards[1].Parent = "p"
 		l.closed["p"] = true
+		var mu sync.Mutex // two calls may be under way
 		var got []string
 		_, end := follow(l, Settings{Batch: 10, Wait: time.Second, Parallel: 2, Start: Latest, Retries: -1}, func(_ context.Context, e []byte) ([]byte, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			got = append(got, ids(t, e)...)
 			return nil, nil
 		}, places, &drops{})
