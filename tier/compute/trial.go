@@ -58,7 +58,8 @@ func (s *service) count(ctx context.Context, r record, w *seen, now time.Time) {
 	case trying, r.Watch != nil && r.Deploy == nil:
 		pace = 0
 	case r.Serving == nil || !r.Serving.Spec.Routed || len(r.Tasks) == 0:
-		s.trial, s.shown = nil, ""
+		s.trial = nil
+		s.show("")
 		return
 	case r.Deploy != nil:
 		pace = time.Second
