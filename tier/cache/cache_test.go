@@ -1,13 +1,17 @@
 package cache
 
 import (
+	"context"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/gomodule/redigo/redis"
+
 	"tenfold"
+	"tenfold/internal/keeper"
 )
 
 func TestCacheFromNothingThroughCrashAndStop(t *testing.T) {
@@ -97,4 +101,40 @@ func TestAReaderTakesOverTheAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.eventually(t, tenfold.FieldURL, "OK", "SET", "last", "3")
+}
+
+// old has servers run for an hour already: a young one may be silent.
+type old struct{ Units }
+
+func (o old) List(ctx context.Context, prefix string) ([]keeper.Status, error) {
+	all, err := o.Units.List(ctx, prefix)
+	for i := range all {
+		all[i].Started = all[i].Started.Add(-time.Hour)
+	}
+	return all, err
+}
+
+// A primary that computes for seconds stays the primary, and nothing is lost.
+func TestAPrimaryThatComputesIsNoDeath(t *testing.T) {
+	f := begin(t)
+	f.cfg.Units = old{f.cfg.Units}
+	f.open(t)
+	f.start(t, tenfold.Cache{Readers: tenfold.Bounds{Min: 1, Max: 1}})
+	f.settled(t, 1)
+	before, _ := f.get(id.String())
+	pid := f.pid(t, before.Primary)
+	c, err := f.connect(tenfold.FieldURL, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const script = "local b = redis.call('TIME')[1] while redis.call('TIME')[1] - b < 3 do end return redis.call('SET', KEYS[1], 1)"
+	if out, err := redis.String(redis.DoWithTimeout(c, 20*time.Second, "EVAL", script, 1, "computed")); err != nil || out != "OK" {
+		t.Errorf("%q %v", out, err)
+	}
+	f.settled(t, 1)
+	if now, _ := f.get(id.String()); now.Epoch != before.Epoch || f.pid(t, now.Primary) != pid {
+		t.Errorf("it was taken for dead: %+v\n%+v", now.cluster, f.events)
+	}
+	f.eventually(t, tenfold.FieldReadURL, "1", "GET", "computed")
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,11 +23,6 @@ import (
 const (
 	pingLimit = 100 * time.Millisecond
 	askLimit  = 2 * time.Second
-	// A server that is stopped is hung when two questions went unanswered. One that sleeps gets a second, and
-	// one that computes or waits for a disk ten: a long script or a large key is no death.
-	pingTries  = 2
-	sleepLimit = time.Second
-	busyLimit  = 10 * time.Second
 )
 
 // admin is our own user at a server, replica the one that servers log in at each other as.
@@ -45,11 +39,9 @@ type place struct {
 
 // link is a connection to a server, made when it is asked first.
 type link struct {
-	mu     sync.Mutex // held while it is asked
-	conn   redis.Conn
-	silent time.Time // since when it has not answered; zero: it does
-	missed int       // PINGs in a row
-	ticks  uint64    // of its processor time when it fell silent
+	mu   sync.Mutex // held while it is asked
+	conn redis.Conn
+	silence
 }
 
 func (c *Cache) link(key string, n int) *link {
@@ -68,7 +60,7 @@ func (c *Cache) unlink(key string, n int) {
 	l := c.link(key, n)
 	l.mu.Lock()
 	l.drop()
-	l.silent, l.missed = time.Time{}, 0
+	l.silence = silence{}
 	l.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -197,12 +189,14 @@ func (c *Cache) look(ctx context.Context, key string, r record, n int, s *sight)
 		}
 		return
 	}
+	asked := time.Now()
 	b, err := redis.Bytes(c.askOver(ctx, l, r, n, pingLimit, "INFO", "everything"))
 	if err != nil {
-		l.fellSilent(s)
+		now := time.Now()
+		s.Hung = l.heard(asked, now, pulseOf(s.PID)) && l.hung(now.Sub(s.Started))
 		return
 	}
-	l.silent, l.missed = time.Time{}, 0
+	l.silence = silence{}
 	f := parseInfo(b)
 	s.Answers, s.Loading = true, f["loading"] == "1" || f["async_loading"] == "1"
 	s.Replica, s.LinkUp, s.Syncing = f["role"] == "slave", f["master_link_status"] == "up", f["master_sync_in_progress"] == "1"
@@ -222,54 +216,13 @@ func (c *Cache) heartbeat(ctx context.Context, key string, r record, n int) bool
 	l := c.link(key, n)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	asked := time.Now()
 	if _, err := c.askOver(ctx, l, r, n, pingLimit, "PING"); err == nil {
+		l.silence = silence{}
 		return true
 	}
-	l.missed++
-	if l.silent.IsZero() {
-		l.silent = time.Now()
-	}
+	l.heard(asked, time.Now(), pulse{})
 	return false
-}
-
-// fellSilent judges a server that does not answer by what its process does. The caller holds the lock.
-func (l *link) fellSilent(s *sight) {
-	l.missed++
-	state, ticks := processState(s.PID)
-	if l.silent.IsZero() || ticks != l.ticks && state != 'T' {
-		if l.silent.IsZero() {
-			l.silent = time.Now()
-		}
-		l.ticks = ticks
-		s.Hung = time.Since(l.silent) > busyLimit && s.Started.Before(time.Now().Add(-startLimit))
-		return
-	}
-	silent := time.Since(l.silent)
-	switch {
-	case s.Started.After(time.Now().Add(-time.Second)):
-	case state == 'T', state == 't':
-		s.Hung = l.missed >= pingTries
-	case state == 'S':
-		s.Hung = silent > sleepLimit && l.missed >= pingTries && s.Started.Before(time.Now().Add(-startLimit))
-	default:
-		s.Hung = silent > busyLimit && s.Started.Before(time.Now().Add(-startLimit))
-	}
-}
-
-// processState is the state of a process and the processor time that it has used, in ticks.
-func processState(pid int) (state byte, ticks uint64) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, 0
-	}
-	end := bytes.LastIndexByte(b, ')')
-	f := strings.Fields(string(b[end+1:]))
-	if len(f) < 13 {
-		return 0, 0
-	}
-	user, _ := strconv.ParseUint(f[11], 10, 64)
-	system, _ := strconv.ParseUint(f[12], 10, 64)
-	return f[0][0], user + system
 }
 
 // see looks at all servers of a cache.
