@@ -26,10 +26,11 @@ type Figure struct {
 	Asked Bound
 }
 
-// Bound is what was asked: at most or at least so much, of the ratio or, without a peer, of the figure.
+// Bound is what was asked: at most or at least so much, or between two, of the ratio or, without a peer, of the figure.
 type Bound struct {
 	Limit   float64
 	AtLeast bool
+	High    float64 // of one that is bounded on both sides
 }
 
 // AtMost is an upper bound.
@@ -38,7 +39,13 @@ func AtMost(v float64) Bound { return Bound{Limit: v} }
 // AtLeast is a lower bound.
 func AtLeast(v float64) Bound { return Bound{Limit: v, AtLeast: true} }
 
+// Within is a bound on both sides.
+func Within(low, high float64) Bound { return Bound{Limit: low, AtLeast: true, High: high} }
+
 func (b Bound) String() string {
+	if b.High > 0 {
+		return number(b.Limit) + "–" + number(b.High)
+	}
 	if b.AtLeast {
 		return "≥" + number(b.Limit)
 	}
@@ -47,7 +54,7 @@ func (b Bound) String() string {
 
 func (b Bound) holds(v float64) bool {
 	if b.AtLeast {
-		return v >= b.Limit
+		return v >= b.Limit && (b.High == 0 || v <= b.High)
 	}
 	return v <= b.Limit
 }
@@ -70,7 +77,7 @@ func NewReport(out io.Writer) *Report {
 func columns(name, ours, peer, ratio, asked, ok string) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 0, ' ', 0)
-	fmt.Fprintf(w, "%-44s\t%14s\t%14s\t%8s\t%8s\t%6s", name, ours, peer, ratio, asked, ok)
+	fmt.Fprintf(w, "%-44s\t%14s\t%14s\t%8s\t%9s\t%6s", name, ours, peer, ratio, asked, ok)
 	w.Flush()
 	return b.String()
 }

@@ -13,11 +13,13 @@ func TestVerdictFollowsTheRatioOfRounds(t *testing.T) {
 	r.Add(Figure{Name: "start", Unit: "ms", Ours: []float64{10, 20, 10}, Peer: []float64{8, 16, 8}, Asked: AtMost(2)})
 	r.Add(Figure{Name: "rate", Unit: "req/s", Ours: []float64{100}, Peer: []float64{100}, Asked: AtLeast(1.25)})
 	r.Add(Figure{Name: "memory", Unit: "MB", Ours: []float64{90}, Asked: AtMost(80)})
-	if short := r.End(); short != 2 {
+	r.Add(Figure{Name: "beside", Unit: "op/s", Ours: []float64{104}, Peer: []float64{100}, Asked: Within(0.97, 1.03)})
+	r.Add(Figure{Name: "beside", Unit: "op/s", Ours: []float64{98}, Peer: []float64{100}, Asked: Within(0.97, 1.03)})
+	if short := r.End(); short != 3 {
 		t.Errorf("%d are short", short)
 	}
 	lines := strings.Split(b.String(), "\n")
-	for i, want := range [][]string{{"1.25", "≤2.00", "ok"}, {"1.00", "≥1.25", "short"}, {"90.00 MB", "–", "short"}} {
+	for i, want := range [][]string{{"1.25", "≤2.00", "ok"}, {"1.00", "≥1.25", "short"}, {"90.00 MB", "–", "short"}, {"0.97–1.03", "short"}, {"0.97–1.03", "ok"}} {
 		for _, w := range want {
 			if !strings.Contains(lines[i+1], w) {
 				t.Errorf("no %q in %q", w, lines[i+1])

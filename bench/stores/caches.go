@@ -1,0 +1,451 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+
+	"tenfold/internal/cacheinfo"
+	"tenfold/internal/measure"
+)
+
+const (
+	cacheConns  = 50
+	cacheKeys   = 10_000
+	cacheValue  = 200
+	cacheRounds = 10 // at least
+	idleFor     = 20 * time.Second
+)
+
+// engine is a server of a cache, ours or a bare one with the same file.
+type engine struct {
+	url *url.URL
+	pid int
+}
+
+// caches measures servers that the house holds beside bare ones: the same program with the same file, users, TLS
+// and persistence, at another port.
+func (b *bench) caches() error {
+	for _, x := range []struct{ name, of string }{{"alone", "PLAIN_URL"}, {"safe", "SAFE_URL"}, {"ha", "HA_URL"}} {
+		if b.env[x.of] == "" {
+			return fmt.Errorf("%s is not given", x.of)
+		}
+	}
+	if err := b.beside("plain", "", []string{"GET", "SET"}); err != nil {
+		return err
+	}
+	if err := b.beside("safe", ", TLS, persisted", []string{"GET", "SET"}); err != nil {
+		return err
+	}
+	if err := b.beside("ha", ", one reader", []string{"GET", "SET"}); err != nil {
+		return err
+	}
+	if err := b.watching(); err != nil {
+		return err
+	}
+	return b.failover()
+}
+
+// nodes tells the servers of a cache.
+func (b *bench) nodes(name string) (cacheinfo.Cache, error) {
+	var out cacheinfo.Cache
+	text, err := b.tenfold("cache", "nodes", "--json", "--name", name)
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &out)
+	}
+	if err != nil {
+		return out, fmt.Errorf("nodes of %s: %w: %s", name, err, text)
+	}
+	return out, nil
+}
+
+// settled waits until every reader of a cache follows.
+func (b *bench) settled(name string) (primary cacheinfo.Node, all []cacheinfo.Node, err error) {
+	for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(100 * time.Millisecond) {
+		c, err := b.nodes(name)
+		if err != nil {
+			return primary, nil, err
+		}
+		up := 0
+		for _, n := range c.Nodes {
+			if n.Role == "primary" {
+				primary = n
+			}
+			if len(n.Addr) > 0 && (n.State == "serving" || n.State == "following") {
+				up++
+			}
+		}
+		if up == len(c.Nodes) && up == 1+len(c.Readers) {
+			return primary, c.Nodes, nil
+		}
+	}
+	return primary, nil, fmt.Errorf("%s does not settle", name)
+}
+
+// bare starts servers with the files of a cache's, the primary's first.
+func (b *bench) bare(name string, at *url.URL) (engine, []int, func(), error) {
+	var cmds []*exec.Cmd
+	stop := func() {
+		for _, c := range cmds {
+			end(c)
+		}
+	}
+	primary, all, err := b.settled(name)
+	if err != nil {
+		return engine{}, nil, stop, err
+	}
+	port := ""
+	var pids []int
+	start := func(n cacheinfo.Node) error {
+		home, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", n.PID))
+		if err != nil {
+			return fmt.Errorf("find files of %s: %w", name, err)
+		}
+		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", n.PID))
+		if err != nil {
+			return fmt.Errorf("find program of %s: %w", name, err)
+		}
+		text, err := os.ReadFile(filepath.Join(home, "server.conf"))
+		if err != nil {
+			return err
+		}
+		dir := filepath.Join(b.dir, "bare", name, strconv.Itoa(n.N))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		_, own, _ := net.SplitHostPort(l.Addr().String())
+		l.Close()
+		var out strings.Builder
+		for line := range strings.Lines(string(text)) {
+			switch word, _, _ := strings.Cut(strings.TrimSpace(line), " "); word {
+			case "bind", "replica-announce-ip":
+				line = ""
+			case "dir":
+				line = fmt.Sprintf("dir %q\n", dir)
+			case "tls-port":
+				line = "tls-port " + own + "\n"
+			case "port":
+				if at.Scheme == "redis" {
+					line = "port " + own + "\n"
+				}
+			case "replicaof":
+				line = "replicaof 127.0.0.1 " + port + "\n"
+			}
+			out.WriteString(line)
+		}
+		file := filepath.Join(dir, "server.conf")
+		if err := os.WriteFile(file, []byte("bind 127.0.0.1\n"+out.String()), 0o600); err != nil {
+			return err
+		}
+		if n.PID == primary.PID {
+			port = own
+		}
+		cmd := exec.CommandContext(b.ctx, program, file)
+		cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		cmds, pids = append(cmds, cmd), append(pids, cmd.Process.Pid)
+		return nil
+	}
+	for _, first := range []bool{true, false} {
+		for _, n := range all {
+			if (n.PID == primary.PID) != first {
+				continue
+			}
+			if err := start(n); err != nil {
+				return engine{}, nil, stop, err
+			}
+			if b.favour {
+				measure.Favour(n.PID)
+				measure.Favour(pids[len(pids)-1])
+			}
+		}
+	}
+	u := *at
+	u.Host = net.JoinHostPort("127.0.0.1", port)
+	for range 100 {
+		var c redis.Conn
+		if c, err = connect(&u); err == nil {
+			c.Close()
+			return engine{&u, pids[0]}, pids, stop, nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return engine{}, nil, stop, fmt.Errorf("the bare server of %s: %w", name, err)
+}
+
+// connect speaks to a server as a client library does.
+func connect(u *url.URL) (redis.Conn, error) {
+	password, _ := u.User.Password()
+	return redis.Dial("tcp", u.Host, redis.DialUsername(u.User.Username()), redis.DialPassword(password), redis.DialUseTLS(u.Scheme == "rediss"),
+		redis.DialTLSConfig(&tls.Config{InsecureSkipVerify: true}), redis.DialConnectTimeout(200*time.Millisecond), redis.DialReadTimeout(200*time.Millisecond), redis.DialWriteTimeout(200*time.Millisecond))
+}
+
+// beside loads a cache's server and a bare one in turn.
+func (b *bench) beside(name, how string, commands []string) error {
+	at, err := url.Parse(b.env[strings.ToUpper(name)+"_URL"])
+	if err != nil {
+		return err
+	}
+	peer, _, stop, err := b.bare(name, at)
+	defer stop()
+	if err != nil {
+		return err
+	}
+	primary, _, err := b.settled(name)
+	if err != nil {
+		return err
+	}
+	us := engine{at, primary.PID}
+	for _, command := range commands {
+		f := measure.Figure{Name: fmt.Sprintf("%s, %d clients%s", command, cacheConns, how), Unit: "op/s", Asked: measure.Within(0.97, 1.03)}
+		spent := measure.Figure{Name: f.Name + ", CPU", Unit: "µs/op", Asked: measure.AtMost(1.03)}
+		for round := range max(b.rounds, cacheRounds) {
+			var n [2]take
+			for i := range 2 { // who is first changes
+				of := (i + round) % 2
+				if n[of], err = []engine{us, peer}[of].load(command, b.each); err != nil {
+					return fmt.Errorf("%s: %w", f.Name, err)
+				}
+			}
+			f.Ours, f.Peer = append(f.Ours, n[0].rate), append(f.Peer, n[1].rate)
+			spent.Ours, spent.Peer = append(spent.Ours, n[0].cpu), append(spent.Peer, n[1].cpu)
+			b.report.Noise()
+		}
+		b.report.Add(f)
+		b.report.Add(spent)
+	}
+	return nil
+}
+
+// load asks one command again and again over several connections, each question when the last was answered.
+func (e engine) load(command string, d time.Duration) (take, error) {
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	value := strings.Repeat("v", cacheValue)
+	password, _ := e.url.User.Password()
+	for range cacheConns {
+		c, err := net.Dial("tcp", e.url.Host)
+		if err != nil {
+			return take{}, err
+		}
+		if e.url.Scheme == "rediss" {
+			c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+		}
+		conns = append(conns, c)
+		if err := answered(c, bufio.NewReader(c), encode("AUTH", e.url.User.Username(), password)); err != nil {
+			return take{}, err
+		}
+	}
+	before, _, err := measure.CPU(e.pid)
+	if err != nil {
+		return take{}, err
+	}
+	var n atomic.Int64
+	var wg sync.WaitGroup
+	errs := make([]error, len(conns))
+	begun := time.Now()
+	for i, c := range conns {
+		wg.Go(func() {
+			r := bufio.NewReader(c)
+			count := int64(0)
+			for errs[i] == nil && time.Since(begun) < d {
+				key := "key:" + strconv.Itoa(rand.IntN(cacheKeys))
+				if command == "SET" {
+					errs[i] = answered(c, r, encode("SET", key, value))
+				} else {
+					errs[i] = answered(c, r, encode(command, key))
+				}
+				count++
+			}
+			n.Add(count)
+		})
+	}
+	wg.Wait()
+	took := time.Since(begun).Seconds()
+	if err := errors.Join(errs...); err != nil {
+		return take{}, err
+	}
+	after, _, err := measure.CPU(e.pid)
+	return take{float64(n.Load()) / took, (after - before) / float64(n.Load()) * 1e6}, err
+}
+
+// encode writes a command as clients do.
+func encode(words ...string) []byte {
+	out := fmt.Appendf(nil, "*%d\r\n", len(words))
+	for _, w := range words {
+		out = fmt.Appendf(out, "$%d\r\n%s\r\n", len(w), w)
+	}
+	return out
+}
+
+// answered sends a command and reads its answer, which is a line or a string.
+func answered(c net.Conn, r *bufio.Reader, command []byte) error {
+	if _, err := c.Write(command); err != nil {
+		return err
+	}
+	line, err := r.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	switch {
+	case line[0] == '-':
+		return errors.New(strings.TrimSpace(string(line)))
+	case line[0] == '$' && line[1] != '-':
+		n, err := strconv.Atoi(strings.TrimSpace(string(line[1:])))
+		if err != nil {
+			return err
+		}
+		_, err = io.CopyN(io.Discard, r, int64(n)+2)
+		return err
+	}
+	return nil
+}
+
+// watching is what it costs to look at a cache with a reader: what its servers and the whole daemon use while
+// nobody asks for anything, over what bare servers use.
+func (b *bench) watching() error {
+	at, err := url.Parse(b.env["HA_URL"])
+	if err != nil {
+		return err
+	}
+	_, bare, stop, err := b.bare("ha", at)
+	defer stop()
+	if err != nil {
+		return err
+	}
+	_, nodes, err := b.settled("ha")
+	if err != nil {
+		return err
+	}
+	var ours []int
+	for _, n := range nodes {
+		ours = append(ours, n.PID)
+	}
+	daemon := measure.Processes(func(args []string) bool {
+		return len(args) > 2 && args[1] == "house" && args[2] == "daemon" && strings.Contains(strings.Join(args, " "), b.dir)
+	})
+	sum := func(pids []int) (s float64) {
+		for _, pid := range pids {
+			own, _, e := measure.CPU(pid)
+			err = errors.Join(err, e)
+			s += own
+		}
+		return s
+	}
+	f := measure.Figure{Name: "metrics: servers and daemon over bare, idle", Unit: "% CPU", Asked: measure.AtMost(1)}
+	each := measure.Figure{Name: "metrics: servers alone, over bare", Unit: "% CPU", Asked: measure.AtMost(1)}
+	for range 3 {
+		a, d, p := sum(ours), sum(daemon), sum(bare)
+		begun := time.Now()
+		select {
+		case <-b.ctx.Done():
+			return b.ctx.Err()
+		case <-time.After(idleFor):
+		}
+		a, d, p = sum(ours)-a, sum(daemon)-d, sum(bare)-p
+		if err != nil {
+			return err
+		}
+		took := time.Since(begun).Seconds() / 100
+		f.Ours, each.Ours = append(f.Ours, (a+d-p)/took), append(each.Ours, (a-p)/took)
+	}
+	b.report.Add(each)
+	b.report.Add(f)
+	return nil
+}
+
+// failover kills the primary under a writer, and takes the longest time between two answers.
+func (b *bench) failover() error {
+	at, err := url.Parse(b.env["HA_URL"])
+	if err != nil {
+		return err
+	}
+	f := measure.Figure{Name: "no write after kill -9 of the primary", Unit: "ms", Asked: measure.AtMost(500)}
+	worst := measure.Figure{Name: "the longest of them", Unit: "ms", Asked: measure.AtMost(500), Ours: []float64{0}}
+	for range max(b.rounds, cacheRounds) {
+		primary, _, err := b.settled("ha")
+		if err != nil {
+			return err
+		}
+		gap, err := gapAfter(at, func() error { return syscall.Kill(primary.PID, syscall.SIGKILL) })
+		if err != nil {
+			return err
+		}
+		f.Ours = append(f.Ours, gap)
+		worst.Ours[0] = max(worst.Ours[0], gap)
+	}
+	b.report.Add(f)
+	b.report.Add(worst)
+	return nil
+}
+
+// gapAfter writes without pause, over a new connection after each fault, and returns the longest time between two
+// answers in the seconds around an event, in milliseconds.
+func gapAfter(at *url.URL, event func() error) (float64, error) {
+	var c redis.Conn
+	defer func() {
+		if c != nil {
+			c.Close()
+		}
+	}()
+	begun, gap, last, faults := time.Now(), time.Duration(0), time.Time{}, 0
+	done := false
+	for time.Since(begun) < 10*time.Second {
+		if !done && time.Since(begun) > 300*time.Millisecond {
+			done = true
+			if err := event(); err != nil {
+				return 0, err
+			}
+		}
+		if c == nil {
+			var err error
+			if c, err = connect(at); err != nil {
+				c = nil
+				time.Sleep(time.Millisecond)
+				continue
+			}
+		}
+		if _, err := c.Do("INCR", "count"); err != nil {
+			c.Close()
+			c = nil
+			faults++
+			continue
+		}
+		if !last.IsZero() {
+			gap = max(gap, time.Since(last))
+		}
+		last = time.Now()
+		if faults > 0 && time.Since(begun) > 2*time.Second {
+			return gap.Seconds() * 1000, nil
+		}
+	}
+	return 0, fmt.Errorf("nothing is written 10 s after the primary was killed (%d faults)", faults)
+}
