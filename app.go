@@ -454,7 +454,7 @@ const (
 
 // Cache is a primary of Valkey or Redis, and replicas of it that serve reads and take over.
 type Cache struct {
-	Engine  string `json:"engine,omitempty"` // "valkey", "redis", "" for whichever is installed
+	Engine  string `json:"engine,omitempty"` // "valkey", "redis", "memcached", "" for whichever is installed of the first two
 	Major   int    `json:"major,omitempty"`  // 0: any
 	Size    int64  `json:"size"`             // bytes
 	Evict   string `json:"evict"`

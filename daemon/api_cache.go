@@ -81,7 +81,16 @@ func (h *house) cacheTool(ctx context.Context, id tenfold.ID, tool string) (cont
 	if err != nil {
 		return control.Process{}, err
 	}
-	if tool == "" {
+	at, err := h.cache.Field(ctx, id, tenfold.FieldURL)
+	if err != nil {
+		return control.Process{}, err
+	}
+	switch host, ok := strings.CutPrefix(at, "memcached://"); {
+	case ok && tool != "":
+		return control.Process{}, tenfold.Errorf(tenfold.CodeConflict, "%s is memcached, which comes with no shell", id.Short()).WithHint("its protocol is text: nc %s", strings.Replace(host, ":", " ", 1))
+	case ok:
+		return control.Process{Env: []string{"MEMCACHED_URL=" + at}}, nil
+	case tool == "":
 		return control.Process{Env: env}, nil
 	}
 	e, err := engines.Cache(ctx, "", 0)
@@ -151,6 +160,11 @@ var cacheFacts = []struct{ of, name, kind string }{
 	{"CurrItems", "cache_curr_items", "gauge"}, {"CurrVolatileItems", "cache_curr_volatile_items", "gauge"},
 	{"Evictions", "cache_evictions_total", "counter"}, {"Reclaimed", "cache_reclaimed_total", "counter"},
 	{"NetworkBytesIn", "cache_network_bytes_in_total", "counter"}, {"NetworkBytesOut", "cache_network_bytes_out_total", "counter"},
+	{"CmdGet", "cache_cmd_get_total", "counter"}, {"CmdSet", "cache_cmd_set_total", "counter"}, {"CmdTouch", "cache_cmd_touch_total", "counter"}, {"CmdFlush", "cache_cmd_flush_total", "counter"},
+	{"CasHits", "cache_cas_hits_total", "counter"}, {"CasMisses", "cache_cas_misses_total", "counter"}, {"CasBadval", "cache_cas_badval_total", "counter"},
+	{"DeleteHits", "cache_delete_hits_total", "counter"}, {"DeleteMisses", "cache_delete_misses_total", "counter"},
+	{"IncrHits", "cache_incr_hits_total", "counter"}, {"IncrMisses", "cache_incr_misses_total", "counter"}, {"DecrHits", "cache_decr_hits_total", "counter"}, {"DecrMisses", "cache_decr_misses_total", "counter"},
+	{"ExpiredUnfetched", "cache_expired_unfetched_total", "counter"}, {"EvictedUnfetched", "cache_evicted_unfetched_total", "counter"},
 	{"ReplicationBytes", "cache_replication_bytes", "gauge"}, {"ReplicationLag", "cache_replication_lag_seconds", "gauge"},
 	{"AuthenticationFailures", "cache_authentication_failures_total", "counter"}, {"CommandAuthorizationFailures", "cache_command_authorization_failures_total", "counter"},
 	{"KeyAuthorizationFailures", "cache_key_authorization_failures_total", "counter"}, {"ChannelAuthorizationFailures", "cache_channel_authorization_failures_total", "counter"},

@@ -315,7 +315,7 @@ func databaseKeys() []key {
 
 func cacheKeys() []key {
 	return keys([]key{
-		{name: "engine", form: fText, deflt: "whichever is installed", doc: "valkey or redis, or of a major from 7 on: valkey-8, redis-7."},
+		{name: "engine", form: fText, deflt: "whichever is installed", doc: "valkey or redis, or of a major from 7 on: valkey-8, redis-7; or memcached, which has size and evict alone."},
 		{name: "size", form: fSize, deflt: "256mb", doc: "Memory for data, at each server. It is changed while they run."},
 		{name: "evict", form: fWord, words: evictions, deflt: "allkeys-lru", doc: "What goes when it is full; noeviction for job queues."},
 		{name: "persist", form: fBool, deflt: "false", doc: "Keep the data over a restart."},

@@ -283,6 +283,7 @@ func (b *builder) caches() {
 		if c.Backups = b.backups(t); c.Backups != nil {
 			c.Backups.Drill = 0
 		}
+		b.memcached(t, c)
 		if b.app.Caches == nil {
 			b.app.Caches = map[tenfold.Name]tenfold.Cache{}
 		}
@@ -293,11 +294,39 @@ func (b *builder) caches() {
 // maxCacheReaders is what ElastiCache has.
 const maxCacheReaders = 5
 
-// cacheEngine reads "valkey", or of a major: "redis-7".
+// memcached refuses what a cache of memcached has not.
+func (b *builder) memcached(t *tree, c tenfold.Cache) {
+	if c.Engine != "memcached" {
+		return
+	}
+	for _, k := range []struct {
+		name string
+		has  bool
+	}{{"readers", c.Readers.Max > 0}, {"persist", c.Persist}, {"tls", c.TLS}, {"backups", c.Backups != nil}, {"evict", c.Evict != "allkeys-lru" && c.Evict != "noeviction"}} {
+		if f, ok := value(t, k.name); ok && k.has {
+			hint := "leave it out, or write engine: valkey (or redis)"
+			if k.name == "evict" {
+				hint = "write allkeys-lru or noeviction, or engine: valkey (or redis)"
+			}
+			b.reporter.at(f.node, hint, "%s: memcached has no such thing", f.path)
+		}
+	}
+	if f, ok := value(t, "size"); ok && c.Size < memcachedLeast {
+		b.reporter.at(f.node, "write 8mb or more", "%s: memcached cannot do with less than 8mb", f.path)
+	}
+}
+
+// memcachedLeast is below what it refuses to change its size to.
+const memcachedLeast = 8 << 20
+
+// cacheEngine reads "valkey", or of a major: "redis-7"; "memcached" has but one.
 func (b *builder) cacheEngine(f *tree) (name string, major int) {
+	if f.node.Value == "memcached" {
+		return f.node.Value, 0
+	}
 	name, version, versioned := strings.Cut(f.node.Value, "-")
 	if name != "valkey" && name != "redis" {
-		b.reporter.at(f.node, "write valkey or redis", "%s: engine %q does not exist here", f.path, cut(f.node.Value, 40))
+		b.reporter.at(f.node, "write valkey, redis or memcached", "%s: engine %q does not exist here", f.path, cut(f.node.Value, 40))
 		return "", 0
 	}
 	if !versioned {

@@ -224,6 +224,8 @@ func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Bindi
 		return nil
 	case id.Kind == tenfold.KindService, several > 1:
 		return []tenfold.Binding{bind(own, field)}
+	case id.Kind == tenfold.KindCache && b.app.Caches[id.Name].Engine == "memcached":
+		return []tenfold.Binding{bind("MEMCACHED_URL", field)}
 	case id.Kind == tenfold.KindCache:
 		read := field
 		if b.app.Caches[id.Name].Readers.Max > 0 {

@@ -3,9 +3,11 @@
 package test
 
 import (
+	"bufio"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 	"syscall"
@@ -264,4 +266,67 @@ func TestCacheIsAskedAndRestored(t *testing.T) {
 	if _, err := redisDo(at, "PING"); err != nil {
 		t.Errorf("the old password, before its time is over: %v", err)
 	}
+}
+
+// memcachedDo says one thing in memcached's protocol, and returns the first line of the answer.
+func memcachedDo(raw, command string) (string, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", err
+	}
+	c, err := net.DialTimeout("tcp", u.Host, time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(time.Second))
+	fmt.Fprintf(c, "%s\r\n", command)
+	line, err := bufio.NewReader(c).ReadString('\n')
+	return strings.TrimSpace(line), err
+}
+
+// A cache of memcached, for apps that speak that: its address stays what it is whatever happens to the server.
+func TestCacheOfMemcached(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	const cache = "    uses: [pages]\ncaches: {pages: {engine: memcached, size: %s}}\n"
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", fmt.Sprintf(cache, "32mb"))})
+	h.up(dir)
+	env := h.environ("echo 1")
+	at := env["MEMCACHED_URL"]
+	if u, err := url.Parse(at); err != nil || u.Scheme != "memcached" || u.Hostname() != "127.0.0.1" || env["REDIS_URL"] != "" {
+		t.Fatalf("MEMCACHED_URL=%s REDIS_URL=%s", at, env["REDIS_URL"])
+	}
+	if got, err := memcachedDo(at, "set a 0 0 1\r\n7"); err != nil || got != "STORED" {
+		t.Fatal(got, err)
+	}
+	was := primaryOf(h.cacheNodes(dir))
+	if was.State != "serving" || was.PID == 0 {
+		t.Fatalf("%+v", was)
+	}
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", fmt.Sprintf(cache, "64mb"))})
+	h.up(dir)
+	if now := h.cacheNodes(dir); primaryOf(now).PID != was.PID || now.Size != 64<<20 || !strings.HasPrefix(now.Version, "Memcached 1.") {
+		t.Errorf("after a resize: %+v", now)
+	}
+	if got, err := memcachedDo(at, "get a"); err != nil || got != "VALUE a 0 1" {
+		t.Errorf("after a resize: %q %v", got, err)
+	}
+	eventually(t, "its metrics", 20*time.Second, func() bool {
+		out := h.must(dir, "metrics")
+		return strings.Contains(out, `cache_cmd_set_total{app="echo",env="production",cache="pages",node="1",role="primary"} 1`) && strings.Contains(out, `cache_curr_items{app="echo"`)
+	})
+	if out := h.must(dir, "cache", "top"); !strings.Contains(out, "1 keys") {
+		t.Errorf("cache top says %s", out)
+	}
+	if out := strings.TrimSpace(h.must(dir, "cache", "url")); out != at {
+		t.Errorf("cache url says %s, and the service has %s", out, at)
+	}
+	if err := syscall.Kill(was.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an empty one at the same address", 20*time.Second, func() bool {
+		got, err := memcachedDo(at, "get a")
+		return err == nil && got == "END"
+	})
 }

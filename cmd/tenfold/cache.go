@@ -114,7 +114,7 @@ func (c *cli) cacheCommand() *cobra.Command {
 				return err
 			}
 			for _, kv := range p.Env {
-				if v, ok := strings.CutPrefix(kv, "REDIS_URL="); ok {
+				if name, v, _ := strings.Cut(kv, "="); name == "REDIS_URL" || name == "MEMCACHED_URL" {
 					fmt.Fprintln(c.out, v)
 				}
 			}

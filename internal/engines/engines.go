@@ -24,7 +24,7 @@ var ErrMissing = errors.New("not installed")
 
 // Engine is an installed server.
 type Engine struct {
-	Name    string // "postgres", "valkey", "redis"
+	Name    string // "postgres", "valkey", "redis", "memcached"
 	Major   int
 	Version string // "17.6"
 	Bin     string // folder of its programs
@@ -123,15 +123,16 @@ func Postgres(ctx context.Context, major int, extra string) (Engine, error) {
 	return Engine{}, fmt.Errorf("PostgreSQL is %w", ErrMissing)
 }
 
-// Cache finds valkey-server or redis-server of a major; want is "valkey", "redis" or "" for the first there
-// is, and a major of 0 any.
+// Cache finds valkey-server or redis-server of a major, or memcached; want is "valkey", "redis", "memcached" or ""
+// for the first there is of the two, and a major of 0 any.
 func Cache(ctx context.Context, want string, major int) (Engine, error) {
 	var have []string
-	for _, name := range []string{"valkey", "redis"} {
-		if want != "" && want != name {
+	for _, name := range []string{"valkey", "redis", "memcached"} {
+		if want != name && (want != "" || name == "memcached") {
 			continue
 		}
-		for _, p := range []string{look(name + "-server"), "/usr/bin/" + name + "-server", "/usr/local/bin/" + name + "-server"} {
+		program := programOf(name)
+		for _, p := range []string{look(program), "/usr/bin/" + program, "/usr/local/bin/" + program} {
 			if p == "" || !executable(p) {
 				continue
 			}
@@ -150,9 +151,17 @@ func Cache(ctx context.Context, want string, major int) (Engine, error) {
 	}
 	if len(have) > 0 {
 		slices.Sort(have)
-		return Engine{}, fmt.Errorf("%s-server %d is %w; this machine has %s", want, major, ErrMissing, strings.Join(slices.Compact(have), ", "))
+		return Engine{}, fmt.Errorf("%s %d is %w; this machine has %s", programOf(want), major, ErrMissing, strings.Join(slices.Compact(have), ", "))
 	}
-	return Engine{}, fmt.Errorf("%s-server is %w", want, ErrMissing)
+	return Engine{}, fmt.Errorf("%s is %w", programOf(want), ErrMissing)
+}
+
+// programOf is the server program of an engine.
+func programOf(name string) string {
+	if name == "memcached" {
+		return name
+	}
+	return name + "-server"
 }
 
 func ask(ctx context.Context, name, server string) (Engine, error) {

@@ -41,7 +41,10 @@ func partOf(name, part string) string { return "dump/" + name + "/" + part }
 // depot is where a cache's backups lie.
 func (c *Cache) depot(ctx context.Context, r record) (depot.Depot, error) {
 	b := r.Spec.Backups
-	if b == nil {
+	switch {
+	case r.Spec.memcached():
+		return depot.Depot{}, errMemcached(r.ID, "backups")
+	case b == nil:
 		return depot.Depot{}, tenfold.Errorf(tenfold.CodeConflict, "%s has no backups", r.ID.Short()).WithHint("write backups: 7d under it in tenfold.yaml and deploy")
 	}
 	root := b.To

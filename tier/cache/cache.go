@@ -1,6 +1,7 @@
 // Package cache runs Valkey or Redis for an app's caches: real servers, bounded in memory, shut to all but
 // the app's own users, held by the keeper. Apps speak to them directly, never through a proxy of ours. A
 // cache with readers is a primary and replicas of it; when the primary dies a replica takes over its address.
+// One of memcached is a single server, without users (memcached.go).
 //
 // Goals are records in a ledger; Run pursues each (pursue.go). decide.go says what is done next, by a record
 // that is on disk first (record.go) and by what was seen (link.go); primary.go does it, and server.go knows

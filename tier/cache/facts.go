@@ -60,6 +60,16 @@ func metrics(f facts) map[string]float64 {
 		"EngineCPUSeconds": f.number("used_cpu_user_main_thread") + f.number("used_cpu_sys_main_thread"),
 		"CurrItems":        0, "CurrVolatileItems": 0, "ReplicationLag": 0,
 	}
+	if _, is := f["limit_maxbytes"]; is { // memcached knows none of these
+		for _, name := range []string{"ReplicationBytes", "ReplicationLag", "MemoryFragmentationRatio", "SaveInProgress", "CurrVolatileItems"} {
+			delete(out, name)
+		}
+	}
+	for of, name := range memcachedCounts {
+		if _, counted := f[of]; counted {
+			out[name] = f.number(of)
+		}
+	}
 	for of, name := range map[string]string{"auth": "AuthenticationFailures", "cmd": "CommandAuthorizationFailures", "key": "KeyAuthorizationFailures", "channel": "ChannelAuthorizationFailures"} {
 		if _, counted := f["acl_access_denied_"+of]; counted { // Redis 7.0 counts none of them
 			out[name] = f.number("acl_access_denied_" + of)
@@ -158,6 +168,13 @@ func (c *Cache) Top(ctx context.Context, id tenfold.ID) (cacheinfo.Top, error) {
 		return cacheinfo.Top{}, errEarlier(id)
 	}
 	ask := func() (facts, error) {
+		if r.Spec.memcached() {
+			lines, err := c.askMemcached(ctx, r, r.Primary, askLimit, "stats")
+			if err != nil {
+				return nil, tenfold.Errorf(tenfold.CodeUnavailable, "%s does not answer: %w", id.Short(), err).WithHint("see its servers: tenfold cache nodes")
+			}
+			return statsOf(lines), nil
+		}
 		b, err := redis.Bytes(c.do(ctx, r, r.Primary, askLimit, "INFO", "everything"))
 		if err != nil {
 			return nil, tenfold.Errorf(tenfold.CodeUnavailable, "%s does not answer: %w", id.Short(), err).WithHint("see its servers: tenfold cache nodes")
@@ -181,6 +198,9 @@ func (c *Cache) Top(ctx context.Context, id tenfold.ID) (cacheinfo.Top, error) {
 	out := cacheinfo.Top{Metrics: metrics(after), Commands: busiest(before, after, time.Since(begun)), Slow: []cacheinfo.Slow{}}
 	m := metrics(before)
 	out.EngineCPU = 100 * (out.Metrics["EngineCPUSeconds"] - m["EngineCPUSeconds"]) / time.Since(begun).Seconds()
+	if r.Spec.memcached() { // it keeps no log of slow commands
+		return out, nil
+	}
 	out.Slow, err = c.slow(ctx, r)
 	return out, err
 }

@@ -31,7 +31,10 @@ func (c *Cache) Keys(ctx context.Context, id tenfold.ID, n int) (cacheinfo.Keys,
 	if err != nil {
 		return cacheinfo.Keys{}, err
 	}
-	if r.Admin == "" {
+	switch {
+	case r.Spec.memcached():
+		return cacheinfo.Keys{}, errMemcached(id, "way to look at its keys that costs nothing")
+	case r.Admin == "":
 		return cacheinfo.Keys{}, errEarlier(id)
 	}
 	if n <= 0 {

@@ -178,6 +178,10 @@ func (f facts) seconds(name string) time.Duration {
 
 // look asks a server how it is.
 func (c *Cache) look(ctx context.Context, key string, r record, n int, s *sight) {
+	if c.runsMemcached(r, n) {
+		c.lookMemcached(ctx, key, r, n, s)
+		return
+	}
 	l := c.link(key, n)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -247,7 +251,10 @@ func (c *Cache) see(ctx context.Context, key string, r record) (view, error) {
 		wg.Go(func() {
 			if s.Unit == keeper.Running {
 				c.look(ctx, key, r, n.N, &s)
-				if r.Admin != "" { // a goal that was refused is given to nobody
+				switch {
+				case c.runsMemcached(r, n.N):
+					s.Tuned = s.Tuned || r.Failed == r.Goal
+				case r.Admin != "": // a goal that was refused is given to nobody
 					s.Tuned = r.Failed == r.Goal || c.isTuned(place{key, n.N}, r, s.PID)
 				}
 			}

@@ -33,7 +33,7 @@ func (c *Cache) begin(ctx context.Context, key string, r record, v view, st step
 	if err != nil {
 		return err
 	}
-	version := map[string]string{"valkey": "Valkey", "redis": "Redis"}[e.Name] + " " + e.Version
+	version := map[string]string{"valkey": "Valkey", "redis": "Redis", memcached: "Memcached"}[e.Name] + " " + e.Version
 	if err := c.records.Change(key, func(x *record) {
 		x.Version, x.cluster = version, x.whole().cluster
 		if x.Admin == "" {
@@ -318,12 +318,16 @@ func (c *Cache) restart(ctx context.Context, key string, r record, n int) error 
 			return err
 		}
 	}
-	if r.Admin != "" {
+	text := "restarts with its data, for what cannot be changed while it runs"
+	switch memory := c.runsMemcached(r, n); {
+	case memory, r.Spec.memcached():
+		text = "restarts empty, for what cannot be changed while it runs"
+	case r.Admin != "":
 		if _, err := c.do(ctx, r, n, askLimit, "CONFIG", "SET", "save", "3600 1"); err != nil { // with it, it saves when it ends
 			return fmt.Errorf("have it save: %w", err)
 		}
 	}
-	c.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: "restarts with its data, for what cannot be changed while it runs"})
+	c.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: text})
 	return c.cfg.Units.Remove(ctx, unitOf(key, n))
 }
 
@@ -386,6 +390,9 @@ func (c *Cache) tune(ctx context.Context, key string, r record, n, pid int) erro
 		if err := c.fits(key, r, c.memory()); err != nil {
 			return err
 		}
+	}
+	if c.runsMemcached(r, n) {
+		return c.tuneMemcached(ctx, r, n)
 	}
 	digest := c.digest(r)
 	for _, s := range settings(r.Spec) {

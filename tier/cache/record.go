@@ -38,6 +38,9 @@ func (s spec) basis() string {
 	if s.TLS {
 		out += " tls"
 	}
+	if s.memcached() && s.Evict == "noeviction" { // an argument of its
+		out += " full"
+	}
 	return strings.TrimSpace(out)
 }
 

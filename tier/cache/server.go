@@ -139,6 +139,9 @@ func (c *Cache) configure(r record, n int, primary bool) error {
 	if err := os.MkdirAll(home, 0o755); err != nil {
 		return fmt.Errorf("configure cache: %w", err)
 	}
+	if r.Spec.memcached() { // all that it is told stands in its arguments, and it writes nothing
+		return nil
+	}
 	uid, gid := engines.RunAs()
 	if uid > 0 {
 		if d, err := engines.Blocked(home); err != nil {
@@ -199,27 +202,44 @@ func (c *Cache) launch(ctx context.Context, key string, r record, n int, e engin
 		return err
 	}
 	uid, gid := engines.RunAs()
-	_, err := c.cfg.Units.Start(ctx, keeper.Unit{
+	u := keeper.Unit{
 		ID: unitOf(key, n), Label: r.Spec.basis(), Argv: []string{e.Server, filepath.Join(c.homeOf(r.ID, n), "server.conf")}, Env: []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}, Dir: "/",
 		UID: uid, GID: gid, StopGrace: 60 * time.Second, Log: c.logOf(r.ID, n), OOMScore: -200,
-	})
+	}
+	if r.Spec.memcached() {
+		u = c.memcachedUnit(u, r, n)
+	}
+	_, err := c.cfg.Units.Start(ctx, u)
 	return err
 }
 
 // engine finds the server program of a cache.
 func (c *Cache) engine(ctx context.Context, s spec) (engines.Engine, error) {
 	e, err := engines.Cache(ctx, s.Engine, s.Major)
+	if err != nil && s.memcached() {
+		return e, tenfold.Errorf(tenfold.CodeMissing, "%w", err).WithHint("install it: apt-get install memcached")
+	}
 	if err != nil {
 		return e, tenfold.Errorf(tenfold.CodeMissing, "%w", err).WithHint("install it: tenfold doctor --fix (or apt-get install valkey-server, before Debian 13 redis-server)")
 	}
 	return e, nil
 }
 
+// alive asks a server for a sign of life.
+func (c *Cache) alive(ctx context.Context, r record, n int) error {
+	if r.Spec.memcached() {
+		_, err := c.askMemcached(ctx, r, n, askLimit, "version")
+		return err
+	}
+	_, err := c.do(ctx, r, n, askLimit, "PING")
+	return err
+}
+
 // await waits for the first answer of a node that was started.
 func (c *Cache) await(ctx context.Context, key string, r record, n int) error {
 	begun := time.Now()
 	for {
-		_, err := c.do(ctx, r, n, askLimit, "PING")
+		err := c.alive(ctx, r, n)
 		if err == nil {
 			return nil
 		}

@@ -41,7 +41,7 @@ func (c *Cache) FieldFor(ctx context.Context, id tenfold.ID, f tenfold.Field, by
 	}
 	name, pass := user, r.Password
 	// A server that an earlier Tenfold started knows one user.
-	if by != "" && r.Admin != "" {
+	if by != "" && r.Admin != "" && !r.Spec.memcached() {
 		var err error
 		if pass, err = c.enroll(ctx, id, by); err != nil {
 			return "", err
@@ -52,6 +52,9 @@ func (c *Cache) FieldFor(ctx context.Context, id tenfold.ID, f tenfold.Field, by
 		u := url.URL{Scheme: "redis", User: url.UserPassword(name, pass), Host: net.JoinHostPort(host, strconv.Itoa(r.Port))}
 		if r.Spec.TLS {
 			u.Scheme = "rediss"
+		}
+		if r.Spec.memcached() {
+			u.Scheme, u.User = memcached, nil
 		}
 		return u.String()
 	}
@@ -129,6 +132,9 @@ func (c *Cache) Rotate(ctx context.Context, id tenfold.ID) error {
 	r, err := c.served(id)
 	if err != nil {
 		return err
+	}
+	if r.Spec.memcached() {
+		return errMemcached(id, "passwords")
 	}
 	if r.Admin == "" {
 		return tenfold.Errorf(tenfold.CodeConflict, "%s runs as an earlier Tenfold started it", id.Short()).WithHint("start it again first: tenfold cache failover")

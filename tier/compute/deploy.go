@@ -430,7 +430,7 @@ func (s *service) hint(v version, u keeper.Status, out []string, otherwise strin
 		switch {
 		case name == "DATABASE_URL" || strings.HasPrefix(name, "PG"):
 			return fmt.Sprintf("add \"uses: [db]\", the name of a database, to %s", where)
-		case name == "REDIS_URL":
+		case name == "REDIS_URL" || name == "MEMCACHED_URL":
 			return fmt.Sprintf("add \"uses: [cache]\", the name of a cache, to %s", where)
 		}
 		return fmt.Sprintf("set %s under env, or declare it as a secret and add it to uses (%s)", name, where)
