@@ -32,20 +32,73 @@ func newHouse() (*house, error) {
 	return &house{dir: dir, bin: bin, api: control.Unix(filepath.Join(dir, "data", "control.sock"))}, nil
 }
 
+// close ends the house. What did not end can be looked at: its folder stays.
 func (h *house) close() error {
 	h.api.Close()
-	out, err := h.run("", "down", "--house")
-	if err != nil {
-		err = fmt.Errorf("end the house: %w: %s", err, out)
+	if out, err := h.run("", "down", "--house"); err != nil {
+		return fmt.Errorf("end the house in %s: %w: %s", h.dir, err, out)
 	}
-	return errors.Join(err, os.RemoveAll(h.dir))
+	return os.RemoveAll(h.dir)
 }
 
+// commandFor bounds a command: one that hangs is a finding.
+const commandFor = 5 * time.Minute
+
 func (h *house) run(dir string, args ...string) (string, error) {
-	cmd := exec.Command(h.bin, append([]string{"--data", filepath.Join(h.dir, "data")}, args...)...)
+	ctx, cancel := context.WithTimeout(context.Background(), commandFor)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, h.bin, append([]string{"--data", filepath.Join(h.dir, "data")}, args...)...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		err = fmt.Errorf("tenfold %s: no end within %s", args[0], commandFor)
+	}
 	return string(out), err
+}
+
+// up brings up or deploys an app of one file, and says where the front door is.
+func (h *house) up(app, manifest string) error {
+	dir := filepath.Join(h.dir, "apps", app)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "tenfold.yaml"), []byte(manifest), 0o644); err != nil {
+		return err
+	}
+	out, err := h.begin(dir)
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// begin deploys the app of a folder; the first one brings the house up.
+func (h *house) begin(dir string) (string, error) {
+	if h.addr != "" {
+		return h.run(dir, "deploy")
+	}
+	out, err := h.run(dir, "up", "--detach", "--listen", "127.0.0.1:0")
+	if err != nil {
+		return out, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askFor)
+	defer cancel()
+	info, err := h.api.House(ctx)
+	if err != nil {
+		return out, err
+	}
+	h.addr = info.Listen[0]
+	return out, nil
+}
+
+// askFor bounds a question to the house.
+const askFor = 30 * time.Second
+
+// status is that of an app's production.
+func (h *house) status(app string) (control.Status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), askFor)
+	defer cancel()
+	return h.api.Status(ctx, control.Env{App: tenfold.AppName(app), Env: "production"})
 }
 
 // release is what is deployed of an app.
@@ -73,19 +126,7 @@ func (h *house) deploy(self string, r release) (string, error) {
 	if err := os.WriteFile(filepath.Join(dir, "tenfold.yaml"), []byte(text), 0o644); err != nil {
 		return "", err
 	}
-	if h.addr != "" {
-		return h.run(dir, "deploy")
-	}
-	out, err := h.run(dir, "up", "--detach", "--listen", "127.0.0.1:0")
-	if err != nil {
-		return out, err
-	}
-	info, err := h.api.House(context.Background())
-	if err != nil {
-		return out, err
-	}
-	h.addr = info.Listen[0]
-	return out, nil
+	return h.begin(dir)
 }
 
 // last is the newest deployment of an app.
@@ -100,7 +141,7 @@ func (h *house) last(app string) (control.Revision, error) {
 // settled waits until an app is as healthy as it was, with nothing tried out.
 func (h *house) settled(app string) error {
 	for begun := time.Now(); time.Since(begun) < 60*time.Second; time.Sleep(50 * time.Millisecond) {
-		st, err := h.api.Status(context.Background(), control.Env{App: tenfold.AppName(app), Env: "production"})
+		st, err := h.status(app)
 		if err != nil {
 			return err
 		}

@@ -4,7 +4,7 @@
 // It runs bin/tenfold as a user would, with apps whose tasks are this very program (task.go), under
 // traffic of its own that counts what each version answered.
 //
-//	go run ./bench/compute [-only broken,equal,functions] [-canaries 100]
+//	go run ./bench/compute [-only broken,equal,functions,wakes] [-canaries 100] [-wakes 1000]
 package main
 
 import (
@@ -27,6 +27,7 @@ type bench struct {
 	house    *house
 	report   *measure.Report
 	canaries int
+	wake     int
 }
 
 // groups are what -only chooses from, in the order they run.
@@ -37,6 +38,7 @@ var groups = []struct {
 	{"broken", (*bench).broken},
 	{"equal", (*bench).equal},
 	{"functions", (*bench).functions},
+	{"wakes", (*bench).wakes},
 	{"autoscale", (*bench).autoscale},
 }
 
@@ -51,9 +53,10 @@ func main() {
 	}
 	only := flag.String("only", "", "groups to run, by comma; all if empty")
 	canaries := flag.Int("canaries", 100, "how many equal canaries")
+	wakes := flag.Int("wakes", 1000, "how many cold wakes")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	short, err := run(ctx, *only, *canaries)
+	short, err := run(ctx, *only, bench{canaries: *canaries, wake: *wakes})
 	stop()
 	switch {
 	case err != nil:
@@ -64,7 +67,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, only string, canaries int) (short int, err error) {
+func run(ctx context.Context, only string, b bench) (short int, err error) {
 	chosen := strings.Split(only, ",")
 	for _, name := range chosen {
 		known := name == ""
@@ -84,12 +87,12 @@ func run(ctx context.Context, only string, canaries int) (short int, err error) 
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
-	b := &bench{ctx: ctx, self: self, house: h, report: measure.NewReport(os.Stdout), canaries: canaries}
+	b.ctx, b.self, b.house, b.report = ctx, self, h, measure.NewReport(os.Stdout)
 	for _, g := range groups {
 		if only != "" && !strings.Contains(","+only+",", ","+g.name+",") {
 			continue
 		}
-		if err := g.run(b); err != nil {
+		if err := g.run(&b); err != nil {
 			return 0, fmt.Errorf("%s: %w", g.name, err)
 		}
 	}

@@ -64,7 +64,11 @@ func (s *service) sayUp(n int) {
 		return
 	}
 	answer, _ := s.probed(n)
-	s.emit(tenfold.SeverityInfo, time.Since(t.Since), fmt.Sprintf("task %d of %d healthy: %s", s.index(r, n), max(r.count(v.Spec), s.index(r, n)), answer))
+	emit := s.emit
+	if r.Deploy == nil {
+		emit = s.emitSoon // nobody follows it, and requests may wait for the task
+	}
+	emit(tenfold.SeverityInfo, time.Since(t.Since), fmt.Sprintf("task %d of %d healthy: %s", s.index(r, n), max(r.count(v.Spec), s.index(r, n)), answer))
 }
 
 func (s *service) sayDown(ctx context.Context, n int) {

@@ -13,6 +13,7 @@ type unitSeen struct {
 	Phase   keeper.Phase
 	Started time.Time
 	Code    int // exit status; -1 for a signal
+	Port    int // that its process was told; 0: unknown
 }
 
 // seen is the world at one moment.
@@ -73,6 +74,9 @@ const (
 func next(r record, w seen, now time.Time) (record, []effect) {
 	r.Tasks = slices.Clone(r.Tasks)
 	p := planner{r: r, w: w, now: now}
+	for n := range w.Units {
+		p.r.LastTask = max(p.r.LastTask, n) // of a task that the record lost; its number is never used again
+	}
 	p.goal()
 	p.tasks()
 	if p.r.Deploy != nil {
@@ -208,6 +212,9 @@ func (p *planner) tasks() {
 
 // living moves a task that should be up.
 func (p *planner) living(t *task, u unitSeen, exists, ended bool) {
+	if t.Port == 0 && exists {
+		t.Port = u.Port // the record lost it
+	}
 	switch {
 	case t.Down:
 		if !p.now.Before(t.Again) && !p.w.Busy[t.N] {

@@ -15,11 +15,17 @@ import (
 )
 
 const (
-	soonPace  = 5 * time.Millisecond   // of the first forty of them
-	firstPace = 100 * time.Millisecond // between probes until the first good answer
-	sickAfter = 3                      // bad probes in a row take a task out of traffic
-	hungAfter = 30 * time.Second       // without a good answer a task is started again
-	workerUp  = time.Second            // a worker that lives so long is healthy
+	soonPace = 5 * time.Millisecond // of the first forty of them
+	// firstPatience is how long a first probe waits for a new task to listen at all, looking every dialPace for
+	// dialSoon, then every dialLater: nothing tells of a socket that listens.
+	firstPatience = time.Second
+	dialPace      = 500 * time.Microsecond
+	dialSoon      = 100 * time.Millisecond
+	dialLater     = 5 * time.Millisecond
+	firstPace     = 100 * time.Millisecond // between probes until the first good answer
+	sickAfter     = 3                      // bad probes in a row take a task out of traffic
+	hungAfter     = 30 * time.Second       // without a good answer a task is started again
+	workerUp      = time.Second            // a worker that lives so long is healthy
 )
 
 // health is what is known of a task's answers. Guarded by service.mu.
@@ -57,13 +63,42 @@ func (h *health) take(ok bool, answer string, now time.Time, every time.Duration
 var prober = &http.Client{
 	Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext:       (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			if c, ok := ctx.Value(connection{}).(net.Conn); ok {
+				return c, nil
+			}
+			return connect(ctx, addr, 0)
+		},
 	},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// probe asks once.
-func probe(ctx context.Context, h tenfold.Health, port int) (ok bool, answer string) {
+// connection is the key by which a probe hands its connection to prober.
+type connection struct{}
+
+// connect reaches a task, and tries again for a while when it does not listen yet.
+func connect(ctx context.Context, addr string, patience time.Duration) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	for begun := time.Now(); ; {
+		c, err := dialer.DialContext(ctx, "tcp", addr)
+		since := time.Since(begun)
+		if err == nil || !errors.Is(err, syscall.ECONNREFUSED) || since >= patience {
+			return c, err
+		}
+		pace := dialPace
+		if since > dialSoon {
+			pace = dialLater
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(pace):
+		}
+	}
+}
+
+// probe asks once, when the task listens or patience is over.
+func probe(ctx context.Context, h tenfold.Health, port int, patience time.Duration) (ok bool, answer string) {
 	route := h.Route
 	if route == "" {
 		route = "/"
@@ -72,9 +107,17 @@ func probe(ctx context.Context, h tenfold.Health, port int) (ok bool, answer str
 	if timeout <= 0 {
 		timeout = 2 * time.Second
 	}
+	addr := "127.0.0.1:" + strconv.Itoa(port)
+	if patience > 0 { // the time for the answer begins when there is somebody to give it
+		c, err := connect(ctx, addr, patience)
+		if err != nil {
+			return false, fmt.Sprintf("GET %s on %s: %s", route, addr, cause(err, timeout))
+		}
+		defer c.Close()
+		ctx = context.WithValue(ctx, connection{}, c)
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	addr := "127.0.0.1:" + strconv.Itoa(port)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+route, nil)
 	if err != nil {
 		return false, err.Error()

@@ -21,9 +21,8 @@ import (
 
 const (
 	scalePace = time.Second
-	wakePace  = 5 * time.Millisecond // between looks while requests wait for the first task
-	keepPace  = 15 * time.Minute     // between two times that the forecast is put on disk
-	lateOver  = 10                   // samples, of which late answers are judged
+	keepPace  = 15 * time.Minute // between two times that the forecast is put on disk
+	lateOver  = 10               // samples, of which late answers are judged
 )
 
 // ranged says that the count moves by itself.
@@ -120,6 +119,18 @@ func (c *Compute) wakeUp(ctx context.Context) {
 	}
 }
 
+// wakes starts the first task of a service for which somebody waits.
+func (s *service) wakes(now time.Time) {
+	r := s.snapshot()
+	if !s.scaled.woken.Swap(false) || r.Serving == nil || r.Goal == nil || !r.Serving.Spec.ranged() || r.count(r.Serving.Spec) > 0 {
+		return
+	}
+	if s.scaled.scaler != nil {
+		s.scaled.scaler.Woke(now)
+	}
+	s.scaleTo(r, 1, "a request waits")
+}
+
 // autoscale measures once a second and moves the count.
 func (s *service) autoscale(ctx context.Context, r record, now time.Time) {
 	x := &s.scaled
@@ -145,11 +156,6 @@ func (s *service) autoscale(ctx context.Context, r record, now time.Time) {
 	if !reflect.DeepEqual(targets, x.targets) {
 		x.scaler.Set(targets)
 		x.targets = targets
-	}
-	if x.woken.Swap(false) && r.count(spec) == 0 {
-		x.scaler.Woke(now)
-		s.scaleTo(r, 1, "a request waits")
-		return
 	}
 	if now.Sub(x.at) < scalePace-quietPace/2 {
 		return
@@ -207,14 +213,14 @@ func said(l directory.Load, t autoscale.Targets, x autoscale.Sample) string {
 // scaleTo moves the count, and says why.
 func (s *service) scaleTo(r record, n int, why string) {
 	from := r.count(r.Serving.Spec)
-	if err := s.change(func(r record) record {
+	if err := s.changeSoon(func(r record) record {
 		r.Scaled = &n
 		return r
 	}); err != nil {
 		s.emit(tenfold.SeverityWarning, 0, err.Error())
 		return
 	}
-	s.emit(tenfold.SeverityInfo, 0, fmt.Sprintf("scaled from %d to %s: %s", from, plural(n, "task"), why))
+	s.emitSoon(tenfold.SeverityInfo, 0, fmt.Sprintf("scaled from %d to %s: %s", from, plural(n, "task"), why))
 	s.prod()
 }
 

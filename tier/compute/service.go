@@ -3,7 +3,6 @@ package compute
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,20 +24,28 @@ const (
 // service pursues one service: it looks, asks next, does.
 type service struct {
 	pursuit
-	wg sync.WaitGroup // probes and stops; run waits for them
+	wg sync.WaitGroup // probes, stops, and what is written or told beside the loop; run waits for them
 
-	mu     sync.Mutex
-	rec    record
-	probes map[int]*health
-	busy   map[int]bool // being stopped
-	acked  string       // the serving version as the door goes by it
-	shown  string       // how the comparison of a new version stands
+	changing sync.Mutex // one change of the record at a time, from the look at it until it is in place
+	disk     sync.Mutex // one write of it at a time, the newest last
+
+	mu      sync.Mutex
+	rec     record
+	behind  bool            // the disk has an older record
+	lost    error           // why the last write beside the loop failed
+	unsaid  []tenfold.Event // events that wait for the end of a look
+	telling bool            // somebody tells them
+	probes  map[int]*health
+	busy    map[int]bool // being stopped
+	acked   string       // the serving version as the door goes by it
+	shown   string       // how the comparison of a new version stands
 
 	// The rest belongs to run's goroutine.
 	tries      map[int]*try // starts that did not come about
 	published  []directory.Endpoint
 	down       string
-	known      bool // the door goes by published
+	known      bool             // the door goes by published
+	listed     map[int]unitSeen // the units of this look
 	looked     time.Time
 	wrong      map[int]bool
 	warned     time.Time
@@ -64,21 +71,6 @@ func (s *service) snapshot() record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rec
-}
-
-// change replaces the record, durably first.
-func (s *service) change(f func(record) record) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	rec := f(s.rec)
-	if reflect.DeepEqual(rec, s.rec) {
-		return nil
-	}
-	if err := s.c.save(s.id, rec); err != nil {
-		return err
-	}
-	s.rec = rec
-	return nil
 }
 
 func (s *service) apply(step tenfold.Step) error {
@@ -182,6 +174,7 @@ func (s *service) run(ctx context.Context) {
 	s.known = false
 	for {
 		quiet, err := s.look(ctx)
+		s.tell()
 		if err != nil && ctx.Err() == nil && time.Since(s.warned) > time.Minute {
 			s.warned = time.Now()
 			s.emit(tenfold.SeverityWarning, 0, err.Error())
@@ -191,7 +184,7 @@ func (s *service) run(ctx context.Context) {
 		case quiet:
 			pace = quietPace
 		case s.waking(s.snapshot()):
-			pace = wakePace
+			pace = s.untilProbe()
 		}
 		if !s.wait(ctx, pace) {
 			return
@@ -199,8 +192,9 @@ func (s *service) run(ctx context.Context) {
 	}
 }
 
-// look sees the world once and does what next says.
+// look sees the world once and does what next says. What a waiting request does not need comes after the door was told.
 func (s *service) look(ctx context.Context) (quiet bool, err error) {
+	s.wakes(time.Now())
 	units, err := s.c.cfg.Units.List(ctx, s.prefix())
 	if err != nil {
 		return false, fmt.Errorf("list tasks: %w", err)
@@ -211,9 +205,12 @@ func (s *service) look(ctx context.Context) (quiet bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	s.listed = w.Units
 	var effects []effect
-	s.count(ctx, rec, &w, now)
-	if err := s.change(func(r record) record {
+	if !s.waking(rec) { // else there is nothing to compare, and requests wait
+		s.count(ctx, rec, &w, now)
+	}
+	if err := s.changeSoon(func(r record) record {
 		r, effects = next(r, w, now)
 		return r
 	}); err != nil {
@@ -222,11 +219,12 @@ func (s *service) look(ctx context.Context) (quiet bool, err error) {
 	for _, e := range effects {
 		s.carryOut(ctx, e)
 	}
-	s.strays(ctx, units)
-	s.autoscale(ctx, s.snapshot(), now)
 	rec = s.snapshot()
-	s.ask(ctx, rec, w, now)
 	s.publish(ctx, rec, w)
+	s.ask(ctx, rec, w, now)
+	s.strays(ctx, units)
+	s.autoscale(ctx, rec, now)
+	rec = s.snapshot()
 	s.sweep(rec, now)
 	return len(effects) == 0 && s.settled(rec), ctx.Err()
 }
@@ -310,7 +308,7 @@ func (s *service) lookAtLimits(r record, units map[int]keeper.Status) {
 }
 
 func unitOf(u keeper.Status) unitSeen {
-	out := unitSeen{Phase: u.Phase, Started: u.Started}
+	out := unitSeen{Phase: u.Phase, Started: u.Started, Port: portOf(u.Unit)}
 	if u.LastExit != nil {
 		out.Code = u.LastExit.Code
 		if u.LastExit.Signal != 0 {
@@ -398,26 +396,45 @@ func (s *service) ask(ctx context.Context, r record, w seen, now time.Time) {
 		if h.asking || now.Before(h.next) {
 			continue
 		}
-		every := v.Spec.Health.Every
-		if every <= 0 {
-			every = 5 * time.Second
-		}
-		if !v.Spec.Routed && v.Spec.Health.Route == "" {
+		every := v.Spec.probeEvery()
+		if v.Spec.worker() {
 			up := now.Sub(u.Started)
 			h.take(up >= workerUp, "up for "+workerUp.String(), now, every)
 			continue
 		}
-		h.asking = true
-		s.wg.Go(func() {
-			ok, answer := probe(ctx, v.Spec.Health, t.Port)
-			s.mu.Lock()
-			h.take(ok, answer, time.Now(), every)
-			s.mu.Unlock()
-			if ok {
-				s.prod()
-			}
-		})
+		patience := time.Duration(0)
+		if t.Phase == starting {
+			patience = firstPatience
+		}
+		s.probe(ctx, h, v.Spec.Health, t.Port, every, patience)
 	}
+}
+
+// untilProbe is how long it is until some task that is not well is to be asked again.
+func (s *service) untilProbe() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := busyPace
+	for _, h := range s.probes {
+		if !h.asking && !h.ok {
+			left = min(left, max(time.Until(h.next), time.Millisecond))
+		}
+	}
+	return left
+}
+
+// probe asks a task beside the loop, which hears at once of a good answer. Under s.mu.
+func (s *service) probe(ctx context.Context, h *health, how tenfold.Health, port int, every, patience time.Duration) {
+	h.asking = true
+	s.wg.Go(func() {
+		ok, answer := probe(ctx, how, port, patience)
+		s.mu.Lock()
+		h.take(ok, answer, time.Now(), every)
+		s.mu.Unlock()
+		if ok {
+			s.prod()
+		}
+	})
 }
 
 // lastOutput is what a task or a migration printed last.

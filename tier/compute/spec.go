@@ -263,3 +263,14 @@ func pairs(env map[string]string) []string {
 	}
 	return out
 }
+
+// worker says that nobody asks a task of it anything.
+func (s serviceSpec) worker() bool { return !s.Routed && s.Health.Route == "" }
+
+// probeEvery is the time between two probes of a task that is well.
+func (s serviceSpec) probeEvery() time.Duration {
+	if s.Health.Every <= 0 {
+		return 5 * time.Second
+	}
+	return s.Health.Every
+}

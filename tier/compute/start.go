@@ -69,8 +69,8 @@ func (s *service) startTask(ctx context.Context, n int) error {
 		if t.Port, err = freeport.Pick(); err != nil {
 			return err
 		}
-		// Durable before the process exists: whoever adopts it must know its port.
-		if err := s.change(func(r record) record {
+		// A daemon that dies before it is on disk reads it from the unit's label.
+		if err := s.changeSoon(func(r record) record {
 			r.Tasks = slices.Clone(r.Tasks)
 			for i := range r.Tasks {
 				if r.Tasks[i].N == n {
@@ -82,8 +82,10 @@ func (s *service) startTask(ctx context.Context, n int) error {
 			return err
 		}
 	}
-	if err := s.c.cfg.Units.Remove(ctx, s.unitID(n)); err != nil {
-		return err
+	if _, ended := s.listed[n]; ended {
+		if err := s.c.cfg.Units.Remove(ctx, s.unitID(n)); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
 	delete(s.probes, n)
@@ -92,8 +94,30 @@ func (s *service) startTask(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.c.cfg.Units.Start(ctx, u)
-	return err
+	if _, err = s.c.cfg.Units.Start(ctx, u); err != nil || v.Spec.worker() {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := &health{}
+	s.probes[n] = h
+	s.probe(ctx, h, v.Spec.Health, t.Port, v.Spec.probeEvery(), firstPatience) // at once, and not when it is seen to run
+	return nil
+}
+
+// label is what a unit says of its task to a daemon that adopts it.
+type label struct {
+	Version string `json:"version"`
+	Port    int    `json:"port"`
+}
+
+// portOf is the port that a task was started with; 0 when its unit says none.
+func portOf(u keeper.Unit) int {
+	var l label
+	if json.Unmarshal([]byte(u.Label), &l) != nil || l.Port < 0 || l.Port > 1<<16-1 {
+		return 0
+	}
+	return l.Port
 }
 
 func (s *service) unit(t task, v version, b build.Result, env []string) keeper.Unit {
@@ -101,12 +125,9 @@ func (s *service) unit(t task, v version, b build.Result, env []string) keeper.U
 	if !v.Spec.Routed {
 		grace = max(grace, v.Spec.Drain) // a worker drains by itself when asked to end
 	}
-	label, _ := json.Marshal(struct {
-		Version string `json:"version"`
-		Port    int    `json:"port"`
-	}{t.Version, t.Port})
+	said, _ := json.Marshal(label{t.Version, t.Port})
 	return keeper.Unit{
-		ID: s.unitID(t.N), Label: string(label), Argv: v.Spec.Command.Argv(), Env: env, Dir: b.Dir, StopGrace: grace, StopTree: true,
+		ID: s.unitID(t.N), Label: string(said), Argv: v.Spec.Command.Argv(), Env: env, Dir: b.Dir, StopGrace: grace, StopTree: true,
 		Log: s.logPath(t.N), LogMax: logMax(v.Spec.Logs), Memory: v.Spec.Size.Memory, CPU: v.Spec.Size.CPU,
 	}
 }

@@ -163,25 +163,23 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 // Name implements tenfold.Service.
 func (d *Door) Name() string { return "door" }
 
-// apply makes a snapshot the one in use. An older one is refused; the same one again is harmless.
+// apply makes a snapshot the one in use, and then stores it: requests may wait for what it says. An older one is refused;
+// the same one again is harmless.
 func (d *Door) apply(s directory.Snapshot) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	old := d.current.Load()
 	if s.Version < old.snapshot.Version {
-		return fmt.Errorf("apply snapshot %d: %d is in use", s.Version, old.snapshot.Version)
+		return fmt.Errorf("apply snapshot %d: %w: %d is in use", s.Version, errOlder, old.snapshot.Version)
 	}
 	t, err := newTable(s, d.traffic, old.limits, d.logs)
 	if err != nil {
 		return fmt.Errorf("apply snapshot %d: %w", s.Version, errUnusable{err})
 	}
-	if err := atomicfile.WriteJSON(filepath.Join(d.cfg.Dir, snapshotFile), s, 0o600); err != nil {
-		return err
-	}
 	t.lead(d.update(s, t.trust))
 	d.use(t)
 	d.listenPrivately(t)
-	return nil
+	return atomicfile.WriteJSON(filepath.Join(d.cfg.Dir, snapshotFile), s, 0o600)
 }
 
 // use makes a table the one in use.
@@ -431,10 +429,13 @@ func (d *Door) controlHandler() http.Handler {
 			return
 		}
 		if err := d.apply(s); err != nil {
-			status := http.StatusConflict
+			status := http.StatusInternalServerError
 			var bad errUnusable
-			if errors.As(err, &bad) {
+			switch {
+			case errors.As(err, &bad):
 				status = http.StatusBadRequest
+			case errors.Is(err, errOlder):
+				status = http.StatusConflict
 			}
 			http.Error(w, err.Error(), status)
 			return

@@ -420,10 +420,18 @@ func (e *Edge) Publish(ctx context.Context, service tenfold.ID, endpoints []dire
 	if slices.Equal(old.Endpoints, endpoints) && old.Down == down && old.ID == service {
 		return e.push(ctx) // the door may not have it: only its answer tells
 	}
-	if err := e.endpoints.Update(key, func(p *published) { p.ID, p.Endpoints, p.Down = service, endpoints, down }); err != nil {
-		return err
+	change := func(p *published) { p.ID, p.Endpoints, p.Down = service, endpoints, down }
+	if old.ID == (tenfold.ID{}) {
+		if err := e.endpoints.Update(key, change); err != nil {
+			return err
+		}
+		return e.push(ctx)
 	}
-	return e.push(ctx)
+	// Requests may wait for it, and the disk takes longer than all the rest.
+	e.endpoints.Soon(key, change)
+	err := e.push(ctx)
+	e.endpoints.Flush()
+	return err
 }
 
 // Withdraw forgets a service that was removed.
@@ -530,8 +538,8 @@ func (e *Edge) fill(x *directory.Site, id tenfold.ID, s spec) {
 	}
 }
 
-// push makes a snapshot, stores it and hands it to the door, again and again until the door
-// acknowledges it or ctx ends: a door that died is back within milliseconds.
+// push makes a snapshot and hands it to the door, again and again until the door acknowledges it, and has stored it,
+// or ctx ends: a door that died is back within milliseconds, and begins by what is stored for it meanwhile.
 func (e *Edge) push(ctx context.Context) error {
 	select {
 	case e.turn <- struct{}{}:
@@ -545,10 +553,7 @@ func (e *Edge) push(ctx context.Context) error {
 	e.version++
 	for {
 		s := e.snapshot(ctx)
-		err := atomicfile.WriteJSON(filepath.Join(e.cfg.Dir, snapshotFile), s, 0o600)
-		if err == nil {
-			err = e.put(ctx, s)
-		}
+		err := e.put(ctx, s)
 		if err == nil {
 			return nil
 		}
@@ -557,6 +562,8 @@ func (e *Edge) push(ctx context.Context) error {
 				e.version = r.Version + 1
 				continue
 			}
+		} else {
+			err = errors.Join(err, atomicfile.WriteJSON(filepath.Join(e.cfg.Dir, snapshotFile), s, 0o600))
 		}
 		select {
 		case <-ctx.Done():
