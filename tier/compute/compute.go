@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tenfold"
@@ -46,6 +47,12 @@ type Traffic interface {
 	Waiting(ctx context.Context, after uint64) (directory.Waiting, error)
 }
 
+// Units runs tasks, and tells when one ends.
+type Units interface {
+	keeper.Units
+	Subscribe(ctx context.Context) (<-chan keeper.Event, error)
+}
+
 // Backlog is what is in a queue now, and what came and went since somebody began to count.
 type Backlog struct {
 	Waiting, Working int
@@ -55,7 +62,7 @@ type Backlog struct {
 // Config is what a Compute stands on. All fields but KeepBuilds, URL and BaseEnv are required.
 type Config struct {
 	Dir     string // records and logs
-	Units   keeper.Units
+	Units   Units
 	Builder *build.Builder
 	Traffic Traffic
 	Resolve tenfold.Resolve
@@ -84,6 +91,8 @@ type Config struct {
 type Compute struct {
 	cfg  Config
 	wake chan struct{} // there are new items; holds one
+	// watched says that services hear at once when a process of theirs ends.
+	watched atomic.Bool
 
 	forgets sync.Mutex    // one Forget at a time
 	goals   sync.Mutex    // held while a goal is applied
@@ -245,6 +254,7 @@ func (c *Compute) Run(ctx context.Context, ready func()) error {
 	defer wg.Wait()
 	ready()
 	wg.Go(func() { c.wakeUp(ctx) })
+	wg.Go(func() { c.watch(ctx) })
 	for {
 		c.mu.Lock()
 		for _, it := range c.items {
@@ -273,6 +283,42 @@ func (c *Compute) Run(ctx context.Context, ready func()) error {
 			return nil
 		case <-c.wake:
 		}
+	}
+}
+
+// watch has a service look when a process of it ended or is gone.
+func (c *Compute) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		events, err := c.cfg.Units.Subscribe(ctx)
+		if err == nil {
+			c.watched.Store(true)
+			for e := range events {
+				if e.Removed || e.Status.Phase != keeper.Running {
+					c.prodOwner(e.Status.Unit.ID)
+				}
+			}
+			c.watched.Store(false)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(quietPace):
+		}
+	}
+}
+
+// prodOwner has the service look to which a unit belongs, by its name.
+func (c *Compute) prodOwner(unit string) {
+	p := strings.Split(unit, "/")
+	if len(p) < 5 || p[0] != "task" && p[0] != "migrate" {
+		return
+	}
+	n := len(p) - 2 // an environment may have a slash in its name
+	id := tenfold.ID{App: tenfold.AppName(p[1]), Env: tenfold.Environment(strings.Join(p[2:n], "/")), Kind: tenfold.KindService, Name: tenfold.Name(p[n])}
+	c.mu.Lock()
+	it, ok := c.items[id]
+	c.mu.Unlock()
+	if ok {
+		it.of().prod()
 	}
 }
 

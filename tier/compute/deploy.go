@@ -65,8 +65,8 @@ func (s *service) sayUp(n int) {
 	}
 	answer, _ := s.probed(n)
 	emit := s.emit
-	if r.Deploy == nil {
-		emit = s.emitSoon // nobody follows it, and requests may wait for the task
+	if !s.followed {
+		emit = s.emitSoon // requests may wait for the task
 	}
 	emit(tenfold.SeverityInfo, time.Since(t.Since), fmt.Sprintf("task %d of %d healthy: %s", s.index(r, n), max(r.count(v.Spec), s.index(r, n)), answer))
 }

@@ -18,7 +18,8 @@ import (
 
 const (
 	busyPace  = 50 * time.Millisecond  // between looks while something is on its way
-	quietPace = 200 * time.Millisecond // and when all is well: so long a crashed task keeps its endpoint
+	quietPace = 200 * time.Millisecond // and when all is well
+	calmPace  = time.Second            // the same, where the keeper tells of a task that ends and nothing is compared
 )
 
 // service pursues one service: it looks, asks next, does.
@@ -46,6 +47,7 @@ type service struct {
 	down       string
 	known      bool             // the door goes by published
 	listed     map[int]unitSeen // the units of this look
+	followed   bool             // it began in a deployment, whose events somebody waits for
 	looked     time.Time
 	wrong      map[int]bool
 	warned     time.Time
@@ -181,10 +183,12 @@ func (s *service) run(ctx context.Context) {
 		}
 		pace := busyPace
 		switch {
+		case quiet && s.c.watched.Load() && s.snapshot().Watch == nil:
+			pace = s.untilProbe(calmPace)
 		case quiet:
 			pace = quietPace
 		case s.waking(s.snapshot()):
-			pace = s.untilProbe()
+			pace = s.untilProbe(busyPace)
 		}
 		if !s.wait(ctx, pace) {
 			return
@@ -205,7 +209,7 @@ func (s *service) look(ctx context.Context) (quiet bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	s.listed = w.Units
+	s.listed, s.followed = w.Units, rec.Deploy != nil
 	var effects []effect
 	if !s.waking(rec) { // else there is nothing to compare, and requests wait
 		s.count(ctx, rec, &w, now)
@@ -410,17 +414,16 @@ func (s *service) ask(ctx context.Context, r record, w seen, now time.Time) {
 	}
 }
 
-// untilProbe is how long it is until some task that is not well is to be asked again.
-func (s *service) untilProbe() time.Duration {
+// untilProbe is how long it is until some task is to be asked again, most at most.
+func (s *service) untilProbe(most time.Duration) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	left := busyPace
-	for _, h := range s.probes {
-		if !h.asking && !h.ok {
-			left = min(left, max(time.Until(h.next), time.Millisecond))
+	for _, t := range s.rec.Tasks {
+		if h := s.probes[t.N]; h != nil && !h.asking && !t.Down && (t.Phase == starting || t.Phase == serving) {
+			most = min(most, max(time.Until(h.next), soonPace))
 		}
 	}
-	return left
+	return most
 }
 
 // probe asks a task beside the loop, which hears at once of a good answer. Under s.mu.

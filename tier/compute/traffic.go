@@ -44,7 +44,7 @@ func (s *service) acknowledge(r record) {
 // publish tells the door who answers, when that changed.
 func (s *service) publish(ctx context.Context, r record, w seen) {
 	endpoints, down := s.endpoints(r, w)
-	if s.known && down == s.down && slices.Equal(endpoints, s.published) {
+	if s.known && (down == s.down || len(endpoints) == 0 && s.waking(r)) && slices.Equal(endpoints, s.published) { // who waits needs no other words
 		s.acknowledge(r)
 		return
 	}

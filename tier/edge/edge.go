@@ -60,6 +60,7 @@ type Edge struct {
 	endpoints *ledger.Ledger[published] // by service
 	pursuit   ledger.Pursuit
 	client    *http.Client
+	last      lately
 
 	turn    chan struct{} // holds one: a snapshot is made and handed down by one at a time
 	version uint64        // of the last snapshot; owned by the holder of turn
@@ -684,9 +685,33 @@ func (e *Edge) Waiting(ctx context.Context, after uint64) (directory.Waiting, er
 	return out, nil
 }
 
+// freshFor is how old a report may be that says how services are used: every service asks once a second, and the door
+// writes down all of them each time.
+const freshFor = 50 * time.Millisecond
+
+// lately is a report that is fresh enough.
+type lately struct {
+	mu     sync.Mutex // held while the door is asked: who asks meanwhile gets that answer
+	at     time.Time
+	report directory.Report
+}
+
+func (e *Edge) lately(ctx context.Context) (directory.Report, error) {
+	e.last.mu.Lock()
+	defer e.last.mu.Unlock()
+	if now := time.Now(); now.Sub(e.last.at) > freshFor {
+		r, err := e.Report(ctx, false)
+		if err != nil {
+			return r, err
+		}
+		e.last.at, e.last.report = now, r
+	}
+	return e.last.report, nil
+}
+
 // Load is how a service is used.
 func (e *Edge) Load(ctx context.Context, service tenfold.ID) (directory.Load, error) {
-	r, err := e.Report(ctx, false)
+	r, err := e.lately(ctx)
 	return r.Services[string(service.App)+"/"+string(service.Env)+"/"+string(service.Name)], err
 }
 
