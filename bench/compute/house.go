@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"tenfold"
 	"tenfold/control"
+	"tenfold/internal/measure"
 )
 
 // house is a house of bin/tenfold in a folder of its own.
@@ -88,7 +90,15 @@ func (h *house) begin(dir string) (string, error) {
 		return out, err
 	}
 	h.addr = info.Listen[0]
+	for _, pid := range h.processes() {
+		measure.Favour(pid)
+	}
 	return out, nil
+}
+
+// processes are the house's own.
+func (h *house) processes() []int {
+	return measure.Processes(func(args []string) bool { return slices.Contains(args, "house") && slices.Contains(args, filepath.Join(h.dir, "data")) })
 }
 
 // askFor bounds a question to the house.
