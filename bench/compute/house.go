@@ -98,7 +98,9 @@ func (h *house) begin(dir string) (string, error) {
 
 // processes are the house's own.
 func (h *house) processes() []int {
-	return measure.Processes(func(args []string) bool { return slices.Contains(args, "house") && slices.Contains(args, filepath.Join(h.dir, "data")) })
+	return measure.Processes(func(args []string) bool {
+		return slices.Contains(args, "house") && slices.Contains(args, filepath.Join(h.dir, "data"))
+	})
 }
 
 // askFor bounds a question to the house.

@@ -50,6 +50,7 @@ type door struct {
 	endpoints map[tenfold.ID][]directory.Endpoint
 	down      map[tenfold.ID]string
 	inFlight  atomic.Int64
+	waiting   chan directory.Waiting
 }
 
 func (d *door) Publish(_ context.Context, id tenfold.ID, e []directory.Endpoint, down string) error {
@@ -74,8 +75,12 @@ func (d *door) Load(context.Context, tenfold.ID) (directory.Load, error) {
 }
 
 func (d *door) Waiting(ctx context.Context, _ uint64) (directory.Waiting, error) {
-	<-ctx.Done()
-	return directory.Waiting{}, ctx.Err()
+	select {
+	case w := <-d.waiting:
+		return w, nil
+	case <-ctx.Done():
+		return directory.Waiting{}, ctx.Err()
+	}
 }
 
 func (d *door) get(id tenfold.ID) (live []string, draining int) {
@@ -101,10 +106,11 @@ type box struct {
 	stop   func()
 	mu     sync.Mutex
 	events []tenfold.Event
+	slow   sync.Mutex // held, events are not taken
 }
 
 func newBox(t *testing.T) *box {
-	b := &box{t: t, door: &door{endpoints: map[tenfold.ID][]directory.Endpoint{}, down: map[tenfold.ID]string{}}, root: t.TempDir()}
+	b := &box{t: t, door: &door{endpoints: map[tenfold.ID][]directory.Endpoint{}, down: map[tenfold.ID]string{}, waiting: make(chan directory.Waiting)}, root: t.TempDir()}
 	if err := os.MkdirAll(filepath.Join(b.root, "api"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +126,8 @@ func newBox(t *testing.T) *box {
 			return "value of " + string(x.From.Name), nil
 		},
 		Emit: func(e tenfold.Event) {
+			b.slow.Lock()
+			defer b.slow.Unlock()
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.events = append(b.events, e)

@@ -18,7 +18,7 @@ const (
 	soonPace = 5 * time.Millisecond // of the first forty of them
 	// firstPatience is how long a first probe waits for a new task to listen at all, looking every dialPace for
 	// dialSoon, then every dialLater: nothing tells of a socket that listens.
-	firstPatience = time.Second
+	firstPatience = 250 * time.Millisecond
 	dialPace      = 500 * time.Microsecond
 	dialSoon      = 100 * time.Millisecond
 	dialLater     = 5 * time.Millisecond
