@@ -87,11 +87,15 @@ func (c *companion) serving(ctx context.Context, ask func(context.Context) error
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.started {
-		if err := c.end(ctx, c.unit()); err != nil {
+		unit, _, err := turn(ctx, c.h.keeper, c.prefix(), c.version)
+		if err != nil {
+			return err
+		}
+		if err := c.end(ctx, unit); err != nil {
 			return err
 		}
 		if _, err := c.h.keeper.Start(ctx, keeper.Unit{
-			ID: c.unit(), Argv: Command(c.binary, c.mode, c.h.layout.Dir), Env: os.Environ(), Dir: "/",
+			ID: unit, Argv: Command(c.binary, c.mode, c.h.layout.Dir), Env: os.Environ(), Dir: "/",
 			Listeners: []string{c.name}, Restart: keeper.RestartAlways, Log: c.h.layout.Log(c.name), OOMScore: -500, StopGrace: companionDrain + 5*time.Second,
 		}); err != nil {
 			return fmt.Errorf("start %s: %w", c.name, err)
@@ -121,8 +125,6 @@ func (c *companion) idle(ctx context.Context) error {
 }
 
 func (c *companion) prefix() string { return "house/" + c.name + "/" }
-
-func (c *companion) unit() string { return c.prefix() + c.version }
 
 // end ends the processes but the one named.
 func (c *companion) end(ctx context.Context, but string) error {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -56,7 +57,7 @@ func RunDoor(ctx context.Context, data, version string) error {
 	if err := os.MkdirAll(l.Tier("edge"), 0o700); err != nil {
 		return fmt.Errorf("start door: %w", err)
 	}
-	d, err := edge.NewDoor(edge.DoorConfig{Dir: l.Tier("edge"), Control: l.Socket("door"), Own: doorSocket(l, version), Listeners: plain, TLSListeners: secure, QUIC: packets,
+	d, err := edge.NewDoor(edge.DoorConfig{Dir: l.Tier("edge"), Control: doorSocket(l, cmp.Or(os.Getenv(doorName), version)), Listeners: plain, TLSListeners: secure, QUIC: packets,
 		Certificates: l.certificates(), ACME: settings.ACME, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		return err
@@ -64,9 +65,12 @@ func RunDoor(ctx context.Context, data, version string) error {
 	return d.Run(ctx, func() {})
 }
 
-// doorSocket is where the door of one version is told to leave, when another has taken over.
-func doorSocket(l Layout, version string) string {
-	sum := sha256.Sum256([]byte(version))
+// doorName is the variable that tells a door its name: its version and turn.
+const doorName = "TENFOLD_DOOR"
+
+// doorSocket is where one door is told what it is to know, also after another has taken over.
+func doorSocket(l Layout, name string) string {
+	sum := sha256.Sum256([]byte(name))
 	return l.Socket("door-" + hex.EncodeToString(sum[:4]))
 }
 

@@ -42,6 +42,7 @@ type house struct {
 	keeper   *keeper.Client
 	hub      *hub
 	listen   string // the front door's address as bound
+	door     string // the name of the door that serves
 
 	postgres *postgres.Postgres
 	cache    *cache.Cache

@@ -22,8 +22,8 @@ import (
 	"tenfold/tier/pgproxy"
 )
 
-// poolPrefix begins the unit ids of pools: one a database and version, so that a crash or a busy
-// database is nobody else's, and a new database needs no listener in a process that runs already.
+// poolPrefix begins the unit ids of pools: one a database, so that a crash or a busy database is nobody
+// else's, and a new database needs no listener in a process that runs already. Their ends see turn.
 const poolPrefix = "house/pool/"
 
 // poolPace is between two reports of a pool when nothing hurries, and between attempts to reach it.
@@ -83,6 +83,7 @@ type pools struct {
 type poolLine struct {
 	remote *pgproxy.Remote
 	port   int
+	unit   string
 	cancel context.CancelFunc
 	news   chan struct{} // holds one: the directory changed
 }
@@ -115,27 +116,30 @@ func (p *pools) Run(ctx context.Context, ready func()) error {
 
 // match starts what is missing, and ends pools of databases that are stopped and of other versions.
 func (p *pools) match(ctx context.Context, wg *sync.WaitGroup, dbs []pooldir.Database) error {
-	wanted := map[string]bool{}
+	wanted, kept := map[int]bool{}, map[string]bool{}
 	for _, d := range dbs {
 		if d.Port == 0 {
 			continue
 		}
-		wanted[p.unit(d.Port)] = true
+		wanted[d.Port] = true
 		p.mu.Lock()
 		line := p.running[d.ID]
 		p.mu.Unlock()
 		if line != nil {
+			kept[line.unit] = true
 			select {
 			case line.news <- struct{}{}:
 			default:
 			}
 			continue
 		}
-		if err := p.start(ctx, d.Port); err != nil {
+		unit, err := p.start(ctx, d.Port)
+		if err != nil {
 			return err
 		}
+		kept[unit] = true
 		life, cancel := context.WithCancel(ctx)
-		line = &poolLine{remote: pgproxy.NewRemote(p.h.layout.Socket(poolSocket(d.Port))), port: d.Port, cancel: cancel, news: make(chan struct{}, 1)}
+		line = &poolLine{remote: pgproxy.NewRemote(p.h.layout.Socket(poolSocket(d.Port))), port: d.Port, unit: unit, cancel: cancel, news: make(chan struct{}, 1)}
 		p.mu.Lock()
 		p.running[d.ID] = line
 		p.mu.Unlock()
@@ -146,12 +150,11 @@ func (p *pools) match(ctx context.Context, wg *sync.WaitGroup, dbs []pooldir.Dat
 		return err
 	}
 	for _, u := range units {
-		if wanted[u.Unit.ID] || u.Phase == keeper.Stopping {
+		if kept[u.Unit.ID] || u.Phase == keeper.Stopping {
 			continue
 		}
 		port, _ := strconv.Atoi(strings.Split(strings.TrimPrefix(u.Unit.ID, poolPrefix), "/")[0])
-		again := wanted[p.unit(port)] // another version serves it
-		if !again {
+		if !wanted[port] { // else another serves it
 			p.forget(port)
 			if err := p.h.keeper.Unlisten(ctx, poolSocket(port)); err != nil {
 				return err
@@ -166,22 +169,23 @@ func (p *pools) match(ctx context.Context, wg *sync.WaitGroup, dbs []pooldir.Dat
 	return nil
 }
 
-func (p *pools) unit(port int) string { return poolPrefix + strconv.Itoa(port) + "/" + p.version }
-
-// start makes sure that the keeper listens for a database and that its pool runs.
-func (p *pools) start(ctx context.Context, port int) error {
+// start makes sure that the keeper listens for a database and that its pool runs, and returns its unit.
+func (p *pools) start(ctx context.Context, port int) (unit string, err error) {
 	name := poolSocket(port)
 	if _, err := p.h.keeper.Listen(ctx, name, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err != nil {
-		return fmt.Errorf("listen for a database: %w", err)
+		return "", fmt.Errorf("listen for a database: %w", err)
 	}
-	_, err := p.h.keeper.Start(ctx, keeper.Unit{
-		ID: p.unit(port), Argv: Command(p.binary, ModePool, p.h.layout.Dir), Env: os.Environ(), Dir: "/",
+	if unit, _, err = turn(ctx, p.h.keeper, poolPrefix+strconv.Itoa(port)+"/", p.version); err != nil {
+		return "", fmt.Errorf("start pool: %w", err)
+	}
+	_, err = p.h.keeper.Start(ctx, keeper.Unit{
+		ID: unit, Argv: Command(p.binary, ModePool, p.h.layout.Dir), Env: os.Environ(), Dir: "/",
 		Listeners: []string{name}, Restart: keeper.RestartAlways, Log: p.h.layout.Log("pool"), OOMScore: -500, StopGrace: 35 * time.Second,
 	})
 	if err != nil {
-		return fmt.Errorf("start pool: %w", err)
+		return "", fmt.Errorf("start pool: %w", err)
 	}
-	return nil
+	return unit, nil
 }
 
 func (p *pools) forget(port int) {
@@ -200,7 +204,8 @@ func (p *pools) forget(port int) {
 func (p *pools) opened(ctx context.Context, id tenfold.ID) error {
 	for _, d := range p.h.postgres.Pool() {
 		if d.ID == id.String() && d.Port != 0 {
-			return p.start(ctx, d.Port)
+			_, err := p.start(ctx, d.Port)
+			return err
 		}
 	}
 	return nil

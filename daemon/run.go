@@ -74,10 +74,11 @@ func Run(ctx context.Context, data, version string) error {
 			names = append(names, doorQUIC)
 		}
 	}
-	if err := startDoor(ctx, k, l, binary, version, names); err != nil {
+	door, old, err := startDoor(ctx, k, l, binary, version, names)
+	if err != nil {
 		return err
 	}
-	h, err := newHouse(ctx, l, settings, binary, version, k, bound)
+	h, err := newHouse(ctx, l, settings, binary, version, k, bound, door)
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func Run(ctx context.Context, data, version string) error {
 		return err
 	}
 	h.pools = newPools(h, binary, version)
-	services = append(services, h.pools, loop{h}, oldDoors{k, l, version, settings.Linger}, gitJobs{h}, previewLife{h}, certificates{h}, sweeper{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
+	services = append(services, h.pools, loop{h}, oldDoors{k, l, old, settings.Linger}, gitJobs{h}, previewLife{h}, certificates{h}, sweeper{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
 	if settings.SSH != "" {
 		services = append(services, sshRemote{h, settings.SSH})
 	}
@@ -116,29 +117,34 @@ const (
 	doorQUIC  = "door-quic"
 )
 
-// doorPrefix begins the unit ids of doors: one a version, the last started serving.
+// doorPrefix begins the unit ids of doors, see turn.
 const doorPrefix = "house/door/"
 
-// startDoor makes sure that a door of this version runs. One of another version goes on beside it,
-// on the same listener, until oldDoors ends it.
-func startDoor(ctx context.Context, k *keeper.Client, l Layout, binary, version string, listeners []string) error {
-	_, err := k.Start(ctx, keeper.Unit{
-		ID: doorPrefix + version, Argv: Command(binary, ModeDoor, l.Dir), Env: os.Environ(), Dir: "/",
+// startDoor makes sure that a door of this version runs and takes connections, and returns its name. The old go on
+// beside it, on the same listeners, until oldDoors ends them.
+func startDoor(ctx context.Context, k *keeper.Client, l Layout, binary, version string, listeners []string) (name string, old []keeper.Status, err error) {
+	id, old, err := turn(ctx, k, doorPrefix, version)
+	if err != nil {
+		return "", nil, fmt.Errorf("start door: %w", err)
+	}
+	name = strings.TrimPrefix(id, doorPrefix)
+	_, err = k.Start(ctx, keeper.Unit{
+		ID: id, Argv: Command(binary, ModeDoor, l.Dir), Env: append(os.Environ(), doorName+"="+name), Dir: "/",
 		Listeners: listeners, Restart: keeper.RestartAlways, Log: l.Log("door"), OOMScore: -500, StopGrace: 35 * time.Second,
 	})
 	if err != nil {
-		return fmt.Errorf("start door: %w", err)
+		return "", nil, fmt.Errorf("start door: %w", err)
 	}
-	return nil
+	return name, old, nil
 }
 
-// oldDoors ends doors of other versions, once their last connection has ended or linger is over, and then
+// oldDoors ends the doors before this one, once their last connection has ended or linger is over, and then
 // has nothing more to do.
 type oldDoors struct {
-	keeper  *keeper.Client
-	layout  Layout
-	version string
-	linger  time.Duration
+	keeper *keeper.Client
+	layout Layout
+	old    []keeper.Status
+	linger time.Duration
 }
 
 // lingerFor is how long connections may stay with an old door when nobody says.
@@ -148,28 +154,21 @@ func (oldDoors) Name() string { return "old doors" }
 
 func (o oldDoors) Run(ctx context.Context, ready func()) error {
 	ready()
-	units, err := o.keeper.List(ctx, doorPrefix)
-	if err != nil {
-		return err
-	}
 	var wg sync.WaitGroup
-	for _, u := range units {
-		version := strings.TrimPrefix(u.Unit.ID, doorPrefix)
-		if version == o.version {
-			continue
-		}
+	for _, u := range o.old {
+		name := strings.TrimPrefix(u.Unit.ID, doorPrefix)
 		wg.Go(func() {
 			limit, cancel := context.WithTimeout(ctx, cmp.Or(o.linger, lingerFor))
 			defer cancel()
 			// One that cannot be asked is of a version that drains when it is told to end.
-			if err := edge.Leave(limit, doorSocket(o.layout, version)); err != nil && limit.Err() == nil {
-				slog.Info("an old door is ended", "version", version, "err", err)
+			if err := edge.Leave(limit, doorSocket(o.layout, name)); err != nil && limit.Err() == nil {
+				slog.Info("an old door is ended", "door", name, "err", err)
 			}
 			if ctx.Err() != nil {
 				return // the next daemon goes on
 			}
 			if err := o.keeper.Remove(ctx, u.Unit.ID); err != nil && ctx.Err() == nil {
-				slog.Error("end an old door", "version", version, "err", err)
+				slog.Error("end an old door", "door", name, "err", err)
 			}
 		})
 	}
@@ -179,10 +178,10 @@ func (o oldDoors) Run(ctx context.Context, ready func()) error {
 }
 
 // newHouse opens the store and makes the tiers; it starts nothing.
-func newHouse(ctx context.Context, l Layout, settings Settings, binary, version string, k *keeper.Client, bound string) (*house, error) {
+func newHouse(ctx context.Context, l Layout, settings Settings, binary, version string, k *keeper.Client, bound, door string) (*house, error) {
 	h := &house{
 		version: version, started: time.Now(), layout: l, settings: settings, log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		keeper: k, listen: bound, wakeup: make(chan struct{}, 1), jobsWake: make(chan struct{}, 1), apps: map[appKey]tenfold.App{},
+		keeper: k, listen: bound, door: door, wakeup: make(chan struct{}, 1), jobsWake: make(chan struct{}, 1), apps: map[appKey]tenfold.App{},
 	}
 	var err error
 	if h.key, err = secret.Load(l.Key()); err != nil {
@@ -234,7 +233,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 		return err
 	}
 	if h.edge, err = edge.New(edge.Config{
-		Dir: l.Tier("edge"), Control: l.Socket("door"), SiteDir: h.frontend.SiteDir, Emit: emit,
+		Dir: l.Tier("edge"), Control: doorSocket(l, h.door), SiteDir: h.frontend.SiteDir, Emit: emit,
 		Resolve: h.resolve, Password: h.sitePassword, Pass: h.doorPass, Console: l.Socket("console"), ConsoleHosts: []string{consoleHost},
 	}); err != nil {
 		return err

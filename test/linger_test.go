@@ -21,6 +21,7 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 )
@@ -38,7 +39,7 @@ func main() {
 			c.Write([]byte("\x81\x05hello"))
 		}
 	})
-	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "ok") })
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "ok"); io.Copy(w, r.Body) })
 	http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), nil)
 }
 `
@@ -50,14 +51,7 @@ func TestWebSocketsOutliveAnUpgrade(t *testing.T) {
 	dir := write(t, t.TempDir(), map[string]string{"go.mod": "module greets\n\ngo 1.24\n", "main.go": greets,
 		"tenfold.yaml": "app: greets\nservices:\n  api: {path: ., build: go build -o greets ., command: exec ./greets, routes: [/*]}\n"})
 	h.up(dir)
-	doors := func() (n int) {
-		for _, cmd := range h.mine() {
-			if strings.Contains(cmd, "house door") {
-				n++
-			}
-		}
-		return n
-	}
+	doors := func() int { return h.count("house door") }
 	c, in := h.websocket("greets.localhost")
 	first := h.bin
 	h.bin = h.next()
@@ -86,6 +80,47 @@ func TestWebSocketsOutliveAnUpgrade(t *testing.T) {
 		t.Errorf("when its time is over the client gets %x, %v", got, err)
 	}
 	eventually(t, "the end of the old door with its time", 20*time.Second, func() bool { return doors() == 1 })
+}
+
+// Who goes back to the version before, or on again, while connections live on with each of the doors, has a door
+// that takes new ones all the time.
+func TestUpgradesThereAndBack(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), map[string]string{"go.mod": "module greets\n\ngo 1.24\n", "main.go": greets,
+		"tenfold.yaml": "app: greets\nservices:\n  api: {path: ., build: go build -o greets ., command: exec ./greets, routes: [/*], uses: [db, jobs]}\ndatabases: [db]\nqueues: [jobs]\n"})
+	h.up(dir)
+	h.must(dir, "db", "psql", "--", "-c", "create table t (n int)")
+	binaries := []string{h.next(), h.bin}
+	l := h.load("greets.localhost", 4, time.Millisecond)
+	var conns []net.Conn
+	var ins []*bufio.Reader
+	for n := range 6 {
+		c, in := h.websocket("greets.localhost")
+		conns, ins = append(conns, c), append(ins, in)
+		h.bin = binaries[n%2]
+		h.must(dir, "upgrade")
+		if status, body := h.get("greets.localhost", "/"); status != 200 || body != "ok" {
+			t.Errorf("after upgrade %d: %d %s", n+1, status, body)
+		}
+		h.must(dir, "db", "psql", "--", "-c", "insert into t values (1)")
+		h.must(dir, "queue", "send", "jobs", "hello")
+		for i := range conns {
+			h.hello(conns[i], ins[i])
+		}
+	}
+	if out := h.must(dir, "status"); strings.Contains(out, "does not answer") {
+		t.Error(out)
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	eventually(t, "one door alone", 60*time.Second, func() bool {
+		return h.count("house door") == 1 && h.count("house pool") == 1 && h.count("house data") == 1
+	})
+	h.must(dir, "deploy")
+	if ok, failed := l.end(); ok == 0 || failed > 0 {
+		t.Errorf("%d answered, %d failed: %v", ok, failed, l.first)
+	}
 }
 
 // websocket opens one.

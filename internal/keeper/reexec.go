@@ -243,9 +243,10 @@ func (k *Keeper) adopt(s *state) error {
 		k.listeners[l.Name] = listener{l.FD, l.Network, l.Addr, l.Bound}
 	}
 	for _, u := range s.Units {
-		// The keeper's own units are started from the new binary when they next start.
+		// The keeper's own units are started from the new binary when they next start, and at once: they have not
+		// failed yet.
 		if i := slices.IndexFunc(k.cfg.Units, func(own Unit) bool { return own.ID == u.Status.Unit.ID }); i >= 0 {
-			u.Status.Unit = k.cfg.Units[i]
+			u.Status.Unit, u.Backoff = k.cfg.Units[i], 0
 		}
 		h := newHeld(u.Status.Unit, u.Start)
 		h.status, h.backoff = u.Status, u.Backoff

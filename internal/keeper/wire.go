@@ -121,6 +121,11 @@ func (k *Keeper) answer(c net.Conn, r request) (answer, error) {
 			return answer{}, nil
 		}
 		h.once.Do(func() { close(h.stop) })
+		k.update(h, func(s *Status) { // at once, for whoever asks whether it will go on
+			if s.Phase == Running || s.Phase == Waiting {
+				s.Phase = Stopping
+			}
+		})
 		<-h.exited
 		if r.Op == "remove" {
 			k.mu.Lock()

@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // Transport connects to socket whatever the address of a request. It dials when it is asked.
@@ -53,4 +55,28 @@ func Ask(ctx context.Context, c *http.Client, whom, method, path string, questio
 		return fmt.Errorf("ask %s: %s", whom, strings.TrimSpace(string(said)))
 	}
 	return json.NewDecoder(res.Body).Decode(answer)
+}
+
+// comeBack is how long AskPatiently waits for a process that is yet to come, as after a death or in an upgrade.
+const (
+	comeBack  = 10 * time.Second
+	lookAgain = 20 * time.Millisecond
+)
+
+// AskPatiently is Ask for who cannot ask again by himself: while there is no process it waits for one, for ten
+// seconds at most.
+func AskPatiently(ctx context.Context, c *http.Client, whom, method, path string, question, answer any) error {
+	until := time.Now().Add(comeBack)
+	for {
+		err := Ask(ctx, c, whom, method, path, question, answer)
+		var dial *net.OpError
+		if !errors.As(err, &dial) || dial.Op != "dial" || time.Now().After(until) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(lookAgain):
+		}
+	}
 }

@@ -280,11 +280,14 @@ func (r *Remote) Remove(ctx context.Context, w Want) error {
 	return r.ask(ctx, http.MethodPost, "/remove", w, &struct{}{})
 }
 
-// Call asks for an operation.
+// Call asks for an operation. While there is no process it waits for one.
 func (r *Remote) Call(ctx context.Context, c Call) (out Called, err error) {
-	return out, r.ask(ctx, http.MethodPost, "/call", c, &out)
+	return out, unixhttp.AskPatiently(ctx, r.client, whom, http.MethodPost, "/call", c, &out)
 }
 
+// whom is what a Remote asks, for errors.
+const whom = "the stores' process"
+
 func (r *Remote) ask(ctx context.Context, method, path string, question, answer any) error {
-	return unixhttp.Ask(ctx, r.client, "the stores' process", method, path, question, answer)
+	return unixhttp.Ask(ctx, r.client, whom, method, path, question, answer)
 }

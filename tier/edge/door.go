@@ -47,8 +47,7 @@ const (
 // DoorConfig is what a Door needs.
 type DoorConfig struct {
 	Dir       string // of the tier: the snapshot lies there
-	Control   string // unix socket, mode 0600; the next door takes it over
-	Own       string // likewise, of this door alone; empty: none
+	Control   string // unix socket of this door alone, mode 0600
 	Listeners []net.Listener
 	// TLSListeners speak TLS. Public names get certificates of ACME (the directory's URL; empty: Let's
 	// Encrypt), local ones of an authority of this house; both lie in the folder Certificates.
@@ -213,20 +212,10 @@ func (d *Door) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("listen for the daemon: %w", err)
 	}
-	cl.(*net.UnixListener).SetUnlinkOnClose(false) // the next door may listen there already
 	os.Chmod(d.cfg.Control, 0o600)
 	control := &http.Server{Handler: d.controlHandler(), ErrorLog: quiet}
 	var wg sync.WaitGroup
 	wg.Go(func() { control.Serve(cl) })
-	if d.cfg.Own != "" {
-		os.Remove(d.cfg.Own)
-		own, err := net.Listen("unix", d.cfg.Own)
-		if err != nil {
-			return errors.Join(fmt.Errorf("listen for the daemon: %w", err), control.Close())
-		}
-		os.Chmod(d.cfg.Own, 0o600)
-		wg.Go(func() { control.Serve(own) })
-	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	d.mu.Lock()

@@ -8,7 +8,7 @@ import (
 	"tenfold/internal/unixhttp"
 )
 
-// Leave has the door at a socket (DoorConfig.Own) take no more connections, and returns when the last of
+// Leave has the door at a socket (DoorConfig.Control) take no more connections, and returns when the last of
 // those that it has is gone.
 func Leave(ctx context.Context, socket string) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://door/leave", nil)

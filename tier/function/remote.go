@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
 	"time"
 
@@ -115,29 +114,14 @@ func (r *Remote) Report(ctx context.Context) (rep Report, err error) {
 	return rep, r.ask(ctx, http.MethodGet, "/report", nil, &rep)
 }
 
-// comeBack is how long a call waits for a process that is yet to come, as after a death or in an upgrade.
-const (
-	comeBack  = 10 * time.Second
-	lookAgain = 20 * time.Millisecond
-)
-
 // Invoke calls a function. While there is no process it waits for one.
 func (r *Remote) Invoke(ctx context.Context, c Call) (a Answered, err error) {
-	until := time.Now().Add(comeBack)
-	for {
-		err = r.ask(ctx, http.MethodPost, "/invoke", c, &a)
-		var dial *net.OpError
-		if !errors.As(err, &dial) || dial.Op != "dial" || time.Now().After(until) {
-			return a, err
-		}
-		select {
-		case <-ctx.Done():
-			return a, ctx.Err()
-		case <-time.After(lookAgain):
-		}
-	}
+	return a, unixhttp.AskPatiently(ctx, r.client, whom, http.MethodPost, "/invoke", c, &a)
 }
 
+// whom is what a Remote asks, for errors.
+const whom = "the functions' process"
+
 func (r *Remote) ask(ctx context.Context, method, path string, question, answer any) error {
-	return unixhttp.Ask(ctx, r.client, "the functions' process", method, path, question, answer)
+	return unixhttp.Ask(ctx, r.client, whom, method, path, question, answer)
 }
