@@ -17,8 +17,8 @@ import (
 
 const (
 	tailMost = 4 << 10 // of the output that a caller may ask for
-	// tailWait is how long the tail waits for output on its way through the keeper.
-	tailWait, tailPace = 100 * time.Millisecond, 10 * time.Millisecond
+	// tailWait is how long the tail waits for output on its way through the keeper: all of it where nothing comes.
+	tailWait, tailPace = 300 * time.Millisecond, 10 * time.Millisecond
 	platformLog        = "platform.log"
 )
 
@@ -113,7 +113,7 @@ func (l *logs) tail(e *environment, request string, began time.Time, report stri
 	var lines []tasklog.Line
 	for waited := time.Duration(0); ; waited += tailPace {
 		now, err := tasklog.Read(e.log, tasklog.Options{Since: began.Add(-time.Millisecond)})
-		if err != nil || waited >= tailWait || waited >= 2*tailPace && len(now) == len(lines) {
+		if err != nil || waited >= tailWait || waited >= 2*tailPace && len(now) > 0 && len(now) == len(lines) {
 			lines = now
 			break
 		}
