@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -152,4 +153,29 @@ func (h *house) hello(c net.Conn, in *bufio.Reader) {
 		h.t.Fatalf("%q %v", b, err)
 	}
 	c.SetReadDeadline(time.Time{})
+}
+
+// Who says up just as the daemon died, or while another says it too, gets the house that there is.
+func TestUpBesideAnother(t *testing.T) {
+	h, dir := echoApp(t)
+	for range 3 { // the third start waits: time to say up
+		h.kill("house daemon")
+		h.must(dir, "up", "--detach", "--listen", h.addr)
+	}
+	if n := h.count("house warden"); n != 1 {
+		t.Errorf("%d wardens", n)
+	}
+	h.must(dir, "down", "--house")
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			if out, status := h.runIn(dir, "up", "--detach", "--listen", h.addr); status != 0 && !strings.Contains(out, "overtaken by another") {
+				t.Errorf("up beside another: exit %d\n%s", status, out)
+			}
+		})
+	}
+	both.Wait()
+	if n := h.count("house warden"); n != 1 {
+		t.Errorf("%d wardens", n)
+	}
 }

@@ -20,6 +20,7 @@ import (
 	"tenfold"
 	"tenfold/control"
 	"tenfold/daemon"
+	"tenfold/internal/keeper"
 	"tenfold/internal/source"
 )
 
@@ -130,7 +131,36 @@ func (c *cli) takeDown(api control.API, env control.Env, started bool) error {
 			return nil
 		}
 	}
-	return api.Shutdown(ctx)
+	return c.endHouse(ctx, api)
+}
+
+// endHouse ends the house and returns when it is gone: who says up next starts another.
+func (c *cli) endHouse(ctx context.Context, api control.API) error {
+	if err := api.Shutdown(ctx); err != nil || os.Getenv("TENFOLD_HOST") != "" {
+		return err
+	}
+	for c.kept(ctx) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(houseAgain):
+		}
+	}
+	return nil
+}
+
+// houseAgain is between two looks at whether a house has come or gone.
+const houseAgain = 20 * time.Millisecond
+
+// anotherWait is how long it may take another's keeper that has the data directory to listen.
+const anotherWait = 3 * time.Second
+
+// kept says that a house's keeper lives.
+func (c *cli) kept(ctx context.Context) bool {
+	limit, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err := keeper.Dial(limit, c.layout().Socket("keeper"))
+	return err == nil
 }
 
 func actor() string {
@@ -188,8 +218,21 @@ func (c *cli) house(ctx context.Context, want daemon.Settings) (*control.Client,
 	return api, true, nil
 }
 
-// startHouse starts the warden detached and waits until its daemon answers.
+// startHouse starts the warden detached and waits until its daemon answers. Where a keeper lives there is a house,
+// whose daemon is about to be back.
 func (c *cli) startHouse(ctx context.Context, api *control.Client, l daemon.Layout) error {
+	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for c.kept(wait) { // or it is about to end
+		if _, err := api.House(wait); err == nil {
+			return nil
+		}
+		select {
+		case <-wait.Done():
+			return c.started(ctx, l, wait.Err())
+		case <-time.After(houseAgain):
+		}
+	}
 	binary, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find own binary: %w", err)
@@ -210,23 +253,32 @@ func (c *cli) startHouse(ctx context.Context, api *control.Client, l daemon.Layo
 	}
 	gone := make(chan error, 1)
 	go func() { gone <- cmd.Wait() }() // ends with the warden; this process usually ends first
-	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
 	ready := make(chan error, 1)
 	go func() { _, err := api.Ready(wait); ready <- err }()
 	select {
 	case err := <-ready:
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+		return c.started(ctx, l, err)
 	case <-gone:
-		cancel()
-		<-ready
+		// Another may have been faster, and about to listen.
+		for begun := time.Now(); !c.kept(wait); <-time.After(houseAgain) {
+			if time.Since(begun) > anotherWait {
+				cancel()
+				break
+			}
+		}
+		return c.started(ctx, l, <-ready)
 	}
-	return tenfold.Errorf(tenfold.CodeUnavailable, "the house did not start:\n%s", indent(lastLines(l.Log("daemon"), logPath))).
+}
+
+// started says why a house did not start: err, of the wait for it.
+func (c *cli) started(ctx context.Context, l daemon.Layout, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return tenfold.Errorf(tenfold.CodeUnavailable, "the house did not start:\n%s", indent(lastLines(l.Log("daemon"), l.Log("warden")))).
 		WithHint("read %s; is the front door's address taken? choose another: tenfold up --listen 127.0.0.1:8081", l.Log("daemon"))
 }
 
@@ -291,7 +343,7 @@ func (c *cli) downCommand() *cobra.Command {
 			api := c.client()
 			defer api.Close()
 			if house {
-				return api.Shutdown(cmd.Context())
+				return c.endHouse(cmd.Context(), api)
 			}
 			env, err := c.target(cmd.Context(), api)
 			if err != nil {
