@@ -1,10 +1,11 @@
 // Command compute measures what becomes of deploys (releases that are broken in every way under every
-// strategy, and canaries that are not broken at all) and functions, beside AWS' own emulator.
+// strategy, and canaries that are not broken at all), of upgrades of the house, of services that sleep, that a load
+// falls on and whose neighbours are noisy, and functions, beside AWS' own emulator.
 //
 // It runs bin/tenfold as a user would, with apps whose tasks are this very program (task.go), under
 // traffic of its own that counts what each version answered.
 //
-//	go run ./bench/compute [-only broken,equal,functions,wakes] [-canaries 100] [-wakes 1000]
+//	go run ./bench/compute [-only broken,equal,functions,wakes,step,deploys,upgrades,neighbours] [-canaries 100] [-wakes 1000] [-deploys 100] [-upgrades 100]
 package main
 
 import (
@@ -22,12 +23,11 @@ import (
 
 // bench is one run of the program.
 type bench struct {
-	ctx      context.Context
-	self     string // this program, which is the tasks too
-	house    *house
-	report   *measure.Report
-	canaries int
-	wake     int
+	ctx                                    context.Context
+	self                                   string // this program, which is the tasks too
+	house                                  *house
+	report                                 *measure.Report
+	canaries, wake, deployments, handOvers int
 }
 
 // groups are what -only chooses from, in the order they run.
@@ -39,7 +39,11 @@ var groups = []struct {
 	{"equal", (*bench).equal},
 	{"functions", (*bench).functions},
 	{"wakes", (*bench).wakes},
+	{"step", (*bench).step},
+	{"deploys", (*bench).deploys},
+	{"upgrades", (*bench).upgrades},
 	{"autoscale", (*bench).autoscale},
+	{"neighbours", (*bench).neighbours},
 }
 
 func main() {
@@ -54,9 +58,11 @@ func main() {
 	only := flag.String("only", "", "groups to run, by comma; all if empty")
 	canaries := flag.Int("canaries", 100, "how many equal canaries")
 	wakes := flag.Int("wakes", 1000, "how many cold wakes")
+	deploys := flag.Int("deploys", 100, "how many deploys under traffic")
+	upgrades := flag.Int("upgrades", 100, "how many upgrades of the house under traffic")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	short, err := run(ctx, *only, bench{canaries: *canaries, wake: *wakes})
+	short, err := run(ctx, *only, bench{canaries: *canaries, wake: *wakes, deployments: *deploys, handOvers: *upgrades})
 	stop()
 	switch {
 	case err != nil:
