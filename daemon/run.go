@@ -98,7 +98,7 @@ func Run(ctx context.Context, data, version string) error {
 		return err
 	}
 	h.pools = newPools(h, binary, version)
-	services = append(services, h.pools, loop{h}, oldDoors{k, l, old, settings.Linger}, gitJobs{h}, previewLife{h}, certificates{h}, sweeper{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
+	services = append(services, h.pools, loop{h}, oldDoors{k, l, old, settings.Linger}, gitJobs{h}, previewLife{h}, certificates{h}, sweeper{h}, disk{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
 	if settings.SSH != "" {
 		services = append(services, sshRemote{h, settings.SSH})
 	}

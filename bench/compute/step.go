@@ -61,6 +61,10 @@ func (b *bench) step() error {
 	if s.lost > 0 {
 		fmt.Fprintln(os.Stderr, "the first without an answer:", s.first)
 	}
+	if recovers > 1.5*virtual {
+		events, _ := b.house.run("", "events", "--app", "step")
+		fmt.Fprintln(os.Stderr, events)
+	}
 	b.report.Add(measure.Figure{Name: "step 10 to 500 rps, recovers, virtual beside", Unit: "s", Ours: []float64{recovers}, Peer: []float64{virtual}, Asked: measure.AtMost(1.5)})
 	return nil
 }

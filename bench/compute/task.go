@@ -38,8 +38,12 @@ func task(args []string) {
 		}
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if takes > 0 { // as the simulation has it: so many at once, each for so long
-			places <- struct{}{}
+		if takes > 0 { // as the simulation has it: so many at once, each for so long, and who gives up leaves the queue
+			select {
+			case places <- struct{}{}:
+			case <-r.Context().Done():
+				return
+			}
 			time.Sleep(takes)
 			<-places
 		}
