@@ -260,17 +260,17 @@ func (t *Tier) Run(ctx context.Context, ready func()) error {
 	defer tick.Stop()
 	var told time.Time // zero: it has to be told again
 	for {
-		now := time.Now()
-		switch {
-		case now.Sub(told) > tellPace:
+		if len(t.records.Keys()) > 0 && time.Since(told) <= tellPace {
+			rep, err := t.cfg.Process.Report(ctx)
+			if err != nil || rep.Untold { // it died, and the one that came, or is to come, knows nothing
+				told = time.Time{}
+			} else {
+				t.take(rep)
+			}
+		}
+		if now := time.Now(); now.Sub(told) > tellPace {
 			if told = now; t.hand(ctx) != nil && ctx.Err() == nil {
 				told = time.Time{}
-			}
-		case len(t.records.Keys()) > 0:
-			if rep, err := t.cfg.Process.Report(ctx); err == nil {
-				t.take(rep)
-			} else {
-				told = time.Time{} // it died, and another knows nothing
 			}
 		}
 		select {
@@ -528,4 +528,6 @@ type Report struct {
 	Resources map[string]Outcome `json:"resources"` // by ID
 	// Trouble says why nothing can be written now; "": it can.
 	Trouble string `json:"trouble,omitempty"`
+	// Untold: the process has begun and was told nothing yet, so its clients wait.
+	Untold bool `json:"untold,omitempty"`
 }

@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tenfold"
@@ -181,4 +183,57 @@ func TestTier(t *testing.T) {
 	if err := tier.Destroy(t.Context(), orders); err != nil || len(shelf.removed) != 1 || shelf.removed[0] != "1/orders.fifo" || len(tier.Kept()) != 0 {
 		t.Error(err, shelf.removed)
 	}
+}
+
+// mortal is a process that may be another at any time.
+type mortal struct{ is atomic.Pointer[Server] }
+
+func (m *mortal) begin() {
+	s, _ := newServer(nil)
+	m.is.Store(s)
+}
+
+func (m *mortal) Put(ctx context.Context, s Snapshot) (Report, error) {
+	return m.is.Load().Put(ctx, s), nil
+}
+func (m *mortal) Idle(context.Context) error             { return nil }
+func (m *mortal) Report(context.Context) (Report, error) { return m.is.Load().Report(), nil }
+func (m *mortal) Remove(context.Context, Want) error     { return nil }
+
+// A process that was started again between two looks is told what there is to be when it is looked at next, and
+// not when it would be told the same again: who asks it for anything waits until then.
+func TestAProcessThatCameBackIsTold(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		p := &mortal{}
+		p.begin()
+		tier, err := New(Config{Dir: dir, Process: p, Address: "127.0.0.1:1", Emit: func(tenfold.Event) {},
+			Account: func(tenfold.AppName, tenfold.Environment) string { return "1" }, Keys: func(context.Context) ([]awsapi.Key, error) { return nil, nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := tier.Desired(tenfold.App{Name: "shop", Env: "production", Queues: map[tenfold.Name]tenfold.Queue{"emails": {}}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tier.Apply(t.Context(), tenfold.Step{Verb: tenfold.VerbStart, Want: all[0]}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- tier.Run(ctx, func() {}) }()
+		time.Sleep(2500 * time.Millisecond)
+		if p.is.Load().Report().Untold {
+			t.Error("the first was told nothing")
+		}
+		p.begin()
+		time.Sleep(time.Second)
+		if p.is.Load().Report().Untold {
+			t.Error("the one that came back was told nothing in a second")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

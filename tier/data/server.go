@@ -167,6 +167,11 @@ func (s *Server) Report() Report {
 		}
 		rep.Resources[id] = o
 	}
+	select {
+	case <-s.first:
+	default:
+		rep.Untold = true
+	}
 	if err := s.writable(); err != nil {
 		rep.Trouble = err.Error()
 	}
