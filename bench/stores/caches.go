@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -31,7 +32,9 @@ const (
 	cacheKeys   = 10_000
 	cacheValue  = 200
 	cacheRounds = 10 // at least
-	idleFor     = 20 * time.Second
+	// A round goes from one side to the other so often: what else the machine does is much the same for both.
+	turns   = 10
+	idleFor = 20 * time.Second
 )
 
 // engine is a server of a cache, ours or a bare one with the same file.
@@ -122,6 +125,10 @@ func (b *bench) bare(name string, at *url.URL) (engine, []int, func(), error) {
 		if err != nil {
 			return fmt.Errorf("find program of %s: %w", name, err)
 		}
+		as, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", n.PID)) // one program is several, by its name
+		if err != nil {
+			return fmt.Errorf("find program of %s: %w", name, err)
+		}
 		text, err := os.ReadFile(filepath.Join(home, "server.conf"))
 		if err != nil {
 			return err
@@ -151,6 +158,11 @@ func (b *bench) bare(name string, at *url.URL) (engine, []int, func(), error) {
 				}
 			case "replicaof":
 				line = "replicaof 127.0.0.1 " + port + "\n"
+			case "user": // ours came when it ran: it may what every user may
+				if rules, ok := strings.CutPrefix(line, "user app on #"); ok {
+					password, _ := at.User.Password()
+					line += fmt.Sprintf("user %s on #%x%s", at.User.Username(), sha256.Sum256([]byte(password)), rules[64:])
+				}
 			}
 			out.WriteString(line)
 		}
@@ -162,8 +174,15 @@ func (b *bench) bare(name string, at *url.URL) (engine, []int, func(), error) {
 			port = own
 		}
 		cmd := exec.CommandContext(b.ctx, program, file)
+		cmd.Args[0] = strings.TrimSpace(string(as))
 		cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
+		log, err := os.Create(filepath.Join(dir, "log"))
+		if err != nil {
+			return err
+		}
+		defer log.Close()
+		cmd.Stdout, cmd.Stderr = log, log
 		if err := cmd.Start(); err != nil {
 			return err
 		}
@@ -194,7 +213,8 @@ func (b *bench) bare(name string, at *url.URL) (engine, []int, func(), error) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	return engine{}, nil, stop, fmt.Errorf("the bare server of %s: %w", name, err)
+	log, _ := os.ReadFile(filepath.Join(b.dir, "bare", name, strconv.Itoa(primary.N), "log"))
+	return engine{}, nil, stop, fmt.Errorf("the bare server of %s: %w\n%s", name, err, log)
 }
 
 // connect speaks to a server as a client library does.
@@ -224,15 +244,15 @@ func (b *bench) beside(name, how string, commands []string) error {
 		f := measure.Figure{Name: fmt.Sprintf("%s, %d clients%s", command, cacheConns, how), Unit: "op/s", Asked: measure.Within(0.97, 1.03)}
 		spent := measure.Figure{Name: f.Name + ", CPU", Unit: "µs/op", Asked: measure.AtMost(1.03)}
 		for round := range max(b.rounds, cacheRounds) {
-			var n [2]take
-			for i := range 2 { // who is first changes
-				of := (i + round) % 2
-				if n[of], err = []engine{us, peer}[of].load(command, b.each); err != nil {
+			var n [2]tally
+			for i := range 2 * turns { // who is first changes
+				of := (i + i/2 + round) % 2
+				if err := []engine{us, peer}[of].load(command, b.each/turns, &n[of]); err != nil {
 					return fmt.Errorf("%s: %w", f.Name, err)
 				}
 			}
-			f.Ours, f.Peer = append(f.Ours, n[0].rate), append(f.Peer, n[1].rate)
-			spent.Ours, spent.Peer = append(spent.Ours, n[0].cpu), append(spent.Peer, n[1].cpu)
+			f.Ours, f.Peer = append(f.Ours, n[0].rate()), append(f.Peer, n[1].rate())
+			spent.Ours, spent.Peer = append(spent.Ours, n[0].each()), append(spent.Peer, n[1].each())
 			b.report.Noise()
 		}
 		b.report.Add(f)
@@ -241,8 +261,17 @@ func (b *bench) beside(name, how string, commands []string) error {
 	return nil
 }
 
+// tally is what a side answered in a round.
+type tally struct {
+	n         int64
+	took, cpu float64 // seconds
+}
+
+func (t tally) rate() float64 { return float64(t.n) / t.took }
+func (t tally) each() float64 { return t.cpu / float64(t.n) * 1e6 }
+
 // load asks one command again and again over several connections, each question when the last was answered.
-func (e engine) load(command string, d time.Duration) (take, error) {
+func (e engine) load(command string, d time.Duration, to *tally) error {
 	var conns []net.Conn
 	defer func() {
 		for _, c := range conns {
@@ -254,19 +283,19 @@ func (e engine) load(command string, d time.Duration) (take, error) {
 	for range cacheConns {
 		c, err := net.Dial("tcp", e.url.Host)
 		if err != nil {
-			return take{}, err
+			return err
 		}
 		if e.url.Scheme == "rediss" {
 			c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
 		}
 		conns = append(conns, c)
 		if err := answered(c, bufio.NewReader(c), encode("AUTH", e.url.User.Username(), password)); err != nil {
-			return take{}, err
+			return err
 		}
 	}
 	before, _, err := measure.CPU(e.pid)
 	if err != nil {
-		return take{}, err
+		return err
 	}
 	var n atomic.Int64
 	var wg sync.WaitGroup
@@ -291,10 +320,13 @@ func (e engine) load(command string, d time.Duration) (take, error) {
 	wg.Wait()
 	took := time.Since(begun).Seconds()
 	if err := errors.Join(errs...); err != nil {
-		return take{}, err
+		return err
 	}
 	after, _, err := measure.CPU(e.pid)
-	return take{float64(n.Load()) / took, (after - before) / float64(n.Load()) * 1e6}, err
+	to.n += n.Load()
+	to.took += took
+	to.cpu += after - before
+	return err
 }
 
 // encode writes a command as clients do.
@@ -329,8 +361,8 @@ func answered(c net.Conn, r *bufio.Reader, command []byte) error {
 	return nil
 }
 
-// watching is what it costs to look at a cache with a reader: what its servers and the whole daemon use while
-// nobody asks for anything, over what bare servers use.
+// watching is what it costs to look at caches while nobody asks for anything: what the two servers of one with a
+// reader use over what bare ones do, and what the daemon uses over what it does when there are no caches.
 func (b *bench) watching() error {
 	at, err := url.Parse(b.env["HA_URL"])
 	if err != nil {
@@ -360,25 +392,47 @@ func (b *bench) watching() error {
 		}
 		return s
 	}
-	f := measure.Figure{Name: "metrics: servers and daemon over bare, idle", Unit: "% CPU", Asked: measure.AtMost(1)}
-	each := measure.Figure{Name: "metrics: servers alone, over bare", Unit: "% CPU", Asked: measure.AtMost(1)}
-	for range 3 {
-		a, d, p := sum(ours), sum(daemon), sum(bare)
+	share := func(of ...[]int) (out []float64) {
+		time.Sleep(5 * time.Second) // what a deploy leaves to do
+		for _, pids := range of {
+			out = append(out, -sum(pids))
+		}
 		begun := time.Now()
 		select {
 		case <-b.ctx.Done():
-			return b.ctx.Err()
+			err = errors.Join(err, b.ctx.Err())
 		case <-time.After(idleFor):
 		}
-		a, d, p = sum(ours)-a, sum(daemon)-d, sum(bare)-p
+		for i, pids := range of {
+			out[i] = (out[i] + sum(pids)) / time.Since(begun).Seconds() * 100
+		}
+		return out
+	}
+	servers := measure.Figure{Name: "metrics: two servers, over bare", Unit: "% CPU", Asked: measure.AtMost(1)}
+	looks := measure.Figure{Name: "metrics: daemon, four servers over none", Unit: "% CPU", Asked: measure.AtMost(1)}
+	for range 2 {
+		x := share(ours, bare, daemon)
+		if err := b.up(withoutCaches); err != nil {
+			return err
+		}
+		none := share(daemon)
+		if err := b.up(withCaches); err != nil {
+			return err
+		}
+		if _, nodes, err = b.settled("ha"); err != nil {
+			return err
+		}
+		ours = ours[:0]
+		for _, n := range nodes {
+			ours = append(ours, n.PID)
+		}
 		if err != nil {
 			return err
 		}
-		took := time.Since(begun).Seconds() / 100
-		f.Ours, each.Ours = append(f.Ours, (a+d-p)/took), append(each.Ours, (a-p)/took)
+		servers.Ours, looks.Ours = append(servers.Ours, x[0]-x[1]), append(looks.Ours, x[2]-none[0])
 	}
-	b.report.Add(each)
-	b.report.Add(f)
+	b.report.Add(servers)
+	b.report.Add(looks)
 	return nil
 }
 

@@ -84,22 +84,14 @@ func (b *bench) run(only []string) (short int, err error) {
 		}
 		err = errors.Join(err, os.RemoveAll(b.dir))
 	}()
-	self, err := os.Executable()
-	if err != nil {
+	if err := os.Chmod(b.dir, 0o755); err != nil { // servers of caches do not run as root
 		return 0, err
 	}
-	text := "app: storesbench\nservices:\n  api: {path: ., runtime: go, build: false, command: exec " + self + " task, uses: [bench, large, jobs, plain, safe, ha]}\n" +
-		"tables:\n  bench: {key: id, sort: n, types: {n: number}, backups: false}\n  large: {key: id, sort: n, types: {n: number}, backups: false}\nqueues: [jobs]\n" +
-		"caches:\n  plain: {size: 64mb}\n  safe: {size: 64mb, tls: true, persist: true}\n  ha: {size: 64mb, readers: 1}\n"
-	app := filepath.Join(b.dir, "app")
-	if err := os.Mkdir(app, 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(b.dir, "app"), 0o755); err != nil {
 		return 0, err
 	}
-	if err := os.WriteFile(filepath.Join(app, "tenfold.yaml"), []byte(text), 0o644); err != nil {
+	if err := b.up(withCaches); err != nil {
 		return 0, err
-	}
-	if out, err := b.tenfold("up", "--detach", "--listen", "127.0.0.1:0"); err != nil {
-		return 0, fmt.Errorf("%w: %s", err, out)
 	}
 	out, err := b.tenfold("exec", "api", "--", "env")
 	if err != nil {
@@ -126,6 +118,37 @@ func (b *bench) run(only []string) (short int, err error) {
 		}
 	}
 	return b.report.End(), nil
+}
+
+const (
+	withCaches    = true
+	withoutCaches = false
+)
+
+// up deploys the app.
+func (b *bench) up(caches bool) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	uses, more := "", ""
+	if caches {
+		uses = ", plain, safe, ha"
+		more = "caches:\n  plain: {size: 64mb}\n  safe: {size: 64mb, tls: true, persist: true}\n  ha: {size: 64mb, readers: 1}\n"
+	}
+	text := "app: storesbench\nservices:\n  api: {path: ., runtime: go, build: false, command: exec " + self + " task, uses: [bench, large, jobs" + uses + "]}\n" +
+		"tables:\n  bench: {key: id, sort: n, types: {n: number}, backups: false}\n  large: {key: id, sort: n, types: {n: number}, backups: false}\nqueues: [jobs]\n" + more
+	if err := os.WriteFile(filepath.Join(b.dir, "app", "tenfold.yaml"), []byte(text), 0o644); err != nil {
+		return err
+	}
+	args := []string{"up", "--detach"}
+	if b.env == nil { // the house listens already when it is deployed again
+		args = append(args, "--listen", "127.0.0.1:0")
+	}
+	if out, err := b.tenfold(args...); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 func (b *bench) tenfold(args ...string) (string, error) {

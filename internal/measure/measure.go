@@ -77,7 +77,7 @@ func NewReport(out io.Writer) *Report {
 func columns(name, ours, peer, ratio, asked, ok string) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 0, ' ', 0)
-	fmt.Fprintf(w, "%-44s\t%14s\t%14s\t%8s\t%9s\t%6s", name, ours, peer, ratio, asked, ok)
+	fmt.Fprintf(w, "%-44s\t%14s\t%14s\t%8s\t%10s\t%6s", name, ours, peer, ratio, asked, ok)
 	w.Flush()
 	return b.String()
 }
