@@ -298,6 +298,7 @@ func (b *bench) large() error {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "%d items in %s\n", ids*perKey, time.Since(begun).Round(time.Second))
+	b.prefer()
 	time.Sleep(20 * time.Second) // what the fill left to be merged is no load of users
 	small, big := operations("bench", partitions), operations("large", ids)
 	for _, name := range []string{"PutItem", "GetItem", "Query", "UpdateItem"} {
@@ -334,6 +335,15 @@ func (b *bench) large() error {
 			return err
 		}
 		begun := time.Now()
+		go func() { // as what it replaces was
+			for b.favour && time.Since(begun) < time.Minute {
+				if now := b.store(); now != 0 && now != pid {
+					measure.Favour(now)
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
 		for {
 			if _, err := us.once("GetItem", body); err == nil {
 				break
