@@ -96,6 +96,22 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// ask sends what is in out on a connection that idled, and reads what comes first.
+func (c *conn) ask() error {
+	rest := c.out
+	if c.sock != nil {
+		c.r, c.w = 0, 0
+		sent, n, err := c.sock.Exchange(c.out, c.buf)
+		c.out64 += uint64(sent)
+		if c.w = n; err != nil || sent == len(c.out) {
+			return err
+		}
+		rest = c.out[sent:]
+	}
+	_, err := c.Write(rest)
+	return err
+}
+
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.sock != nil {

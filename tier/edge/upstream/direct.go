@@ -84,7 +84,7 @@ func (d *Direct) send(client context.Context) *Direct {
 	c.asked = d.begun
 	c.answered = false
 	c.begin(client, d.policy.Timeout)
-	_, err := c.Write(c.out)
+	err := c.ask()
 	if err == nil {
 		err = c.readHead()
 	}

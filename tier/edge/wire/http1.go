@@ -37,6 +37,7 @@ type conn1 struct {
 	room    Hit  // for Hits
 	skipped bool // an empty line before the request line
 	missed  bool // the head at in[r:] is in req and head, and Hits has no answer
+	asked   bool // nor has Passes
 	toTwo   bool
 	ended   bool // nothing more is to be read or written
 	row     int  // hits in a row
@@ -115,8 +116,9 @@ func (c *conn1) next() bool {
 			return c.hit(hit, now)
 		}
 	}
-	c.missed, c.row = false, 0
-	if c.req.Mark != nil && c.srv.cfg.Passes != nil && c.req.Method == http.MethodGet {
+	asked := c.asked
+	c.missed, c.asked, c.row = false, false, 0
+	if !asked && c.passable() {
 		if ok, answered := c.passes(b); answered {
 			return ok
 		}
@@ -142,8 +144,13 @@ func (c *conn1) lookUp() *Hit {
 	return c.srv.cfg.Hits.Hit(&c.req, &c.room)
 }
 
-// turn answers what came on an idle connection as long as it is hits alone, whole, and says whether it
-// was. Otherwise in[r:w] is what is left, and a connection that is to end has ended. It must not read.
+// passable says that Passes may have an answer to the request in req.
+func (c *conn1) passable() bool {
+	return c.req.Mark != nil && c.srv.cfg.Passes != nil && c.req.Method == http.MethodGet
+}
+
+// turn answers what came on an idle connection as long as it is hits, or passes on a connection of a goroutine,
+// alone, whole, and says whether it was. Otherwise in[r:w] is what is left, and a connection that is to end has ended. It must not read.
 func (c *conn1) turn(n int) bool {
 	c.r, c.w = 0, n
 	now := time.Now()
@@ -159,7 +166,15 @@ func (c *conn1) turn(n int) bool {
 		}
 		hit := c.lookUp()
 		if hit == nil {
-			c.missed = true
+			if c.loop == nil && c.passable() {
+				ok, answered := c.passes(b)
+				if answered && ok {
+					c.row, now = 0, time.Now()
+					continue
+				}
+				c.asked, c.ended = !answered, answered
+			}
+			c.missed = !c.ended
 			return false
 		}
 		c.r += len(b)

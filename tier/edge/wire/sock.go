@@ -25,6 +25,8 @@ type Sock struct {
 	recv func(fd uintptr) bool
 	each func(n int) bool
 	more func(fd uintptr) bool
+	swap func(fd uintptr) bool
+	said bool // by swap
 
 	out, then []byte
 	sent      int
@@ -43,7 +45,7 @@ func NewSock(c net.Conn) *Sock {
 		return nil
 	}
 	s := &Sock{Conn: c, raw: raw}
-	s.recv, s.more, s.send = s.receive, s.receiveEach, s.transmit
+	s.recv, s.more, s.swap, s.send = s.receive, s.receiveEach, s.exchange, s.transmit
 	return s
 }
 
@@ -101,6 +103,32 @@ func (s *Sock) receiveEach(fd uintptr) bool {
 			return false
 		}
 	}
+}
+
+// Exchange writes a and reads what comes then into p, for a peer that says nothing unasked: it waits without
+// asking the socket first. Less than all of a and no error: the socket has no room for more, and nothing was read.
+func (s *Sock) Exchange(a, p []byte) (sent, n int, err error) {
+	s.out, s.then, s.sent, s.werr = a, nil, 0, nil
+	s.in, s.n, s.rerr, s.said = p, 0, nil, false
+	err = s.raw.Read(s.swap)
+	s.in, s.out = nil, nil
+	switch {
+	case err != nil:
+	case s.werr != nil:
+		err = s.werr
+	default:
+		err = s.rerr
+	}
+	return s.sent, s.n, err
+}
+
+// exchange runs after the poller has been made ready for what comes: an answer is an event that it hears of.
+func (s *Sock) exchange(fd uintptr) bool {
+	if s.said {
+		return s.receive(fd)
+	}
+	s.said = true
+	return !s.transmit(fd) || s.werr != nil
 }
 
 // ReadNow reads what is there of a socket that does not block; EAGAIN: nothing is.

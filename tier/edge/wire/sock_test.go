@@ -152,3 +152,41 @@ func (h hitAt) Hit(r *Request, _ *Hit) *Hit {
 	}
 	return nil
 }
+
+func TestASockExchanges(t *testing.T) {
+	a, b := pair(t)
+	s, buf := NewSock(a), make([]byte, 64)
+	go func() {
+		in := make([]byte, 64)
+		for {
+			n, err := b.Read(in)
+			if err != nil || string(in[:n]) == "bye" {
+				b.Close()
+				return
+			}
+			b.Write(bytes.ToUpper(in[:n]))
+		}
+	}()
+	for range 100 {
+		if sent, n, err := s.Exchange([]byte("hello"), buf); sent != 5 || err != nil || string(buf[:n]) != "HELLO" {
+			t.Fatalf("sent %d, got %q: %v", sent, buf[:n], err)
+		}
+	}
+	if sent, n, err := s.Exchange([]byte("bye"), buf); sent != 3 || n != 0 || err == nil {
+		t.Errorf("an answer of one that closes: sent %d, got %d, %v", sent, n, err)
+	}
+	if _, _, err := s.Exchange([]byte("hello"), buf); err == nil {
+		t.Error("an answer of one that closed")
+	}
+
+	a, _ = pair(t) // of which nobody reads
+	a.(*net.TCPConn).SetWriteBuffer(4 << 10)
+	if sent, n, err := NewSock(a).Exchange(make([]byte, 16<<20), buf); sent == 0 || sent == 16<<20 || n != 0 || err != nil {
+		t.Errorf("more than the socket takes: sent %d, got %d, %v", sent, n, err)
+	}
+	s = NewSock(a)
+	a.SetReadDeadline(long)
+	if _, n, err := s.Exchange(nil, buf); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("past its deadline: %d, %v", n, err)
+	}
+}
