@@ -43,6 +43,7 @@ type house struct {
 	hub      *hub
 	listen   string // the front door's address as bound
 	door     string // the name of the door that serves
+	oldDoors *oldDoors
 
 	postgres *postgres.Postgres
 	cache    *cache.Cache

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,7 +80,8 @@ func Run(ctx context.Context, data, version string) error {
 	if err != nil {
 		return err
 	}
-	h, err := newHouse(ctx, l, settings, binary, version, k, bound, door)
+	doors := newOldDoors(k, l, old, settings.Linger)
+	h, err := newHouse(ctx, l, settings, binary, version, k, bound, door, doors)
 	if err != nil {
 		return err
 	}
@@ -98,7 +101,7 @@ func Run(ctx context.Context, data, version string) error {
 		return err
 	}
 	h.pools = newPools(h, binary, version)
-	services = append(services, h.pools, loop{h}, oldDoors{k, l, old, settings.Linger}, gitJobs{h}, previewLife{h}, certificates{h}, sweeper{h}, disk{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
+	services = append(services, h.pools, loop{h}, h.oldDoors, gitJobs{h}, previewLife{h}, certificates{h}, sweeper{h}, disk{h}, server{name: "console", network: "unix", addr: l.Socket("console"), handler: withGit(h, console.Handler(h))})
 	if settings.SSH != "" {
 		services = append(services, sshRemote{h, settings.SSH})
 	}
@@ -143,20 +146,42 @@ func startDoor(ctx context.Context, k *keeper.Client, l Layout, binary, version 
 type oldDoors struct {
 	keeper *keeper.Client
 	layout Layout
-	old    []keeper.Status
 	linger time.Duration
+
+	mu    sync.Mutex
+	names map[string]bool // of those that are not gone; under mu
+}
+
+func newOldDoors(k *keeper.Client, l Layout, old []keeper.Status, linger time.Duration) *oldDoors {
+	o := &oldDoors{keeper: k, layout: l, linger: linger, names: map[string]bool{}}
+	for _, u := range old {
+		o.names[strings.TrimPrefix(u.Unit.ID, doorPrefix)] = true
+	}
+	return o
+}
+
+// sockets are where the old doors can be asked.
+func (o *oldDoors) sockets() (out []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for name := range o.names {
+		out = append(out, doorSocket(o.layout, name))
+	}
+	return out
 }
 
 // lingerFor is how long connections may stay with an old door when nobody says.
 const lingerFor = time.Hour
 
-func (oldDoors) Name() string { return "old doors" }
+func (*oldDoors) Name() string { return "old doors" }
 
-func (o oldDoors) Run(ctx context.Context, ready func()) error {
+func (o *oldDoors) Run(ctx context.Context, ready func()) error {
 	ready()
 	var wg sync.WaitGroup
-	for _, u := range o.old {
-		name := strings.TrimPrefix(u.Unit.ID, doorPrefix)
+	o.mu.Lock()
+	names := slices.Collect(maps.Keys(o.names))
+	o.mu.Unlock()
+	for _, name := range names {
 		wg.Go(func() {
 			limit, cancel := context.WithTimeout(ctx, cmp.Or(o.linger, lingerFor))
 			defer cancel()
@@ -167,9 +192,12 @@ func (o oldDoors) Run(ctx context.Context, ready func()) error {
 			if ctx.Err() != nil {
 				return // the next daemon goes on
 			}
-			if err := o.keeper.Remove(ctx, u.Unit.ID); err != nil && ctx.Err() == nil {
+			if err := o.keeper.Remove(ctx, doorPrefix+name); err != nil && ctx.Err() == nil {
 				slog.Error("end an old door", "door", name, "err", err)
 			}
+			o.mu.Lock()
+			delete(o.names, name)
+			o.mu.Unlock()
 		})
 	}
 	<-ctx.Done()
@@ -178,10 +206,10 @@ func (o oldDoors) Run(ctx context.Context, ready func()) error {
 }
 
 // newHouse opens the store and makes the tiers; it starts nothing.
-func newHouse(ctx context.Context, l Layout, settings Settings, binary, version string, k *keeper.Client, bound, door string) (*house, error) {
+func newHouse(ctx context.Context, l Layout, settings Settings, binary, version string, k *keeper.Client, bound, door string, doors *oldDoors) (*house, error) {
 	h := &house{
 		version: version, started: time.Now(), layout: l, settings: settings, log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		keeper: k, listen: bound, door: door, wakeup: make(chan struct{}, 1), jobsWake: make(chan struct{}, 1), apps: map[appKey]tenfold.App{},
+		keeper: k, listen: bound, door: door, oldDoors: doors, wakeup: make(chan struct{}, 1), jobsWake: make(chan struct{}, 1), apps: map[appKey]tenfold.App{},
 	}
 	var err error
 	if h.key, err = secret.Load(l.Key()); err != nil {
@@ -233,7 +261,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 		return err
 	}
 	if h.edge, err = edge.New(edge.Config{
-		Dir: l.Tier("edge"), Control: doorSocket(l, h.door), SiteDir: h.frontend.SiteDir, Emit: emit,
+		Dir: l.Tier("edge"), Control: doorSocket(l, h.door), Leaving: h.oldDoors.sockets, SiteDir: h.frontend.SiteDir, Emit: emit,
 		Resolve: h.resolve, Password: h.sitePassword, Pass: h.doorPass, Console: l.Socket("console"), ConsoleHosts: []string{consoleHost},
 	}); err != nil {
 		return err

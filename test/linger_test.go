@@ -68,7 +68,19 @@ func TestWebSocketsOutliveAnUpgrade(t *testing.T) {
 	if doors() != 2 {
 		t.Errorf("%d doors while a connection lives", doors())
 	}
+	// A deployment's old tasks wait for what an old door has with them, too.
+	write(t, dir, map[string]string{"more.go": "package main\n"})
+	deployed := make(chan string)
+	go func() { out, _ := h.runIn(dir, "deploy"); deployed <- out }()
+	eventually(t, "new tasks", 60*time.Second, func() bool { return strings.Contains(h.must(dir, "ps"), "draining") })
+	for range 3 {
+		h.hello(c, in)
+		<-time.After(time.Second)
+	}
 	c.Close()
+	if out := <-deployed; !strings.Contains(out, "serves") {
+		t.Error(out)
+	}
 	eventually(t, "the end of the old door with its last connection", 20*time.Second, func() bool { return doors() == 1 })
 
 	c, in = h.websocket("greets.localhost")

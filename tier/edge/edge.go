@@ -39,6 +39,8 @@ import (
 type Config struct {
 	Dir     string // shared with the door
 	Control string // the door's unix socket
+	// Leaving gives the sockets of doors before it that have connections yet, such as WebSockets; nil: there are none.
+	Leaving func() []string
 	// SiteDir is where a frontend's releases lie.
 	SiteDir func(tenfold.ID) string
 	// Resolve gives the secrets that rules name. The door gets hashes of passwords, and public keys.
@@ -638,12 +640,17 @@ func (e *Edge) ask(ctx context.Context, path string, question, answer any) error
 
 // Report asks the door for its traffic.
 func (e *Edge) Report(ctx context.Context, routes bool) (directory.Report, error) {
+	return reportOf(ctx, e.client, routes)
+}
+
+// reportOf asks one door.
+func reportOf(ctx context.Context, door *http.Client, routes bool) (directory.Report, error) {
 	var r directory.Report
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://door/report?routes=%t", routes), nil)
 	if err != nil {
 		return r, err
 	}
-	res, err := e.client.Do(req)
+	res, err := door.Do(req)
 	if err != nil {
 		return r, fmt.Errorf("ask the door: %w", err)
 	}
@@ -726,9 +733,18 @@ func (e *Edge) Counts(ctx context.Context, l directory.Lease) (map[string]direct
 	return r.Endpoints, err
 }
 
-// InFlight is how many requests a task is answering, as the door counts. A task that the door does
-// not know has none.
+// InFlight is how many requests a task is answering, as the door counts, and the doors before it that have
+// connections yet. A task that they do not know has none.
 func (e *Edge) InFlight(ctx context.Context, task string) (int, error) {
 	r, err := e.Report(ctx, false)
-	return int(r.Endpoints[task].InFlight), err
+	n := int(r.Endpoints[task].InFlight)
+	if err != nil || e.cfg.Leaving == nil {
+		return n, err
+	}
+	for _, socket := range e.cfg.Leaving() {
+		if r, err := reportOf(ctx, unixhttp.Once(socket), false); err == nil { // else it is gone, with what it had
+			n += int(r.Endpoints[task].InFlight)
+		}
+	}
+	return n, nil
 }

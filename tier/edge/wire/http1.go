@@ -205,23 +205,24 @@ func (c *conn1) readHead() (int, *refusal, error) {
 			c.r += 2
 			scan = c.r
 		}
+		end, whole := c.w, false
 		if i := bytes.Index(c.in[scan:c.w], emptyLine); i >= 0 {
-			n := scan + i + 4 - c.r
-			if n > c.srv.cfg.MaxHeader {
-				return 0, tooLarge, nil
-			}
-			return n, nil, nil
+			end, whole = scan+i+4, true
 		}
-		for b := c.in[scan:c.w]; ; { // a line that ends in LF alone would never end the head
+		// A line that ends in LF alone would never end the head. What is said of it must not depend on how it came.
+		for b := c.in[scan:end]; ; {
 			i := bytes.IndexByte(b, '\n')
 			if i < 0 {
 				break
 			}
-			at := c.w - len(b) + i
+			at := end - len(b) + i
 			if at == c.r || c.in[at-1] != '\r' {
 				return 0, badEnd, nil
 			}
 			b = b[i+1:]
+		}
+		if whole && end-c.r <= c.srv.cfg.MaxHeader {
+			return end - c.r, nil, nil
 		}
 		if c.w-c.r > c.srv.cfg.MaxHeader {
 			return 0, tooLarge, nil
