@@ -33,7 +33,7 @@ const (
 	cacheValue  = 200
 	cacheRounds = 10 // at least
 	// A round goes from one side to the other so often: what else the machine does is much the same for both.
-	turns   = 10
+	turns   = 50
 	idleFor = 20 * time.Second
 )
 
@@ -41,6 +41,14 @@ const (
 type engine struct {
 	url *url.URL
 	pid int
+
+	conns []*asker
+}
+
+// asker is a connection that logged in.
+type asker struct {
+	net.Conn
+	r *bufio.Reader
 }
 
 // caches measures servers that the house holds beside bare ones: the same program with the same file, users, TLS
@@ -209,7 +217,7 @@ func (b *bench) bare(name string, at *url.URL) (engine, []int, func(), error) {
 		var c redis.Conn
 		if c, err = connect(&u); err == nil {
 			c.Close()
-			return engine{&u, pids[0]}, pids, stop, nil
+			return engine{url: &u, pid: pids[0]}, pids, stop, nil
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -239,7 +247,12 @@ func (b *bench) beside(name, how string, commands []string) error {
 	if err != nil {
 		return err
 	}
-	us := engine{at, primary.PID}
+	us := engine{url: at, pid: primary.PID}
+	defer us.hangUp()
+	defer peer.hangUp()
+	if err := errors.Join(us.call(), peer.call()); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	for _, command := range commands {
 		f := measure.Figure{Name: fmt.Sprintf("%s, %d clients%s", command, cacheConns, how), Unit: "op/s", Asked: measure.Within(0.97, 1.03)}
 		spent := measure.Figure{Name: f.Name + ", CPU", Unit: "µs/op", Asked: measure.AtMost(1.03)}
@@ -270,15 +283,8 @@ type tally struct {
 func (t tally) rate() float64 { return float64(t.n) / t.took }
 func (t tally) each() float64 { return t.cpu / float64(t.n) * 1e6 }
 
-// load asks one command again and again over several connections, each question when the last was answered.
-func (e engine) load(command string, d time.Duration, to *tally) error {
-	var conns []net.Conn
-	defer func() {
-		for _, c := range conns {
-			c.Close()
-		}
-	}()
-	value := strings.Repeat("v", cacheValue)
+// call makes the connections that load asks over.
+func (e *engine) call() error {
 	password, _ := e.url.User.Password()
 	for range cacheConns {
 		c, err := net.Dial("tcp", e.url.Host)
@@ -288,29 +294,41 @@ func (e engine) load(command string, d time.Duration, to *tally) error {
 		if e.url.Scheme == "rediss" {
 			c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
 		}
-		conns = append(conns, c)
-		if err := answered(c, bufio.NewReader(c), encode("AUTH", e.url.User.Username(), password)); err != nil {
+		a := &asker{c, bufio.NewReader(c)}
+		e.conns = append(e.conns, a)
+		if err := a.answered(encode("AUTH", e.url.User.Username(), password)); err != nil {
 			return err
 		}
 	}
-	before, _, err := measure.CPU(e.pid)
+	return nil
+}
+
+func (e *engine) hangUp() {
+	for _, c := range e.conns {
+		c.Close()
+	}
+}
+
+// load asks one command again and again over all connections, each question when the last was answered.
+func (e engine) load(command string, d time.Duration, to *tally) error {
+	value := strings.Repeat("v", cacheValue)
+	before, err := measure.Ran(e.pid)
 	if err != nil {
 		return err
 	}
 	var n atomic.Int64
 	var wg sync.WaitGroup
-	errs := make([]error, len(conns))
+	errs := make([]error, len(e.conns))
 	begun := time.Now()
-	for i, c := range conns {
+	for i, c := range e.conns {
 		wg.Go(func() {
-			r := bufio.NewReader(c)
 			count := int64(0)
 			for errs[i] == nil && time.Since(begun) < d {
 				key := "key:" + strconv.Itoa(rand.IntN(cacheKeys))
 				if command == "SET" {
-					errs[i] = answered(c, r, encode("SET", key, value))
+					errs[i] = c.answered(encode("SET", key, value))
 				} else {
-					errs[i] = answered(c, r, encode(command, key))
+					errs[i] = c.answered(encode(command, key))
 				}
 				count++
 			}
@@ -322,7 +340,7 @@ func (e engine) load(command string, d time.Duration, to *tally) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	after, _, err := measure.CPU(e.pid)
+	after, err := measure.Ran(e.pid)
 	to.n += n.Load()
 	to.took += took
 	to.cpu += after - before
@@ -339,11 +357,11 @@ func encode(words ...string) []byte {
 }
 
 // answered sends a command and reads its answer, which is a line or a string.
-func answered(c net.Conn, r *bufio.Reader, command []byte) error {
+func (c *asker) answered(command []byte) error {
 	if _, err := c.Write(command); err != nil {
 		return err
 	}
-	line, err := r.ReadSlice('\n')
+	line, err := c.r.ReadSlice('\n')
 	if err != nil {
 		return err
 	}
@@ -355,7 +373,7 @@ func answered(c net.Conn, r *bufio.Reader, command []byte) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.CopyN(io.Discard, r, int64(n)+2)
+		_, err = io.CopyN(io.Discard, c.r, int64(n)+2)
 		return err
 	}
 	return nil

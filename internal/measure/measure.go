@@ -208,6 +208,20 @@ func CPU(pid int) (own, reaped float64, err error) {
 	return own, reaped, nil
 }
 
+// Ran is the time that the main thread of a process has run, in seconds and to the nanosecond: for takes that are
+// too short for CPU, which counts hundredths of a second.
+func Ran(pid int) (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+	if err == nil {
+		ran, _, _ := strings.Cut(string(b), " ")
+		var ns int64
+		if ns, err = strconv.ParseInt(ran, 10, 64); err == nil {
+			return float64(ns) / 1e9, nil
+		}
+	}
+	return 0, fmt.Errorf("read time of process %d: %w", pid, err)
+}
+
 // times are those of /proc/PID/stat. The name in brackets may hold spaces and brackets.
 func times(stat string) (own, reaped float64, err error) {
 	end := strings.LastIndexByte(stat, ')')

@@ -53,6 +53,13 @@ func TestTimesOfAProcessWithBracketsInItsName(t *testing.T) {
 			t.Errorf("%q has times", bad)
 		}
 	}
+	before, err := Ran(os.Getpid())
+	if err != nil || before <= 0 {
+		t.Error(before, err)
+	}
+	if _, err := Ran(1 << 30); err == nil {
+		t.Error("time of no process")
+	}
 	if _, _, err := CPU(1 << 30); err == nil {
 		t.Error("time of no process")
 	}

@@ -13,6 +13,7 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"fmt"
+	"hash"
 	"net/http"
 	"net/url"
 	"slices"
@@ -68,10 +69,31 @@ type Verifier struct {
 	Raw bool
 
 	mu      sync.Mutex
-	derived map[derivation][]byte
+	derived map[derivation]*signer
 }
 
 type derivation struct{ secret, day, region, service string }
+
+// signer signs with a derived key. What has taken the key in is kept: taking it in again costs half of a signature.
+type signer struct {
+	key  []byte
+	pool sync.Pool // of hash.Hash
+}
+
+// sign returns a signature in hexadecimal.
+func (k *signer) sign(text []byte) (out [2 * sha256.Size]byte) {
+	h, ok := k.pool.Get().(hash.Hash)
+	if ok {
+		h.Reset()
+	} else {
+		h = hmac.New(sha256.New, k.key)
+	}
+	h.Write(text)
+	var sum [sha256.Size]byte
+	hex.Encode(out[:], h.Sum(sum[:0]))
+	k.pool.Put(h)
+	return out
+}
 
 // Verify says who signed r. hash is the SHA-256 of the body in hexadecimal; it is used unless the client
 // signed X-Amz-Content-Sha256, which is then compared with it. "": the body is not compared, and the
@@ -100,25 +122,31 @@ func (v *Verifier) Verify(r *http.Request, hash string) (Scope, error) {
 	if err != nil {
 		return Scope{}, err
 	}
-	sum := sha256.Sum256([]byte(canonical))
-	text := algorithm + "\n" + s.date.UTC().Format(stamp) + "\n" + s.Day + "/" + s.Region + "/" + s.Service + "/aws4_request\n" + hex.EncodeToString(sum[:])
-	want := hex.EncodeToString(mac(v.key(derivation{secret, s.Day, s.Region, s.Service}), text))
-	if subtle.ConstantTimeCompare([]byte(want), []byte(s.signature)) != 1 {
+	sum := sha256.Sum256(canonical)
+	text := append(make([]byte, 0, 256), algorithm+"\n"...)
+	text = s.date.UTC().AppendFormat(text, stamp)
+	text = append(text, '\n')
+	for _, part := range []string{s.Day, s.Region, s.Service} {
+		text = append(append(text, part...), '/')
+	}
+	text = hex.AppendEncode(append(text, "aws4_request\n"...), sum[:])
+	want := v.key(derivation{secret, s.Day, s.Region, s.Service}).sign(text)
+	if subtle.ConstantTimeCompare(want[:], []byte(s.signature)) != 1 {
 		return Scope{}, &Error{CodeInvalid, "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details."}
 	}
 	return s.Scope, nil
 }
 
 // key derives the signing key of a day, region and service, which is the same for all its requests.
-func (v *Verifier) key(d derivation) []byte {
+func (v *Verifier) key(d derivation) *signer {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if k, ok := v.derived[d]; ok {
 		return k
 	}
-	k := mac(mac(mac(mac([]byte("AWS4"+d.secret), d.day), d.region), d.service), "aws4_request")
+	k := &signer{key: mac(mac(mac(mac([]byte("AWS4"+d.secret), d.day), d.region), d.service), "aws4_request")}
 	if v.derived == nil || len(v.derived) > 1000 {
-		v.derived = map[derivation][]byte{}
+		v.derived = map[derivation]*signer{}
 	}
 	v.derived[d] = k
 	return k
@@ -157,17 +185,22 @@ func read(r *http.Request) (signed, error) {
 		return signed{}, &Error{CodeMissing, "Request is missing Authentication Token"}
 	}
 	name, rest, _ := strings.Cut(auth, " ")
-	part := map[string]string{}
+	var credential, fields, signature string
 	for item := range strings.FieldsFuncSeq(rest, func(r rune) bool { return r == ',' || r == ' ' }) {
-		if name, value, ok := strings.Cut(item, "="); ok {
-			part[name] = value
+		switch name, value, _ := strings.Cut(item, "="); name {
+		case "Credential":
+			credential = value
+		case "SignedHeaders":
+			fields = value
+		case "Signature":
+			signature = value
 		}
 	}
 	date := cmp.Or(r.Header.Get("X-Amz-Date"), r.Header.Get("Date"))
 	missing := ""
-	for _, name := range []string{"Credential", "Signature", "SignedHeaders"} {
-		if part[name] == "" {
-			missing += "Authorization header requires '" + name + "' parameter. "
+	for _, p := range [...][2]string{{"Credential", credential}, {"Signature", signature}, {"SignedHeaders", fields}} {
+		if p[1] == "" {
+			missing += "Authorization header requires '" + p[0] + "' parameter. "
 		}
 	}
 	if date == "" {
@@ -179,7 +212,7 @@ func read(r *http.Request) (signed, error) {
 	if name != algorithm {
 		return signed{}, malformed("Unsupported AWS 'algorithm': '%s' (only %s for now). ", name, algorithm)
 	}
-	return newSigned(part["Credential"], part["SignedHeaders"], part["Signature"], date)
+	return newSigned(credential, fields, signature, date)
 }
 
 func readQuery(r *http.Request) (signed, error) {
@@ -268,9 +301,15 @@ func (s *signed) payload(r *http.Request, hash string) (string, error) {
 }
 
 // canonical is the canonical request.
-func (s *signed) canonical(r *http.Request, payload string, raw bool) (string, error) {
-	var b strings.Builder
-	b.WriteString(r.Method + "\n")
+func (s *signed) canonical(r *http.Request, payload string, raw bool) ([]byte, error) {
+	b := make([]byte, 0, 1024)
+	line := func(parts ...string) {
+		for _, p := range parts {
+			b = append(b, p...)
+		}
+		b = append(b, '\n')
+	}
+	line(r.Method)
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	if path == "" || path[0] != '/' {
 		path = r.URL.EscapedPath()
@@ -278,7 +317,8 @@ func (s *signed) canonical(r *http.Request, payload string, raw bool) (string, e
 	if path = cmp.Or(path, "/"); !raw {
 		path = escape(path, true)
 	}
-	b.WriteString(path + "\n" + s.canonicalQuery(r) + "\n")
+	line(path)
+	line(s.canonicalQuery(r))
 	for _, name := range s.fields {
 		value := ""
 		switch {
@@ -289,18 +329,37 @@ func (s *signed) canonical(r *http.Request, payload string, raw bool) (string, e
 		default:
 			values := r.Header[http.CanonicalHeaderKey(name)]
 			if values == nil {
-				return "", malformed("The signed header '%.100s' is not there.", name)
+				return nil, malformed("The signed header '%.100s' is not there.", name)
 			}
-			trimmed := make([]string, len(values))
 			for i, v := range values {
-				trimmed[i] = strings.Join(strings.Fields(v), " ")
+				if i > 0 {
+					value += ","
+				}
+				value += trimmed(v)
 			}
-			value = strings.Join(trimmed, ",")
 		}
-		b.WriteString(name + ":" + value + "\n")
+		line(name, ":", value)
 	}
-	b.WriteString("\n" + strings.Join(s.fields, ";") + "\n" + payload)
-	return b.String(), nil
+	line()
+	for i, name := range s.fields {
+		if i > 0 {
+			b = append(b, ';')
+		}
+		b = append(b, name...)
+	}
+	b = append(b, '\n')
+	return append(b, payload...), nil
+}
+
+// trimmed has no space around it and one between its words.
+func trimmed(v string) string {
+	for i := range len(v) {
+		// Fields knows more kinds of space than one.
+		if c := v[i]; c >= 0x80 || c < ' ' || c == ' ' && (i == 0 || i == len(v)-1 || v[i+1] == ' ') {
+			return strings.Join(strings.Fields(v), " ")
+		}
+	}
+	return v
 }
 
 func (s *signed) canonicalQuery(r *http.Request) string {
@@ -341,6 +400,9 @@ const hexDigits = "0123456789ABCDEF"
 
 // escape encodes all but RFC 3986's unreserved characters, and slashes in a path.
 func escape(s string, path bool) string {
+	if path && s == "/" {
+		return s
+	}
 	var b strings.Builder
 	for i := range len(s) {
 		switch c := s[i]; {

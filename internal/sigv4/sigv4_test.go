@@ -30,7 +30,7 @@ func hashOf(body string) string {
 }
 
 // seen sends r as its bytes and gives what a server reads.
-func seen(t *testing.T, r *http.Request) *http.Request {
+func seen(t testing.TB, r *http.Request) *http.Request {
 	t.Helper()
 	var got *http.Request
 	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -200,4 +200,22 @@ func FuzzVerify(f *testing.F) {
 			t.Error("believed")
 		}
 	})
+}
+
+func BenchmarkVerify(b *testing.B) {
+	body := strings.Repeat("x", 300)
+	r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8000/", strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/x-amz-json-1.0")
+	r.Header.Set("X-Amz-Target", "DynamoDB_20120810.PutItem")
+	if err := v4.NewSigner().SignHTTP(b.Context(), alice, r, hashOf(body), "dynamodb", "us-east-1", now); err != nil {
+		b.Fatal(err)
+	}
+	v, hash := verifier(now), hashOf(body)
+	r = seen(b, r)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := v.Verify(r, hash); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
