@@ -36,6 +36,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 )
 
 var version = "0"
@@ -71,8 +72,13 @@ func main() {
 		fmt.Println("panic: nothing to sell")
 		os.Exit(3)
 	}
+	slow, _ := time.ParseDuration(os.Getenv("SLOW"))
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
+		time.Sleep(slow)
+		if os.Getenv("FAILS") != "" && r.URL.Path != "/healthz" {
+			w.WriteHeader(500)
+		}
 		fmt.Fprintf(w, "crate %s %s", version, b)
 	})
 	http.HandleFunc("/caps", func(w http.ResponseWriter, r *http.Request) {
@@ -384,6 +390,87 @@ func TestContainers(t *testing.T) {
 	}
 	eventually(t, "three containers", 20*time.Second, func() bool { return serving() == 3 && e.containers() == 3 })
 
+	h.must(dir, "down")
+	if n := e.containers(); n != 0 {
+		t.Errorf("%d containers are left", n)
+	}
+}
+
+// Containers go through what processes do in deploys_test.go and scale_test.go: a canary that fails is taken back, blue
+// gives way to green, they die under load, follow it, sleep and wake.
+func TestContainersAreTriedOutScaledAndWoken(t *testing.T) {
+	e := startEngine(t)
+	h := newHouse(t)
+	manifest := func(env, deploy, scale string) string {
+		return fmt.Sprintf("app: crate\nservices:\n  api: {image: crate:1, routes: [/*], size: 64mb, health: /healthz, env: {%s}, deploy: %s, scale: %s}\n", env, deploy, scale)
+	}
+	dir := write(t, t.TempDir(), map[string]string{"tenfold.yaml": manifest("ROUND: 1", "rolling", "2")})
+	h.up(dir)
+	serving := func() (n int) {
+		for _, x := range h.all("crate") {
+			if x.State == "serving" {
+				n++
+			}
+		}
+		return n
+	}
+	deploy := func(text string) (string, int) {
+		write(t, dir, map[string]string{"tenfold.yaml": text})
+		return h.runIn(dir, "deploy")
+	}
+	l := h.load("crate.localhost", 8, 5*time.Millisecond)
+	eventually(t, "traffic", 20*time.Second, func() bool { return l.ok.Load() > 300 })
+	out, status := deploy(manifest("FAILS: 1", "{strategy: canary, share: 10%}", "2"))
+	if status != tenfold.CodeFailed.ExitStatus() || !strings.Contains(out, "canary 10 % rolled back after") {
+		t.Errorf("a canary that fails: exit %d\n%s", status, out)
+	}
+	if _, failed := l.end(); failed > 20 {
+		t.Errorf("of a canary that fails users saw %d answers: %v", failed, l.first)
+	}
+
+	l = h.load("crate.localhost", 8, 5*time.Millisecond)
+	if out, status := deploy(manifest("ROUND: 2", "{strategy: blue-green, bake: 1s}", "2")); status != 0 {
+		t.Errorf("blue-green: exit %d\n%s", status, out)
+	}
+	for range 3 {
+		var victim control.Task
+		eventually(t, "two tasks", 30*time.Second, func() bool {
+			for _, x := range h.all("crate") {
+				if x.State == "serving" && inside(t, x) > 0 {
+					victim = x
+				}
+			}
+			return serving() == 2
+		})
+		if err := syscall.Kill(inside(t, victim), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is started again", 30*time.Second, func() bool {
+			now := h.all("crate")[victim.ID]
+			return now.Restarts > victim.Restarts && now.State == "serving"
+		})
+	}
+	ok, failed := l.end()
+	if l.get.Load() > 0 || ok == 0 {
+		t.Errorf("while containers were replaced and killed %d requests were answered and %d failed, %d of them GET: %v", ok, failed, l.get.Load(), l.first)
+	}
+
+	if out, status := deploy(manifest("ROUND: 3, SLOW: 50ms", "rolling", "{min: 0, max: 4, concurrency: 4}")); status != 0 {
+		t.Fatalf("a range: exit %d\n%s", status, out)
+	}
+	l = h.load("crate.localhost", 12, time.Millisecond)
+	eventually(t, "more tasks", 100*time.Second, func() bool { return serving() >= 3 })
+	if ok, failed := l.end(); failed > 0 || ok == 0 {
+		t.Errorf("while it was scaled %d requests failed, %d did not: %v", failed, ok, l.first)
+	}
+	eventually(t, "sleep", 180*time.Second, func() bool {
+		return strings.Contains(h.must(dir, "status"), "0 of 0-4: asleep") && e.containers() == 0
+	})
+	l = h.load("crate.localhost", 8, 5*time.Millisecond)
+	eventually(t, "answers", 30*time.Second, func() bool { return l.ok.Load() > 20 })
+	if ok, failed := l.end(); failed > 0 {
+		t.Errorf("of those that woke it %d failed, %d did not: %v", failed, ok, l.first)
+	}
 	h.must(dir, "down")
 	if n := e.containers(); n != 0 {
 		t.Errorf("%d containers are left", n)

@@ -37,6 +37,9 @@ func newHouse() (*house, error) {
 // close ends the house. What did not end can be looked at: its folder stays.
 func (h *house) close() error {
 	h.api.Close()
+	if h.addr == "" && len(h.processes()) == 0 { // nothing was brought up
+		return os.RemoveAll(h.dir)
+	}
 	if out, err := h.run("", "down", "--house"); err != nil {
 		return fmt.Errorf("end the house in %s: %w: %s", h.dir, err, out)
 	}

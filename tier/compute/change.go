@@ -79,7 +79,7 @@ func (s *service) catchUp() {
 func forgettable(old, now record) bool {
 	a, b := old, now
 	a.Tasks, b.Tasks = nil, nil
-	a.Scaled, a.Boot, a.LastTask = b.Scaled, b.Boot, b.LastTask
+	a.Scaled, a.Boot, a.Quickest, a.Work, a.LastTask = b.Scaled, b.Boot, b.Quickest, b.Work, b.LastTask
 	if !reflect.DeepEqual(a, b) {
 		return false
 	}

@@ -127,3 +127,36 @@ func TestAFirstProbeWaitsForItsTaskToListen(t *testing.T) {
 	}
 	l.Close()
 }
+
+// Tasks that wait for something else than processors while they start may start together; those that do not slow each
+// other down.
+func TestHowManyStartAtOnce(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	many := 60
+	v := version{Version: "v", Spec: serviceSpec{Scale: tenfold.Bounds{Min: 1, Max: 100}, Routed: true}}
+	for name, c := range map[string]struct {
+		quickest, work time.Duration
+		want           int
+	}{
+		"nothing is known":      {0, 0, maxScaling},
+		"it sleeps":             {3 * time.Second, 30 * time.Millisecond, many},
+		"it computes":           {10 * time.Second, 9 * time.Second, maxScaling},
+		"it does half and half": {3 * time.Second, 300 * time.Millisecond, 20},
+	} {
+		r := record{ID: api, Goal: &v, Serving: &v, Scaled: &many, Quickest: c.quickest, Work: c.work}
+		if r, _ = next(r, seen{Cores: 2}, now); len(r.Tasks) != c.want {
+			t.Errorf("%s: %d start", name, len(r.Tasks))
+		}
+	}
+	// Both are measured when a task becomes healthy, and forgotten when a deployment begins.
+	r := record{ID: api, Goal: &v, Serving: &v, LastTask: 1, Tasks: []task{{N: 1, Version: "v", Phase: starting, Since: now}}}
+	r, _ = next(r, seen{Units: map[int]unitSeen{1: {Phase: keeper.Running, Started: now}}, Healthy: map[int]bool{1: true}, Work: map[int]time.Duration{1: time.Second}}, now.Add(3*time.Second))
+	if r.Quickest != 3*time.Second || r.Work != time.Second {
+		t.Errorf("measured: %s, %s", r.Quickest, r.Work)
+	}
+	w := version{Version: "w", Fingerprint: "w", Spec: v.Spec}
+	r.Goal = &w
+	if r, _ = next(r, seen{}, now); r.Quickest != 0 || r.Work != 0 || r.Boot == 0 {
+		t.Errorf("after a deployment began: %+v", r)
+	}
+}

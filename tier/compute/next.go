@@ -18,18 +18,20 @@ type unitSeen struct {
 
 // seen is the world at one moment.
 type seen struct {
-	Units    map[int]unitSeen // by task number
-	Migrate  *unitSeen        // of the deployment on its way
-	Healthy  map[int]bool     // answered the last probe as it should
-	Sick     map[int]bool     // has not answered for so long that it must be taken for hung
-	Busy     map[int]bool     // being stopped right now
-	Wrong    map[int]bool     // listens on another port than its own
-	Clash    map[int]bool     // ended because its port was taken
-	Released string           // of a frontend's server: the build whose release users have
-	InFlight map[int]int      // of draining tasks whose draining the door knows; absent: unknown
-	Verdict  judge.Decision   // of the new version against the old
-	Thin     bool             // too little traffic for a verdict
-	Calls    map[int]uint64   // requests to tasks so far, when they were asked for
+	Units    map[int]unitSeen      // by task number
+	Migrate  *unitSeen             // of the deployment on its way
+	Healthy  map[int]bool          // answered the last probe as it should
+	Sick     map[int]bool          // has not answered for so long that it must be taken for hung
+	Busy     map[int]bool          // being stopped right now
+	Wrong    map[int]bool          // listens on another port than its own
+	Clash    map[int]bool          // ended because its port was taken
+	Released string                // of a frontend's server: the build whose release users have
+	InFlight map[int]int           // of draining tasks whose draining the door knows; absent: unknown
+	Verdict  judge.Decision        // of the new version against the old
+	Thin     bool                  // too little traffic for a verdict
+	Calls    map[int]uint64        // requests to tasks so far, when they were asked for
+	Work     map[int]time.Duration // of processors that tasks used until they were healthy
+	Cores    int
 }
 
 // verb says what an effect does to a task.
@@ -56,7 +58,8 @@ type effect struct {
 }
 
 const (
-	maxScaling  = 8                // the same when the load asks for them
+	maxScaling  = 8                // the same when the load asks for them and nothing is known of their starts
+	mostScaling = 64               // the same when they hardly use processors
 	maxStarting = 2                // tasks starting at once: a herd would slow each other down
 	upLong      = 10 * time.Second // up this long, a crash counts as the first again
 	maxBackoff  = 10 * time.Second
@@ -148,6 +151,7 @@ func (p *planner) goal() {
 	if r.Deploy == nil && r.Failed != r.Goal.Fingerprint {
 		r.Deployments++
 		r.Deploy = &deployment{Number: r.Deployments, To: *r.Goal, Began: p.now}
+		r.Quickest, r.Work = 0, 0
 		p.endWatch()
 		p.recall(r.Goal.Version)
 	}
@@ -240,11 +244,11 @@ func (p *planner) living(t *task, u unitSeen, exists, ended bool) {
 	case p.w.Healthy[t.N] && t.Phase == starting && !p.isNew(*t):
 		p.phase(t, serving)
 		t.Healthy = true
-		p.booted(u)
+		p.booted(t.N, u)
 		p.do(sayUp, t.N, "")
 	case p.w.Healthy[t.N] && t.Phase == starting && !t.Healthy:
 		t.Healthy = true
-		p.booted(u)
+		p.booted(t.N, u)
 		p.do(sayUp, t.N, "")
 	case t.Phase == serving && t.Restarts > 0 && p.now.Sub(t.Since) > upLong:
 		t.Restarts = 0
@@ -252,7 +256,7 @@ func (p *planner) living(t *task, u unitSeen, exists, ended bool) {
 }
 
 // booted notes how long a task took to its first good answer.
-func (p *planner) booted(u unitSeen) {
+func (p *planner) booted(n int, u unitSeen) {
 	took := p.now.Sub(u.Started)
 	if u.Started.IsZero() || took <= 0 {
 		return
@@ -261,6 +265,19 @@ func (p *planner) booted(u unitSeen) {
 		p.r.Boot = took
 	}
 	p.r.Boot += (took - p.r.Boot) / 4
+	if p.r.Quickest == 0 || took < p.r.Quickest {
+		p.r.Quickest = took
+	}
+	p.r.Work = max(p.r.Work, p.w.Work[n])
+}
+
+// atOnce is how many tasks may start at once when the load asks for them: as many as the processors bring up in the
+// time that one takes. Those that wait for something else in it do not slow each other down.
+func (p *planner) atOnce() int {
+	if p.r.Quickest == 0 || p.r.Work == 0 {
+		return maxScaling
+	}
+	return int(min(max(float64(p.w.Cores)*float64(p.r.Quickest)/float64(p.r.Work), maxScaling), mostScaling))
 }
 
 func (p *planner) crashed(t *task) {
@@ -428,7 +445,7 @@ func (p *planner) keepCount() {
 	}
 	want, most := p.r.count(v.Spec), maxStarting
 	if v.Spec.ranged() {
-		most = maxScaling
+		most = p.atOnce()
 	}
 	for ; have < want && waiting < most; have++ {
 		p.add(v.Version)

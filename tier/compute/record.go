@@ -67,8 +67,12 @@ type record struct {
 	Proven []proven `json:"proven,omitempty"`
 	// Scaled is the count that autoscaling came to, and Boot how long a task takes to its first good answer.
 	// They are no part of a version: a deployment changes neither.
-	Scaled      *int                 `json:"scaled,omitempty"`
-	Boot        time.Duration        `json:"boot,omitempty"`
+	Scaled *int          `json:"scaled,omitempty"`
+	Boot   time.Duration `json:"boot,omitempty"`
+	// Quickest is the shortest of those times since the last deployment began, and Work what a task uses of processors
+	// in it: how many may start at once.
+	Quickest    time.Duration        `json:"quickest,omitempty"`
+	Work        time.Duration        `json:"work,omitempty"`
 	Tasks       []task               `json:"tasks,omitempty"`
 	LastTask    int                  `json:"lastTask"` // numbers are never used again
 	Deployments tenfold.DeploymentID `json:"deployments"`

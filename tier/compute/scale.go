@@ -119,16 +119,19 @@ func (c *Compute) wakeUp(ctx context.Context) {
 	}
 }
 
-// wakes starts the first task of a service for which somebody waits.
-func (s *service) wakes(now time.Time) {
+// wakes asks for the first task of a service for which somebody waits, and says whether it did.
+func (s *service) wakes(now time.Time) bool {
 	r := s.snapshot()
 	if !s.scaled.woken.Swap(false) || r.Serving == nil || r.Goal == nil || !r.Serving.Spec.ranged() || r.count(r.Serving.Spec) > 0 {
-		return
+		return false
 	}
 	if s.scaled.scaler != nil {
 		s.scaled.scaler.Woke(now)
 	}
-	s.scaleTo(r, 1, "a request waits")
+	if !s.scaled.at.IsZero() {
+		s.scaled.at = now // the door is asked in a second, not while the task comes to life
+	}
+	return s.scaleTo(r, 1, "a request waits")
 }
 
 // autoscale measures once a second and moves the count.
@@ -210,18 +213,19 @@ func said(l directory.Load, t autoscale.Targets, x autoscale.Sample) string {
 	return strings.Join(parts, ", ")
 }
 
-// scaleTo moves the count, and says why.
-func (s *service) scaleTo(r record, n int, why string) {
+// scaleTo moves the count, and says why; false: it could not.
+func (s *service) scaleTo(r record, n int, why string) bool {
 	from := r.count(r.Serving.Spec)
 	if err := s.changeSoon(func(r record) record {
 		r.Scaled = &n
 		return r
 	}); err != nil {
 		s.emit(tenfold.SeverityWarning, 0, err.Error())
-		return
+		return false
 	}
 	s.emitSoon(tenfold.SeverityInfo, 0, fmt.Sprintf("scaled from %d to %s: %s", from, plural(n, "task"), why))
 	s.prod()
+	return true
 }
 
 func targetsOf(s serviceSpec) autoscale.Targets {

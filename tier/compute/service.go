@@ -3,6 +3,7 @@ package compute
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -176,7 +177,9 @@ func (s *service) run(ctx context.Context) {
 	s.known = false
 	for {
 		quiet, err := s.look(ctx)
-		s.tell()
+		if !s.waking(s.snapshot()) { // else it would take from the task that comes to life
+			s.tell()
+		}
 		if err != nil && ctx.Err() == nil && time.Since(s.warned) > time.Minute {
 			s.warned = time.Now()
 			s.emit(tenfold.SeverityWarning, 0, err.Error())
@@ -198,10 +201,11 @@ func (s *service) run(ctx context.Context) {
 
 // look sees the world once and does what next says. What a waiting request does not need comes after the door was told.
 func (s *service) look(ctx context.Context) (quiet bool, err error) {
-	s.wakes(time.Now())
-	units, err := s.c.cfg.Units.List(ctx, s.prefix())
-	if err != nil {
-		return false, fmt.Errorf("list tasks: %w", err)
+	var units []keeper.Status
+	if !s.wakes(time.Now()) || len(s.snapshot().Tasks) > 0 { // what slept has none
+		if units, err = s.c.cfg.Units.List(ctx, s.prefix()); err != nil {
+			return false, fmt.Errorf("list tasks: %w", err)
+		}
 	}
 	now := time.Now()
 	rec := s.snapshot()
@@ -210,6 +214,7 @@ func (s *service) look(ctx context.Context) (quiet bool, err error) {
 		return false, err
 	}
 	s.listed, s.followed = w.Units, rec.Deploy != nil
+	w.Work, w.Cores = s.work(ctx, rec, w, units), runtime.NumCPU()
 	var effects []effect
 	if !s.waking(rec) { // else there is nothing to compare, and requests wait
 		s.count(ctx, rec, &w, now)
@@ -298,6 +303,29 @@ func (s *service) see(ctx context.Context, r record, units []keeper.Status, now 
 	}
 	return w, nil
 }
+
+// work is what tasks used of processors until they were healthy; of one for which requests wait nobody asks.
+func (s *service) work(ctx context.Context, r record, w seen, units []keeper.Status) map[int]time.Duration {
+	out := map[int]time.Duration{}
+	if s.waking(r) {
+		return out
+	}
+	for _, t := range r.Tasks {
+		if t.Phase != starting || t.Healthy || !w.Healthy[t.N] {
+			continue
+		}
+		for _, u := range units {
+			if u.Unit.ID == s.unitID(t.N) && u.PID > 0 {
+				seconds, _ := usage(s.c.pids(ctx, u))
+				out[t.N] = max(time.Duration(seconds*float64(time.Second)), leastWork)
+			}
+		}
+	}
+	return out
+}
+
+// leastWork is what the kernel counts in.
+const leastWork = 10 * time.Millisecond
 
 // lookAtLimits warns once of a limit that does not hold.
 func (s *service) lookAtLimits(r record, units map[int]keeper.Status) {

@@ -127,30 +127,40 @@ func (r *release) fits(now int64, fit int, tried []*endpoint, in []*endpoint) []
 	return in
 }
 
+// crowd is how many times as much a task may have in flight as one that starts slowly and lets it take its turn. Those who
+// came while a service had too few tasks wait at the old ones: more of them would not be served before the new are.
+const crowd = 8
+
+// crowded says that other has so much more in flight than e, which starts slowly, that e is the better place.
+func crowded(other, e *endpoint) bool {
+	return e.since.Load() != 0 && other.inFlight.Load()+1 > crowd*(e.inFlight.Load()+1)
+}
+
 // lightest takes the lighter of two by chance. A task that starts slowly, or has a smaller weight
-// than others of its release, lets that part of its turns pass.
+// than others of its release, lets that part of its turns pass, unless that crowds another.
 func (r *release) lightest(now int64, fit []*endpoint, slowStart time.Duration) *endpoint {
 	if len(fit) == 1 {
 		return fit[0]
 	}
+	var e, other *endpoint
 	for range 4 {
 		i := rand.IntN(len(fit))
 		j := rand.IntN(len(fit) - 1)
 		if j >= i {
 			j++
 		}
-		e, other := fit[i], fit[j]
+		e, other = fit[i], fit[j]
 		if lighter(now, other, e) {
 			e, other = other, e
 		}
-		if r.takes(now, e, slowStart) {
+		if crowded(other, e) || r.takes(now, e, slowStart) {
 			return e
 		}
 		if r.takes(now, other, slowStart) {
 			return other
 		}
 	}
-	return fit[rand.IntN(len(fit))]
+	return e
 }
 
 func (r *release) takes(now int64, e *endpoint, slowStart time.Duration) bool {

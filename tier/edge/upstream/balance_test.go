@@ -145,6 +145,26 @@ func TestANewTaskComesToItsShareInTime(t *testing.T) {
 	})
 }
 
+// A task at which many wait gets no more of them while those that were started for it start slowly.
+func TestAServiceThatHadTooFewTasksDoesNotCrowdTheOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := simulate(Policy{SlowStart: 10 * time.Second}, func(string) time.Duration { return 5 * time.Millisecond }, tasks(1)...)
+		s.known["0"].inFlight.Add(500)
+		s.Update(tasks(20), "")
+		s.load(500, 2*time.Second, nil)
+		if n := s.count["0"]; n > 5 {
+			t.Errorf("of %d requests %d went where 500 wait", len(s.took), n)
+		}
+		most := 0
+		for _, n := range s.count {
+			most = max(most, n)
+		}
+		if most > len(s.took)/8 {
+			t.Errorf("one of 19 new tasks got %d of %d", most, len(s.took))
+		}
+	})
+}
+
 // A release's part is what its weight says, however idle its tasks are.
 func TestACanaryGetsItsWeight(t *testing.T) {
 	for _, rate := range []int{20, 2000} {
