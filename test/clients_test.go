@@ -18,16 +18,17 @@ func TestClientsOfOtherLanguages(t *testing.T) {
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{
 		"functions/hi/index.mjs": "export const handler = async (event) => ({ hello: event.name });\n",
-		"tenfold.yaml": manifest("1", "    uses: [sessions, jobs, orders, news, hi]\n") + `functions: {hi: {}}
+		"tenfold.yaml": manifest("1", "    uses: [sessions, jobs, orders, news, hi, uploads]\n") + `functions: {hi: {}}
 tables: {sessions: {key: user, sort: at, types: {at: number}, stream: new-and-old-images}}
 queues: {jobs: {}, orders: {fifo: {}}}
 events: {news: {}}
+buckets: {uploads: {}}
 `,
 	})
 	h.up(dir)
 	var env []string
 	for k, v := range h.environ("echo 1") {
-		if strings.HasPrefix(k, "AWS_") || strings.HasSuffix(k, "_TABLE") || strings.HasSuffix(k, "_QUEUE_URL") || strings.HasSuffix(k, "_BUS") {
+		if strings.HasPrefix(k, "AWS_") || strings.HasSuffix(k, "_TABLE") || strings.HasSuffix(k, "_QUEUE_URL") || strings.HasSuffix(k, "_BUS") || strings.HasSuffix(k, "_BUCKET") {
 			env = append(env, k+"="+v)
 		}
 	}
@@ -47,7 +48,7 @@ events: {news: {}}
 	t.Run("python", func(t *testing.T) {
 		for _, python := range []string{"python3", "/usr/bin/python3"} {
 			if exec.Command(python, "-c", "import boto3").Run() == nil {
-				run(t, 6, t.TempDir(), python, filepath.Join(source, "main.py"))
+				run(t, 7, t.TempDir(), python, filepath.Join(source, "main.py"))
 				return
 			}
 		}
@@ -70,6 +71,6 @@ events: {news: {}}
 		if out, err := npm.CombinedOutput(); err != nil {
 			t.Fatalf("npm install: %v: %s", err, out)
 		}
-		run(t, 5, at, "node", "main.mjs")
+		run(t, 6, at, "node", "main.mjs")
 	})
 }

@@ -71,7 +71,7 @@ func (s *Store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Header.Del(FieldBucket)
-	s.proxy(d, &a).ServeHTTP(w, r)
+	s.proxy(d, &a).ServeHTTP(&fields{ResponseWriter: w}, r)
 }
 
 // admit finds whose request it is and says whether they may.

@@ -7,6 +7,8 @@ import { DynamoDBStreamsClient, ListStreamsCommand, DescribeStreamCommand, GetSh
 import { SQSClient, SendMessageCommand, SendMessageBatchCommand, ReceiveMessageCommand, DeleteMessageCommand, DeleteMessageBatchCommand, GetQueueAttributesCommand, GetQueueUrlCommand, QueueDoesNotExist } from "@aws-sdk/client-sqs";
 import { EventBridgeClient, PutRuleCommand, PutTargetsCommand, PutEventsCommand, ListRulesCommand } from "@aws-sdk/client-eventbridge";
 import { SchedulerClient, CreateScheduleCommand, ListSchedulesCommand, DeleteScheduleCommand } from "@aws-sdk/client-scheduler";
+import { S3Client, PutObjectCommand, GetObjectCommand, HeadObjectCommand, CreateMultipartUploadCommand, UploadPartCommand, CompleteMultipartUploadCommand, DeleteObjectsCommand, paginateListObjectsV2, NoSuchKey } from "@aws-sdk/client-s3";
+import { getSignedUrl } from "@aws-sdk/s3-request-presigner";
 import { LambdaClient, InvokeCommand } from "@aws-sdk/client-lambda";
 
 const raw = new DynamoDBClient({});
@@ -108,7 +110,33 @@ async function functions() {
   assert.deepEqual(JSON.parse(Payload.transformToString()), { hello: "jo" });
 }
 
-for (const part of [tables, streams, queues, events, functions]) {
+async function files() {
+  const s3 = new S3Client({});
+  const Bucket = process.env.UPLOADS_BUCKET;
+  await s3.send(new PutObjectCommand({ Bucket, Key: "js/grüße.txt", Body: "hello", Metadata: { by: "jo" } }));
+  const got = await s3.send(new GetObjectCommand({ Bucket, Key: "js/grüße.txt" }));
+  assert.equal(await got.Body.transformToString(), "hello");
+  assert.deepEqual(got.Metadata, { by: "jo" });
+  const { UploadId } = await s3.send(new CreateMultipartUploadCommand({ Bucket, Key: "js/parts" }));
+  const parts = [];
+  for (const [i, n] of [5 << 20, 10].entries()) {
+    const { ETag } = await s3.send(new UploadPartCommand({ Bucket, Key: "js/parts", UploadId, PartNumber: i + 1, Body: new Uint8Array(n).fill(i) }));
+    parts.push({ ETag, PartNumber: i + 1 });
+  }
+  await s3.send(new CompleteMultipartUploadCommand({ Bucket, Key: "js/parts", UploadId, MultipartUpload: { Parts: parts } }));
+  assert.equal((await s3.send(new HeadObjectCommand({ Bucket, Key: "js/parts" }))).ContentLength, (5 << 20) + 10);
+  const url = await getSignedUrl(s3, new PutObjectCommand({ Bucket, Key: "js/signed" }), { expiresIn: 60 });
+  assert.equal((await fetch(url, { method: "PUT", body: "by a browser" })).status, 200);
+  assert.equal(await (await fetch(await getSignedUrl(s3, new GetObjectCommand({ Bucket, Key: "js/signed" })))).text(), "by a browser");
+  assert.equal((await fetch(url.replace("X-Amz-Expires=60", "X-Amz-Expires=61"), { method: "PUT", body: "x" })).status, 403);
+  const keys = [];
+  for await (const page of paginateListObjectsV2({ client: s3, pageSize: 2 }, { Bucket, Prefix: "js/" })) keys.push(...page.Contents.map((o) => o.Key));
+  assert.deepEqual(keys, ["js/grüße.txt", "js/parts", "js/signed"]);
+  await s3.send(new DeleteObjectsCommand({ Bucket, Delete: { Objects: keys.map((Key) => ({ Key })) } }));
+  await assert.rejects(s3.send(new GetObjectCommand({ Bucket, Key: "js/parts" })), (e) => e instanceof NoSuchKey);
+}
+
+for (const part of [tables, streams, queues, events, functions, files]) {
   await part();
   console.log("ok", part.name);
 }

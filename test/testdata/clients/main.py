@@ -8,19 +8,22 @@ import gzip
 import json
 import os
 import time
+import urllib.request
 from decimal import Decimal
 
 import boto3
 import botocore
 from boto3.dynamodb.conditions import Attr, Key
 from boto3.dynamodb.types import Binary
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 
-def client(service):
+def client(service, **config):
     # A boto3 from before 2023 does not read AWS_ENDPOINT_URL_*.
     variable = "AWS_ENDPOINT_URL_" + {"dynamodbstreams": "DYNAMODB_STREAMS", "events": "EVENTBRIDGE"}.get(service, service.upper())
-    return boto3.client(service, endpoint_url=os.environ[variable], region_name=os.environ["AWS_REGION"])
+    return boto3.client(service, endpoint_url=os.environ[variable], region_name=os.environ["AWS_REGION"], config=Config(**config))
 
 
 def code(of, call, **parameters):
@@ -159,6 +162,39 @@ def functions():
     code("ResourceNotFoundException", f.invoke, FunctionName="nothing")
 
 
-for part in (tables, streams, examples, queues, events, functions):
+def files():
+    s = client("s3", signature_version="s3v4")  # an older boto3 signs URLs as S3 did before 2014, else
+    bucket = os.environ["UPLOADS_BUCKET"]
+    s.put_object(Bucket=bucket, Key="a/one.txt", Body=b"hello", ContentType="text/plain", Metadata={"by": "ann"}, Tagging="kind=note")
+    got = s.get_object(Bucket=bucket, Key="a/one.txt")
+    assert got["Body"].read() == b"hello" and got["ContentType"] == "text/plain" and got["Metadata"] == {"by": "ann"}, got
+    assert s.get_object(Bucket=bucket, Key="a/one.txt", Range="bytes=1-3")["Body"].read() == b"ell"
+    assert s.get_object_tagging(Bucket=bucket, Key="a/one.txt")["TagSet"] == [{"Key": "kind", "Value": "note"}]
+    s.copy_object(Bucket=bucket, Key="b/two words.txt", CopySource={"Bucket": bucket, "Key": "a/one.txt"})
+    assert s.head_object(Bucket=bucket, Key="b/two words.txt")["ContentLength"] == 5
+    code("NoSuchKey", s.get_object, Bucket=bucket, Key="nothing")
+    code("304", s.get_object, Bucket=bucket, Key="a/one.txt", IfNoneMatch=got["ETag"])
+    big = os.urandom(9 << 20)
+    with open("big", "wb") as f:
+        f.write(big)
+    s.upload_file("big", bucket, "c/big", Config=TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20))
+    s.download_file(bucket, "c/big", "again")
+    with open("again", "rb") as f:
+        assert f.read() == big
+    assert s.head_object(Bucket=bucket, Key="c/big")["ETag"].endswith('-2"')
+    page = s.list_objects_v2(Bucket=bucket, Delimiter="/")
+    assert [p["Prefix"] for p in page["CommonPrefixes"]] == ["a/", "b/", "c/"] and "Contents" not in page, page
+    url = s.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "d/signed"}, ExpiresIn=60)
+    with urllib.request.urlopen(urllib.request.Request(url, data=b"by anyone", method="PUT")) as r:
+        assert r.status == 200
+    with urllib.request.urlopen(s.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "d/signed"})) as r:
+        assert r.read() == b"by anyone"
+    keys = [o["Key"] for p in s.get_paginator("list_objects_v2").paginate(Bucket=bucket, PaginationConfig={"PageSize": 2}) for o in p["Contents"]]
+    assert keys == ["a/one.txt", "b/two words.txt", "c/big", "d/signed"], keys
+    gone = s.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": k} for k in keys]})
+    assert len(gone["Deleted"]) == 4 and "Contents" not in s.list_objects_v2(Bucket=bucket), gone
+
+
+for part in (tables, streams, examples, queues, events, functions, files):
     part()
     print("ok", part.__name__, flush=True)
