@@ -101,6 +101,36 @@ func (c *conn) ask(request []byte) (status int, body []byte, err error) {
 type take struct {
 	rate float64 // answers a second
 	cpu  float64 // microseconds of the server's time an answer
+
+	n, took, spent float64 // answers, and seconds of the clock and of the server's processor
+}
+
+// plus is two loads of one server together.
+func (t take) plus(o take) take {
+	t.n, t.took, t.spent = t.n+o.n, t.took+o.took, t.spent+o.spent
+	t.rate, t.cpu = t.n/t.took, t.spent/t.n*1e6
+	return t
+}
+
+// besideTurns is how often a round goes from one side to the other: what else the machine does is much the same
+// for both.
+const besideTurns = 10
+
+// inTurn loads two servers in turn for a while each; in another round the other is first. One without a process
+// is left out.
+func inTurn(conns int, d time.Duration, round int, sides [2]party, requests [2][][]byte) (out [2]take, err error) {
+	for i := range 2 * besideTurns {
+		of := (i + i/2 + round) % 2
+		if sides[of].pid == 0 {
+			continue
+		}
+		t, err := sides[of].load(conns, d/besideTurns, requests[of])
+		if err != nil {
+			return out, fmt.Errorf("%s: %w", sides[of].at, err)
+		}
+		out[of] = out[of].plus(t)
+	}
+	return out, nil
 }
 
 // load sends the requests in turn over several connections for a while. A refusal is an error.
@@ -144,5 +174,5 @@ func (p party) load(conns int, d time.Duration, requests [][]byte) (take, error)
 		return take{}, *err
 	}
 	after, _, err := measure.CPU(p.pid)
-	return take{float64(n.Load()) / took, (after - before) / float64(n.Load()) * 1e6}, err
+	return take{}.plus(take{n: float64(n.Load()), took: took, spent: after - before}), err
 }

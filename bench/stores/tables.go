@@ -221,17 +221,14 @@ func (b *bench) tables() error {
 		if err != nil {
 			return err
 		}
-		for range b.rounds {
-			n, err := us.load(conns, b.each, mine)
+		for round := range b.rounds {
+			n, err := inTurn(conns, b.each, round, [2]party{us, peer}, [2][][]byte{mine, theirs})
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			f.Ours, time.Ours = append(f.Ours, n.rate), append(time.Ours, n.cpu)
+			f.Ours, time.Ours = append(f.Ours, n[0].rate), append(time.Ours, n[0].cpu)
 			if cmd != nil {
-				if n, err = peer.load(conns, b.each, theirs); err != nil {
-					return fmt.Errorf("dynalite: %s: %w", name, err)
-				}
-				f.Peer, time.Peer = append(f.Peer, n.rate), append(time.Peer, n.cpu)
+				f.Peer, time.Peer = append(f.Peer, n[1].rate), append(time.Peer, n[1].cpu)
 			}
 			b.report.Noise()
 		}
@@ -311,16 +308,12 @@ func (b *bench) large() error {
 		if err != nil {
 			return err
 		}
-		for range b.rounds {
-			n, err := us.load(conns, b.each, x)
+		for round := range b.rounds {
+			n, err := inTurn(conns, b.each, round, [2]party{us, us}, [2][][]byte{x, y})
 			if err != nil {
 				return err
 			}
-			m, err := us.load(conns, b.each, y)
-			if err != nil {
-				return err
-			}
-			f.Ours, f.Peer = append(f.Ours, n.rate), append(f.Peer, m.rate)
+			f.Ours, f.Peer = append(f.Ours, n[0].rate), append(f.Peer, n[1].rate)
 		}
 		b.report.Add(f)
 	}
