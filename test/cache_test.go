@@ -20,19 +20,19 @@ import (
 )
 
 // redisConn connects as a client library does that is given an address.
-func redisConn(raw string) (redis.Conn, error) {
+func redisConn(raw string, limit time.Duration) (redis.Conn, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return nil, err
 	}
 	password, _ := u.User.Password()
-	return redis.Dial("tcp", u.Host, redis.DialUsername(u.User.Username()), redis.DialPassword(password), redis.DialConnectTimeout(200*time.Millisecond), redis.DialReadTimeout(200*time.Millisecond),
+	return redis.Dial("tcp", u.Host, redis.DialUsername(u.User.Username()), redis.DialPassword(password), redis.DialConnectTimeout(limit), redis.DialReadTimeout(limit),
 		redis.DialUseTLS(u.Scheme == "rediss"), redis.DialTLSConfig(&tls.Config{InsecureSkipVerify: true}))
 }
 
 // redisDo is one command over a connection of its own.
 func redisDo(raw, command string, args ...any) (string, error) {
-	c, err := redisConn(raw)
+	c, err := redisConn(raw, 5*time.Second)
 	if err != nil {
 		return "", err
 	}
@@ -92,7 +92,7 @@ func countAt(raw string) *counting {
 			default:
 			}
 			if conn == nil {
-				if conn, _ = redisConn(raw); conn == nil {
+				if conn, _ = redisConn(raw, 200*time.Millisecond); conn == nil {
 					<-time.After(time.Millisecond)
 					continue
 				}

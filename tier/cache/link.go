@@ -22,6 +22,9 @@ import (
 // How long our own questions may take.
 const (
 	pingLimit = 100 * time.Millisecond
+	// heirLimit is for those that may take over from a primary that ended: to give up on one sooner, and to
+	// connect again, takes longer than to wait for it.
+	heirLimit = 500 * time.Millisecond
 	askLimit  = 2 * time.Second
 )
 
@@ -176,8 +179,8 @@ func (f facts) seconds(name string) time.Duration {
 	return time.Duration(f.number(name) * float64(time.Second))
 }
 
-// look asks a server how it is.
-func (c *Cache) look(ctx context.Context, key string, r record, n int, s *sight) {
+// look asks a server how it is, and waits for its answers for so long each.
+func (c *Cache) look(ctx context.Context, key string, r record, n int, s *sight, limit time.Duration) {
 	if c.runsMemcached(r, n) {
 		c.lookMemcached(ctx, key, r, n, s)
 		return
@@ -194,10 +197,10 @@ func (c *Cache) look(ctx context.Context, key string, r record, n int, s *sight)
 		return
 	}
 	asked := time.Now()
-	b, err := redis.Bytes(c.askOver(ctx, l, r, n, pingLimit, "INFO", "everything"))
+	b, err := redis.Bytes(c.askOver(ctx, l, r, n, limit, "INFO", "everything"))
 	if err != nil {
 		now := time.Now()
-		s.Hung = l.heard(asked, now, pulseOf(s.PID)) && l.hung(now.Sub(s.Started))
+		s.Hung = l.heard(asked, now, limit, pulseOf(s.PID)) && l.hung(now.Sub(s.Started))
 		return
 	}
 	l.silence = silence{}
@@ -208,7 +211,7 @@ func (c *Cache) look(ctx context.Context, key string, r record, n int, s *sight)
 	if s.Replica {
 		s.Offset = int64(f.number("slave_repl_offset"))
 	}
-	bind, err := redis.Strings(c.askOver(ctx, l, r, n, pingLimit, "CONFIG", "GET", "bind"))
+	bind, err := redis.Strings(c.askOver(ctx, l, r, n, limit, "CONFIG", "GET", "bind"))
 	if err == nil && len(bind) == 2 {
 		s.Bind = strings.Fields(bind[1])
 	}
@@ -225,7 +228,7 @@ func (c *Cache) heartbeat(ctx context.Context, key string, r record, n int) bool
 		l.silence = silence{}
 		return true
 	}
-	l.heard(asked, time.Now(), pulse{})
+	l.heard(asked, time.Now(), pingLimit, pulse{})
 	return false
 }
 
@@ -234,6 +237,10 @@ func (c *Cache) see(ctx context.Context, key string, r record) (view, error) {
 	units, err := c.status(ctx, key)
 	if err != nil {
 		return view{}, err
+	}
+	limit := pingLimit
+	if units[r.Primary].Phase != keeper.Running {
+		limit = heirLimit
 	}
 	v := view{Nodes: map[int]sight{}}
 	var mu sync.Mutex
@@ -250,7 +257,7 @@ func (c *Cache) see(ctx context.Context, key string, r record) (view, error) {
 		}
 		wg.Go(func() {
 			if s.Unit == keeper.Running {
-				c.look(ctx, key, r, n.N, &s)
+				c.look(ctx, key, r, n.N, &s, limit)
 				switch {
 				case c.runsMemcached(r, n.N):
 					s.Tuned = s.Tuned || r.Failed == r.Goal

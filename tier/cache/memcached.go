@@ -143,7 +143,7 @@ func (c *Cache) lookMemcached(ctx context.Context, key string, r record, n int, 
 	lines, err := c.askMemcached(ctx, r, n, pingLimit, "stats")
 	if err != nil {
 		now := time.Now()
-		s.Hung = l.heard(asked, now, pulseOf(s.PID)) && l.hung(now.Sub(s.Started))
+		s.Hung = l.heard(asked, now, pingLimit, pulseOf(s.PID)) && l.hung(now.Sub(s.Started))
 		return
 	}
 	l.silence = silence{}

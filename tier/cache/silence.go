@@ -45,15 +45,16 @@ type silence struct {
 	spent  time.Duration // on what may be its work
 }
 
-// heard notes a question that was asked and had no answer by now. Not counted, false: one that we were late with.
-func (s *silence) heard(asked, now time.Time, p pulse) bool {
+// heard notes a question that was asked and had no answer by now, though there was to be one within limit. Not
+// counted, false: one that we were late with.
+func (s *silence) heard(asked, now time.Time, limit time.Duration, p pulse) bool {
 	was, since := s.last, now.Sub(s.at)
 	first := s.missed == 0 || was.state == 0
 	s.at = now
 	if p.state != 0 {
 		s.last = p
 	}
-	if now.Sub(asked) > 2*pingLimit {
+	if now.Sub(asked) > limit+pingLimit {
 		return false
 	}
 	s.missed++

@@ -48,7 +48,7 @@ func TestWhichSilenceIsADeath(t *testing.T) {
 				asked := begun.Add(d)
 				d += pingLimit + x.late
 				p := pulse{state: x.state(d), ran: time.Duration(x.share * float64(d))}
-				if s.heard(asked, begun.Add(d), p) && s.hung(x.age+d) {
+				if s.heard(asked, begun.Add(d), pingLimit, p) && s.hung(x.age+d) {
 					got = d
 				}
 				d += guardPace

@@ -76,7 +76,7 @@ func (c *Cache) Switchover(ctx context.Context, id tenfold.ID, to int) error {
 // leads says that the primary of a record answers at the primary's address.
 func (c *Cache) leads(ctx context.Context, r record) bool {
 	s := sight{Started: time.Now()}
-	c.look(ctx, r.ID.String(), r, r.Primary, &s)
+	c.look(ctx, r.ID.String(), r, r.Primary, &s, pingLimit)
 	for _, h := range s.Bind {
 		if h == primaryHost {
 			return s.Answers && !s.Replica && !s.Loading
