@@ -13,6 +13,7 @@ import (
 	"tenfold/internal/directory"
 	"tenfold/internal/freeport"
 	"tenfold/internal/keeper"
+	"tenfold/tier/compute/autoscale"
 )
 
 // A service that sleeps wakes though the disk takes nothing meanwhile, neither its record nor an event.
@@ -158,5 +159,21 @@ func TestHowManyStartAtOnce(t *testing.T) {
 	r.Goal = &w
 	if r, _ = next(r, seen{}, now); r.Quickest != 0 || r.Work != 0 || r.Boot == 0 {
 		t.Errorf("after a deployment began: %+v", r)
+	}
+}
+
+// A service whose door says nothing of its load is not looked at again and again.
+func TestALoadThatIsNotKnownIsNotPressed(t *testing.T) {
+	s := &service{}
+	if got := s.untilSample(calmPace); got != calmPace {
+		t.Errorf("without a scaler %s", got)
+	}
+	s.scaled.scaler = autoscale.New(autoscale.Targets{}, 1, nil)
+	if got := s.untilSample(calmPace); got != quietPace {
+		t.Errorf("with an old sample %s", got)
+	}
+	s.scaled.at = time.Now().Add(-500 * time.Millisecond)
+	if got := s.untilSample(calmPace); got > 500*time.Millisecond {
+		t.Errorf("half a second after a sample %s", got)
 	}
 }

@@ -68,7 +68,11 @@ func (s *service) sayUp(n int) {
 	if !s.followed {
 		emit = s.emitSoon // requests may wait for the task
 	}
-	emit(tenfold.SeverityInfo, time.Since(t.Since), fmt.Sprintf("task %d of %d healthy: %s", s.index(r, n), max(r.count(v.Spec), s.index(r, n)), answer))
+	since := t.Since
+	if u, ok := s.listed[n]; ok {
+		since = u.Started
+	}
+	emit(tenfold.SeverityInfo, time.Since(since), fmt.Sprintf("task %d of %d healthy: %s", s.index(r, n), max(r.count(v.Spec), s.index(r, n)), answer))
 }
 
 func (s *service) sayDown(ctx context.Context, n int) {

@@ -248,6 +248,14 @@ func targetsOf(s serviceSpec) autoscale.Targets {
 	return t
 }
 
+// untilSample is how long it is until the load is to be measured, most at most.
+func (s *service) untilSample(most time.Duration) time.Duration {
+	if s.scaled.scaler == nil {
+		return most
+	}
+	return min(most, max(time.Until(s.scaled.at.Add(scalePace)), quietPace)) // a door that does not answer is not pressed
+}
+
 // sample is what happened between two reports of the door.
 func (s *service) sample(ctx context.Context, r record, before, load directory.Load, now time.Time) autoscale.Sample {
 	x := autoscale.Sample{

@@ -187,7 +187,7 @@ func (s *service) run(ctx context.Context) {
 		pace := busyPace
 		switch {
 		case quiet && s.c.watched.Load() && s.snapshot().Watch == nil:
-			pace = s.untilProbe(calmPace)
+			pace = s.untilProbe(s.untilSample(calmPace))
 		case quiet:
 			pace = quietPace
 		case s.waking(s.snapshot()):
@@ -202,7 +202,7 @@ func (s *service) run(ctx context.Context) {
 // look sees the world once and does what next says. What a waiting request does not need comes after the door was told.
 func (s *service) look(ctx context.Context) (quiet bool, err error) {
 	var units []keeper.Status
-	if !s.wakes(time.Now()) || len(s.snapshot().Tasks) > 0 { // what slept has none
+	if !s.wakes(time.Now()) || len(s.snapshot().Tasks) > 0 || s.listed == nil { // what slept, and left nothing, has none
 		if units, err = s.c.cfg.Units.List(ctx, s.prefix()); err != nil {
 			return false, fmt.Errorf("list tasks: %w", err)
 		}

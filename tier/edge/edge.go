@@ -701,19 +701,17 @@ type lately struct {
 	mu     sync.Mutex // held while the door is asked: who asks meanwhile gets that answer
 	at     time.Time
 	report directory.Report
+	err    error
 }
 
 func (e *Edge) lately(ctx context.Context) (directory.Report, error) {
 	e.last.mu.Lock()
 	defer e.last.mu.Unlock()
-	if now := time.Now(); now.Sub(e.last.at) > freshFor {
-		r, err := e.Report(ctx, false)
-		if err != nil {
-			return r, err
-		}
-		e.last.at, e.last.report = now, r
+	if time.Since(e.last.at) > freshFor {
+		e.last.report, e.last.err = e.Report(ctx, false)
+		e.last.at = time.Now()
 	}
-	return e.last.report, nil
+	return e.last.report, e.last.err
 }
 
 // Load is how a service is used.
