@@ -4,6 +4,7 @@ package test
 
 import (
 	"context"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,15 +14,21 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"tenfold/internal/engines"
+	"tenfold/internal/enginetest"
 )
 
 // A database moves to another major and back under writes through the real pool: no statement fails, no connection
 // is refused, and what was acknowledged is there.
 func TestDatabaseUpgradeFailsNoStatement(t *testing.T) {
-	all := engines.AllPostgres(t.Context(), "")
+	all := engines.AllPostgres(t.Context(), enginetest.Folder())
 	if len(all) == 0 || all[0].Major == all[len(all)-1].Major {
-		t.Skip("an upgrade takes two majors of PostgreSQL, this machine has one in its PATH or packages")
+		enginetest.OneMajor(t, len(all))
 	}
+	path := os.Getenv("PATH")
+	for _, e := range all { // the house finds what is in its PATH
+		path += string(os.PathListSeparator) + e.Bin
+	}
+	t.Setenv("PATH", path)
 	from, to := strconv.Itoa(all[len(all)-1].Major), strconv.Itoa(all[0].Major)
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
@@ -58,16 +65,19 @@ func TestDatabaseUpgradeFailsNoStatement(t *testing.T) {
 		t.Errorf("up with another major: exit %d\n%s", status, out)
 	}
 	t.Log(h.must(dir, "db", "upgrade", "--to", to, "--rehearse"))
+	w.worst()
 	out := h.must(dir, "db", "upgrade", "--to", to)
 	t.Log(out)
 	if !strings.Contains(out, "public.log") || !strings.Contains(out, "the way back is open") {
 		t.Errorf("%s", out)
 	}
 	goesOn("the upgrade")
+	t.Logf("the longest statement of eight clients took %s", w.worst())
 	h.up(dir) // the manifest names the new major by now
 	goesOn("the deploy")
 	t.Log(h.must(dir, "db", "upgrade", "--back"))
 	goesOn("the way back")
+	t.Logf("and %s on the way back", w.worst())
 	stop()
 	running.Wait()
 	if len(w.codes) > 0 || len(w.refused) > 0 {

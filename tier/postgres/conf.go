@@ -22,8 +22,9 @@ import (
 
 // Bounds of the WAL that is kept for readers.
 const (
-	walKeep  = "256MB" // for one that comes back after a failover
-	walBound = "1GB"   // for one that is away: beyond it, it is cloned again rather than the disk filled
+	walKeep       = "256MB" // for one that comes back after a failover
+	walWriterPace = "10ms"  // of who follows by logical replication: it says so often what is on its disk
+	walBound      = "1GB"   // for one that is away: beyond it, it is cloned again rather than the disk filled
 )
 
 // configure writes the files that say who may connect to a node and how it runs, and says whether
@@ -65,6 +66,9 @@ func settings(r record, n int) string {
 	}
 	if r.Logical {
 		set("wal_level", "logical")
+	}
+	if r.Upgrade.copying() || r.Upgrade.alive() {
+		set("wal_writer_delay", walWriterPace) // see crossing.fully
 	}
 	if r.Upgrade.alive() { // what follows is slower than a reader, and cannot be copied again
 		set("max_slot_wal_keep_size", strconv.FormatInt(r.Upgrade.Bound, 10)+"MB")

@@ -286,6 +286,9 @@ func (p *Postgres) took(key string, r record, v *view) (changed bool) {
 			v.Gone[m] = time.Since(l.lost)
 		}
 	}
+	if now, ok := p.records.Get(key); ok && now.Epoch > r.Epoch {
+		return false // it was looked at another primary: who made this one knows better
+	}
 	before := p.seen[key]
 	p.seen[key] = *v
 	for n, s := range v.Nodes {

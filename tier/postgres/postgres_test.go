@@ -34,7 +34,9 @@ type fixture struct {
 	// bus takes rows of outboxes, and buses says of which tables.
 	bus   *bus
 	buses map[tenfold.Name]tenfold.Bus
-	end   func() // ends the tier that open made last
+	// engines is a folder with more majors than the machine's own, when it is set before open.
+	engines string
+	end     func() // ends the tier that open made last
 }
 
 func begin(t *testing.T) *fixture {
@@ -56,7 +58,7 @@ func (f *fixture) open(t *testing.T) (stop func()) {
 	if f.bus == nil {
 		f.bus = &bus{}
 	}
-	p, err := New(Config{Dir: filepath.Join(f.house.Dir, "pg"), Outbox: f.bus, Units: f.house, Pooled: f.pooled, Resolve: func(_ context.Context, b tenfold.Binding) (string, error) { return f.resolve(b) }, Emit: func(e tenfold.Event) {
+	p, err := New(Config{Dir: filepath.Join(f.house.Dir, "pg"), Engines: f.engines, Outbox: f.bus, Units: f.house, Pooled: f.pooled, Resolve: func(_ context.Context, b tenfold.Binding) (string, error) { return f.resolve(b) }, Emit: func(e tenfold.Event) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.texts = append(f.texts, e.Text)

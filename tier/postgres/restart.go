@@ -65,6 +65,7 @@ func (p *Postgres) restartNow(ctx context.Context, key string, r record, why str
 		return 0, err
 	}
 	checkpoint(ctx, p, r)
+	checkpoint(ctx, p, r) // of what was written during the first, which may have taken long
 	at := time.Now()
 	p.pause(key, true)
 	defer p.pause(key, false)

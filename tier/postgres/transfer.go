@@ -291,9 +291,7 @@ func (t *transfer) follow(ctx context.Context, same func() error) error {
 		case <-time.After(copyPace):
 		}
 	}
-	// From here on what is applied is on disk at once: at the end nobody waits for a background writer.
-	_, err = to.Exec(ctx, "alter subscription "+forth+" set (synchronous_commit = 'on')")
-	return err
+	return nil
 }
 
 // polish makes what a copy of rows does not bring: statistics, and what materialized views hold.
@@ -319,65 +317,6 @@ func (t *transfer) polish(ctx context.Context) error {
 	}
 	if _, err := to.Exec(ctx, "analyze"); err != nil {
 		return fmt.Errorf("analyze: %w", err)
-	}
-	return nil
-}
-
-// behind is how much WAL of from has not been applied; -1: nobody follows.
-func behind(ctx context.Context, c *pgx.Conn, slot string) (n int64, err error) {
-	err = c.QueryRow(ctx, "select coalesce((select (pg_current_wal_flush_lsn() - confirmed_flush_lsn)::bigint from pg_replication_slots where slot_name = $1 and active), -1)", slot).Scan(&n)
-	return n, err
-}
-
-// caughtUpLimit bounds how long a follower may need for what is left.
-const (
-	caughtUpLimit = 10 * time.Minute
-	closeEnough   = 256 << 10 // bytes of WAL: milliseconds
-)
-
-func nearly(ctx context.Context, c *pgx.Conn, slot string) error {
-	return until(ctx, caughtUpLimit, func(ctx context.Context) (bool, error) {
-		n, err := behind(ctx, c, slot)
-		return n >= 0 && n < closeEnough, err
-	})
-}
-
-// fully returns when all that was committed on c's server until now is applied and on disk at its follower.
-func fully(ctx context.Context, c *pgx.Conn, slot string, limit time.Duration) error {
-	// A commit of our own has all before it on disk, those that did not wait for it too.
-	var mark string
-	if _, err := c.Exec(ctx, "select pg_logical_emit_message(true, 'tenfold', '')"); err != nil {
-		return err
-	}
-	if err := c.QueryRow(ctx, "select pg_current_wal_flush_lsn()::text").Scan(&mark); err != nil {
-		return err
-	}
-	return until(ctx, limit, func(ctx context.Context) (ok bool, err error) {
-		err = c.QueryRow(ctx, "select exists (select from pg_replication_slots where slot_name = $1 and confirmed_flush_lsn >= $2::pg_lsn)", slot, mark).Scan(&ok)
-		return ok, err
-	})
-}
-
-// shut keeps the app's role, and whoever else is no superuser, out of a server, and ends who is in.
-func shut(ctx context.Context, c *pgx.Conn, app string) error {
-	if _, err := c.Exec(ctx, "alter role "+pgx.Identifier{app}.Sanitize()+" nologin"); err != nil {
-		return fmt.Errorf("hold writes: %w", err)
-	}
-	if err := until(ctx, 5*time.Second, func(ctx context.Context) (bool, error) {
-		var left int
-		err := c.QueryRow(ctx, `select count(pg_terminate_backend(pid)) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()
-			and usename is not null and not exists (select from pg_roles where rolname = usename and rolsuper)`).Scan(&left)
-		return left == 0, err
-	}); err != nil {
-		return fmt.Errorf("hold writes: %w", err)
-	}
-	return nil
-}
-
-// admit lets the app's role in again.
-func admit(ctx context.Context, c *pgx.Conn, app string) error {
-	if _, err := c.Exec(ctx, "alter role "+pgx.Identifier{app}.Sanitize()+" login"); err != nil {
-		return fmt.Errorf("admit the app: %w", err)
 	}
 	return nil
 }

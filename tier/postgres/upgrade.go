@@ -3,6 +3,7 @@ package postgres
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -381,13 +382,15 @@ func (p *Postgres) attempt(ctx context.Context, key string) (err error) {
 		return err
 	}
 	note("statistics", at)
-	if err := nearly(ctx, c, forth); err != nil {
-		return fmt.Errorf("wait until the copy has caught up: %w", err)
+	x, err := p.cross(ctx, t.from, t.to)
+	if err != nil {
+		return err
 	}
+	defer x.close(ctx)
 	if u.Rehearse {
-		return p.rehearsed(ctx, key, t, c, begun, note)
+		return p.rehearsed(ctx, key, t, x, begun, note)
 	}
-	return p.cut(ctx, key, r, t, c, begun)
+	return p.cut(ctx, key, r, t, x, begun)
 }
 
 // same says that the primary is the one that the copy was begun from.
@@ -457,9 +460,12 @@ func (p *Postgres) walLevel(ctx context.Context, r record) (level string, err er
 }
 
 // rehearsed does on a clone what a switch would, and reads every row on both sides.
-func (p *Postgres) rehearsed(ctx context.Context, key string, t *transfer, c *pgx.Conn, begun time.Time, note func(string, time.Time)) error {
+func (p *Postgres) rehearsed(ctx context.Context, key string, t *transfer, x crossing, begun time.Time, note func(string, time.Time)) error {
+	if err := x.approach(ctx, forth); err != nil {
+		return err
+	}
 	at := time.Now()
-	if err := t.bring(ctx, c); err != nil {
+	if err := x.bring(ctx, role(t.from.ID), forth, t.what, t.shape); err != nil {
 		return err
 	}
 	pause := time.Since(at)
@@ -482,53 +488,33 @@ func (p *Postgres) rehearsed(ctx context.Context, key string, t *transfer, c *pg
 	})
 }
 
-// bring brings over all that is left, with the app kept out of from.
-func (t *transfer) bring(ctx context.Context, c *pgx.Conn) error {
-	if err := shut(ctx, c, role(t.from.ID)); err != nil {
-		return err
-	}
-	if err := unchanged(ctx, c, t.shape); err != nil {
-		return err
-	}
-	if err := fully(ctx, c, forth, 10*time.Second); err != nil {
-		return fmt.Errorf("bring over the last writes: %w", err)
-	}
-	to, err := t.p.open(ctx, t.to)
-	if err != nil {
-		return err
-	}
-	defer to.Close(context.WithoutCancel(ctx))
-	return rest(ctx, c, to, t.what)
-}
-
 // cut makes the new server the primary: the pool holds its clients, nothing writes, the record says so.
-func (p *Postgres) cut(ctx context.Context, key string, r record, t *transfer, c *pgx.Conn, begun time.Time) error {
-	to, err := p.open(ctx, t.to)
-	if err != nil {
+func (p *Postgres) cut(ctx context.Context, key string, r record, t *transfer, x crossing, begun time.Time) error {
+	if err := publish(ctx, x.to, back, t.what.published()); err != nil {
 		return err
 	}
-	defer to.Close(context.WithoutCancel(ctx))
-	if err := publish(ctx, to, back, t.what.published()); err != nil {
+	// A slot takes its time to be made, little to be moved to where the way back begins.
+	if _, err := x.to.Exec(ctx, "select pg_create_logical_replication_slot('"+back+"', 'pgoutput')"); err != nil {
+		return fmt.Errorf("prepare the way back: %w", err)
+	}
+	checkpoint(ctx, p, t.to) // what was copied is not written in the middle of the switch
+	if err := errors.Join(unchanged(ctx, x.shape, t.shape), x.approach(ctx, forth), p.same(key, r)); err != nil {
 		return err
 	}
-	if err := p.same(key, r); err != nil {
-		return err
-	}
-	checkpoint(ctx, p, t.from)
 	at := time.Now()
 	p.pause(key, true)
 	defer p.pause(key, false)
 	until(ctx, quietLimit, func(context.Context) (bool, error) { return p.quiet(key), nil }) // bounded: a long transaction is cut
-	if err := t.bring(ctx, c); err != nil {
+	if err := x.bring(ctx, role(r.ID), forth, t.what, t.shape); err != nil {
 		return err
 	}
 	if now, _ := p.get(key); now.Password != t.to.Password { // it was rotated meanwhile
-		if err := setPassword(ctx, to, role(r.ID), now.Password); err != nil {
+		if err := setPassword(ctx, x.to, role(r.ID), now.Password); err != nil {
 			return err
 		}
 	}
 	// What is written from here on is kept for the way back.
-	if _, err := to.Exec(ctx, "select pg_create_logical_replication_slot('"+back+"', 'pgoutput')"); err != nil {
+	if _, err := x.to.Exec(ctx, "select pg_replication_slot_advance('"+back+"', pg_current_wal_flush_lsn())"); err != nil {
 		return fmt.Errorf("prepare the way back: %w", err)
 	}
 	if err := p.same(key, r); err != nil {
@@ -541,6 +527,7 @@ func (p *Postgres) cut(ctx context.Context, key string, r record, t *transfer, c
 	}); err != nil {
 		return err
 	}
+	p.vouch(key, t.to.Primary)
 	pause := p.resumed(ctx, key, at)
 	p.amend(key, func(u *upgrade) {
 		u.Told.Steps = append(slices.Clone(u.Told.Steps), dbinfo.UpgradeStep{What: "the switch: clients were held", Took: pause})

@@ -17,13 +17,14 @@ import (
 	"tenfold"
 	"tenfold/internal/dbinfo"
 	"tenfold/internal/engines"
+	"tenfold/internal/enginetest"
 	"tenfold/internal/keeper/keepertest"
 )
 
 // twoMajors are the oldest and the newest that this machine has.
 func twoMajors(t *testing.T) (from, to int) {
 	t.Helper()
-	for _, e := range engines.AllPostgres(t.Context(), os.Getenv("ENGINES")) {
+	for _, e := range engines.AllPostgres(t.Context(), enginetest.Folder()) {
 		if to == 0 {
 			to = e.Major
 		}
@@ -33,7 +34,7 @@ func twoMajors(t *testing.T) (from, to int) {
 		to = n
 	}
 	if from == to {
-		t.Skipf("only PostgreSQL %d is installed: an upgrade takes two majors (ENGINES=folder with the other)", to)
+		enginetest.OneMajor(t, to)
 	}
 	return from, to
 }
@@ -154,7 +155,7 @@ const upgradeSchema = `
 
 func begun(t *testing.T, from int) *fixture {
 	t.Helper()
-	f := &fixture{house: keepertest.Start(t), pooled: true}
+	f := &fixture{house: keepertest.Start(t), pooled: true, engines: enginetest.Folder()}
 	f.open(t)
 	f.start(t, tenfold.Database{Major: from})
 	f.await(t, "ready", ready)
@@ -207,6 +208,9 @@ func TestAnUpgradeIsRehearsedSwitchedAndGoneBackFrom(t *testing.T) {
 		t.Fatal(err)
 	}
 	show(t, told)
+	if held := told.Steps[len(told.Steps)-1]; held.Took > time.Second {
+		t.Errorf("%s took %s", held.What, held.Took)
+	}
 	c := f.app(t)
 	var version string
 	var wal int
@@ -338,7 +342,7 @@ func TestAnUpgradeIsRefusedWithItsReason(t *testing.T) {
 // Backups from before an upgrade are restored as what they are.
 func TestARestoreReachesBackBeforeAnUpgrade(t *testing.T) {
 	from, to := twoMajors(t)
-	f := &fixture{house: keepertest.Start(t), pooled: true}
+	f := &fixture{house: keepertest.Start(t), pooled: true, engines: enginetest.Folder()}
 	f.open(t)
 	d := tenfold.Database{Major: from, Backups: &tenfold.Backups{Keep: 24 * time.Hour, Every: 24 * time.Hour}}
 	f.start(t, d)

@@ -266,44 +266,30 @@ func (p *Postgres) turn(ctx context.Context, key string, r record) error {
 	if !ok {
 		return errNoWayBack("its old server is not known")
 	}
-	cur, err := p.open(ctx, r)
+	x, err := p.cross(ctx, r, old)
 	if err != nil {
 		return err
 	}
-	defer cur.Close(context.WithoutCancel(ctx))
-	c, err := p.open(ctx, old)
+	defer x.close(ctx)
+	what, err := surveyOf(ctx, x.from, role(r.ID))
 	if err != nil {
 		return err
 	}
-	defer c.Close(context.WithoutCancel(ctx))
-	what, err := surveyOf(ctx, cur, role(r.ID))
-	if err != nil {
+	checkpoint(ctx, p, old) // what was applied is not written in the middle of the switch
+	if err := x.approach(ctx, back); err != nil {
 		return err
 	}
-	if _, err := c.Exec(ctx, "alter subscription "+back+" set (synchronous_commit = 'on')"); err != nil {
-		return err
-	}
-	if err := nearly(ctx, cur, back); err != nil {
-		return fmt.Errorf("wait until the old server has caught up: %w", err)
-	}
-	checkpoint(ctx, p, r)
 	at := time.Now()
 	p.pause(key, true)
 	defer p.pause(key, false)
 	until(ctx, quietLimit, func(context.Context) (bool, error) { return p.quiet(key), nil }) // bounded: a long transaction is cut
-	if err := shut(ctx, cur, role(r.ID)); err != nil {
+	if err := x.bring(ctx, role(r.ID), back, what, nil); err != nil {
 		return err
 	}
-	if err := fully(ctx, cur, back, 10*time.Second); err != nil {
-		return fmt.Errorf("bring the last writes back: %w", err)
-	}
-	if err := rest(ctx, cur, c, what); err != nil {
+	if err := unsubscribe(ctx, x.to, back); err != nil {
 		return err
 	}
-	if err := unsubscribe(ctx, c, back); err != nil {
-		return err
-	}
-	if err := p.follower(ctx, c, old, r.Password); err != nil {
+	if err := p.follower(ctx, x.to, old, r.Password); err != nil {
 		return err
 	}
 	from := r.Upgrade.Told.From
@@ -314,6 +300,7 @@ func (p *Postgres) turn(ctx context.Context, key string, r record) error {
 	}); err != nil {
 		return err
 	}
+	p.vouch(key, old.Primary)
 	pause := p.resumed(ctx, key, at)
 	now, _ := p.get(key)
 	p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Took: time.Since(begun), Hint: fmt.Sprintf("write engine: postgres-%d in tenfold.yaml", r.Upgrade.From),
