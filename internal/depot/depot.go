@@ -4,7 +4,9 @@
 package depot
 
 import (
+	"bufio"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -206,15 +208,7 @@ func (d Depot) seal(w io.Writer, write func(io.Writer) error) error {
 			return fmt.Errorf("seal: %w", err)
 		}
 	}
-	z, err := zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2))
-	if err != nil {
-		return fmt.Errorf("compress: %w", err)
-	}
-	err = write(z)
-	if cerr := z.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
+	if err := compress(out, write); err != nil {
 		return err // without the last chunk: what was sealed so far opens as cut off
 	}
 	return out.Close()
@@ -227,6 +221,8 @@ func (nopCloser) Close() error { return nil }
 // Get hands an object to read. A byte that changed is an error which names the object.
 func (d Depot) Get(ctx context.Context, name string, read func(io.Reader) error) error {
 	stored := d.Name(name)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	f, err := d.Place.Get(ctx, stored)
 	if err != nil {
 		return err
@@ -242,11 +238,15 @@ func (d Depot) Get(ctx context.Context, name string, read func(io.Reader) error)
 			return fmt.Errorf("open %s: %w", stored, err)
 		}
 	}
-	z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(2))
+	z, end, err := opened(in)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", stored, err)
 	}
-	defer z.Close()
+	defer func() { // nobody reads f any more when it returns
+		cancel()
+		f.Close()
+		end()
+	}()
 	err = read(z)
 	if err == nil {
 		_, err = io.Copy(io.Discard, z) // to the checksum at the end
@@ -255,6 +255,30 @@ func (d Depot) Get(ctx context.Context, name string, read func(io.Reader) error)
 		return fmt.Errorf("read %s: %w", stored, err)
 	}
 	return nil
+}
+
+// opened decompresses what compress wrote, and what was stored before there was that: one frame.
+func opened(in io.Reader) (z io.Reader, end func(), err error) {
+	b := bufio.NewReaderSize(in, 256<<10)
+	head, err := b.Peek(4)
+	if len(head) == 4 {
+		switch binary.LittleEndian.Uint32(head) {
+		case frameMagic, endMagic:
+			d, err := decompress(b)
+			if err != nil {
+				return nil, nil, err
+			}
+			return d, d.end, nil
+		}
+	}
+	if err != nil {
+		return nil, nil, cut(err)
+	}
+	old, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(2))
+	if err != nil {
+		return nil, nil, err
+	}
+	return old, old.Close, nil
 }
 
 func (d Depot) recipient() (age.Recipient, error) {

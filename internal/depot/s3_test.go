@@ -21,6 +21,7 @@ type bucket struct {
 	objects map[string][]byte
 	parts   map[string][]byte // "upload/part"
 	uploads int
+	failing int // requests for a part of an object that fail yet
 }
 
 func (b *bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -81,10 +82,19 @@ func (b *bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !b.has(key):
 		w.WriteHeader(http.StatusNotFound)
 		fmt.Fprint(w, "<Error><Code>NoSuchKey</Code></Error>")
+	case r.Header.Get("Range") != "" && !strings.HasPrefix(r.Header.Get("Range"), "bytes=0-") && b.failing > 0:
+		b.failing--
+		http.Error(w, "<Error><Code>InternalError</Code></Error>", http.StatusInternalServerError)
+	case r.Header.Get("Range") != "" && len(b.objects[key]) == 0:
+		w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+		fmt.Fprint(w, "<Error><Code>InvalidRange</Code></Error>")
 	default:
 		tag(b.objects[key])
 		w.Header().Set("Last-Modified", "Thu, 26 Nov 2026 12:00:00 GMT")
-		http.ServeContent(w, r, "", zero, bytes.NewReader(b.objects[key]))
+		data := b.objects[key]
+		b.mu.Unlock() // whoever is slow to read it keeps nobody else waiting
+		http.ServeContent(w, r, "", zero, bytes.NewReader(data))
+		b.mu.Lock()
 	}
 }
 
@@ -107,16 +117,22 @@ func unchunk(p []byte, kind string) (out []byte) {
 	return out
 }
 
-func TestABucketIsAPlace(t *testing.T) {
+func testBucket(t *testing.T) (*S3, *bucket) {
+	t.Helper()
 	t.Setenv("AWS_ACCESS_KEY_ID", "who")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
 	b := &bucket{objects: map[string][]byte{}, parts: map[string][]byte{}}
 	srv := httptest.NewServer(b)
-	defer srv.Close()
+	t.Cleanup(srv.Close)
 	place, err := OpenS3("s3+http://" + strings.TrimPrefix(srv.URL, "http://") + "/backups/shop")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return place, b
+}
+
+func TestABucketIsAPlace(t *testing.T) {
+	place, b := testBucket(t)
 	suite(t, place)
 	for k := range b.objects {
 		if !strings.HasPrefix(k, "shop/") {

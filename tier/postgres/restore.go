@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -192,6 +193,9 @@ func (p *Postgres) unpack(ctx context.Context, d depot.Depot, b base, data strin
 	})
 }
 
+// fetchedAtOnce is how many segments are brought side by side: most of the time each waits for a disk or a bucket.
+const fetchedAtOnce = 4
+
 // bringWAL puts the WAL from a backup on into the data directory, the segment that is not full yet
 // included where it lies on this machine.
 func (p *Postgres) bringWAL(ctx context.Context, d depot.Depot, b base, from record, data string) error {
@@ -200,15 +204,30 @@ func (p *Postgres) bringWAL(ctx context.Context, d depot.Depot, b base, from rec
 		return err
 	}
 	first := b.Start.Segment(0, b.Segment)[8:]
+	var wg sync.WaitGroup
+	turn := make(chan struct{}, fetchedAtOnce)
+	failed := make(chan error, len(names))
 	for _, stored := range names {
 		seg := segmentOf(stored)
 		name, _, _ := strings.Cut(path.Base(stored), ".zst")
 		if seg != "" && seg[8:] < first {
 			continue
 		}
-		if err := d.Get(ctx, "wal/"+name, func(r io.Reader) error { return p.bring(r, filepath.Join(data, "pg_wal", name), 0) }); err != nil {
-			return err
+		turn <- struct{}{}
+		if len(failed) > 0 {
+			break
 		}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			if err := d.Get(ctx, "wal/"+name, func(r io.Reader) error { return p.bring(r, filepath.Join(data, "pg_wal", name), 0) }); err != nil {
+				failed <- err
+			}
+		})
+	}
+	wg.Wait()
+	close(failed)
+	if err := <-failed; err != nil {
+		return err
 	}
 	if now, ok := p.get(from.ID.String()); ok && now.Lineage != from.Lineage {
 		return nil // what is archived now is another server's
