@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,14 +18,17 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// blob is of so many bytes, which compress to about half.
+// blob is of so many bytes of rows, which compress to about half.
 func blob(n int) []byte {
-	r := rand.New(rand.NewPCG(7, uint64(n)))
-	one := make([]byte, min(n, 1<<20+1))
-	for i := range one {
-		one[i] = byte(r.UintN(16)) + 'a'
+	raw := make([]byte, n/4+64)
+	rand.NewChaCha8([32]byte{byte(n)}).Read(raw)
+	out := make([]byte, 0, n+64)
+	for i := 0; len(out) < n; i++ {
+		out = strconv.AppendInt(append(out, "\x00\x00row "...), int64(i), 10)
+		out = hex.AppendEncode(out, raw[i*8%(len(raw)-8):][:8])
+		out = append(out, "\tsomebody@example.com\tactive\t"...)
 	}
-	return bytes.Repeat(one, n/max(len(one), 1)+1)[:n]
+	return out[:n]
 }
 
 func pack(t testing.TB, text []byte) []byte {
