@@ -29,8 +29,10 @@ type account struct {
 	root   string // the engine's folder
 	id     string // 12 digits
 	owners *owners
-	// sees says whether who has a key is told of a bucket.
-	sees func(access, bucket, owner string) bool
+	// sees says whether who has a key is told of a bucket, and denied why one may not ask for it, or nil.
+	sees   func(access, bucket, owner string) bool
+	denied func(access, bucket string) error
+	named  func(bucket string) bool // by a manifest
 }
 
 var _ backend.Backend = (*account)(nil)
@@ -55,6 +57,18 @@ func (a *account) bareOf(name *string) *string {
 	return &n
 }
 
+// allowed looks a second time at whether who asks may: the front had only what a request says of itself, and this is
+// whom the engine verified, and the bucket that it is about to touch. A form has its key in it, a request may be
+// signed twice over, a path may be read in two ways: whatever gets by the front does not get by here. The store
+// itself, which is in no request, may all, and nobody what the engine finds in policies.
+func (a *account) allowed(ctx context.Context, bucket string) error {
+	who, ok := ctx.Value("account").(auth.Account)
+	if !ok || who.Access == "" {
+		return nil
+	}
+	return a.denied(who.Access, bucket)
+}
+
 // told is an error in the account's words.
 func (a *account) told(err error) error {
 	var b s3err.BucketError
@@ -72,6 +86,15 @@ func (a *account) source(from *string) *string {
 	}
 	s := a.id + "." + strings.TrimPrefix(*from, "/")
 	return &s
+}
+
+// mayCopy is allowed for what is copied from, which the engine looks at only for users that it has rules for.
+func (a *account) mayCopy(ctx context.Context, from *string) error {
+	bucket, _, _, err := backend.ParseCopySource(strings.TrimPrefix(deref(from), "/"))
+	if err != nil {
+		return err
+	}
+	return a.allowed(ctx, bucket)
 }
 
 // ListBuckets implements backend.Backend.
@@ -126,6 +149,9 @@ func (a *account) ListBucketsAndOwners(context.Context) (out []s3response.Bucket
 
 // CreateBucket implements backend.Backend.
 func (a *account) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, acl []byte) error {
+	if err := a.allowed(ctx, ""); err != nil {
+		return err
+	}
 	x := *in
 	x.Bucket = a.own(in.Bucket)
 	err := a.Posix.CreateBucket(ctx, &x, acl)
@@ -157,6 +183,9 @@ func (a *account) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.U
 
 // UploadPartCopy implements backend.Backend.
 func (a *account) UploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput) (s3response.CopyPartResult, error) {
+	if err := a.mayCopy(ctx, in.CopySource); err != nil {
+		return s3response.CopyPartResult{}, err
+	}
 	x := *in
 	x.Bucket, x.CopySource = a.own(in.Bucket), a.source(in.CopySource)
 	out, err := a.Posix.UploadPartCopy(ctx, &x)
@@ -177,6 +206,9 @@ func (a *account) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 
 // CopyObject implements backend.Backend.
 func (a *account) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (s3response.CopyObjectOutput, error) {
+	if err := a.mayCopy(ctx, in.CopySource); err != nil {
+		return s3response.CopyObjectOutput{}, err
+	}
 	in.Bucket, in.CopySource = a.own(in.Bucket), a.source(in.CopySource)
 	out, err := a.Posix.CopyObject(ctx, in)
 	if err == nil {

@@ -6,6 +6,7 @@
 package bucket
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -46,7 +47,14 @@ type Config struct {
 	Deliver func(ctx context.Context, account string, to tenfold.ID, e Event) error
 	Log     *slog.Logger
 
-	iam     auth.IAMService // of a test: other users than Keys has
+	suite *suite // nil, but in the conformance test
+}
+
+// suite is how the engine is told apart from the house: its own users, and what else its own tests want.
+type suite struct {
+	root    awsapi.Key
+	users   auth.IAMService
+	flat    bool // no versions
 	options []s3api.Option
 }
 
@@ -95,12 +103,15 @@ func Open(cfg Config) (*Store, error) {
 		return nil, errors.New("open buckets: Dir, Socket and Keys are required")
 	}
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
-	engine, attributes, err := openEngine(cfg.Dir)
+	engine, attributes, err := openEngine(cfg.Dir, cfg.suite == nil || !cfg.suite.flat)
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{cfg: cfg, log: cfg.Log, quiet: log.New(os.Stderr, "", 0), engine: engine, attributes: attributes, doors: map[string]*door{}, wants: map[string]map[string]*Wanted{}}
 	s.root = awsapi.Key{Access: "root" + rand.Text(), Secret: rand.Text()}
+	if cfg.suite != nil {
+		s.root = cfg.suite.root
+	}
 	s.signed = sigv4.Verifier{Raw: true, Keys: func(access string) (string, bool) {
 		k, ok := cfg.Keys(access)
 		return k.Secret, ok
@@ -225,13 +236,20 @@ func (a *account) keep(ctx context.Context, w *Wanted) error {
 }
 
 // share has pages of the origins that a manifest names read and write, as far as they sign. A bucket without
-// origins in the manifest keeps what a client said.
+// origins in the manifest keeps what a client said, and loses what an earlier manifest did.
 func (a *account) share(ctx context.Context, w *Wanted) error {
+	is, err := a.GetBucketCors(ctx, w.Name)
+	if err != nil {
+		is = nil // there is none
+	}
 	if len(w.CORS) == 0 {
+		if bytes.Contains(is, []byte("<ID>"+corsID+"</ID>")) {
+			return a.DeleteBucketCors(ctx, w.Name)
+		}
 		return nil
 	}
 	want := cors(w.CORS)
-	if is, err := a.GetBucketCors(ctx, w.Name); err == nil && string(is) == string(want) {
+	if bytes.Equal(is, want) {
 		return nil
 	}
 	return a.PutBucketCors(ctx, w.Name, want)

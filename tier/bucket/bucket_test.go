@@ -88,6 +88,22 @@ func (r *rig) want(wants ...Wanted) {
 	}
 }
 
+// wait has at least n events.
+func (r *rig) wait(n int) []Event {
+	r.t.Helper()
+	for range 1000 {
+		r.mu.Lock()
+		got := r.got
+		r.mu.Unlock()
+		if len(got) >= n {
+			return got
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	r.t.Fatalf("%d events, want %d", len(r.got), n)
+	return nil
+}
+
 func code(err error) string {
 	var e smithy.APIError
 	if errors.As(err, &e) {
@@ -294,6 +310,17 @@ func TestVersions(t *testing.T) {
 	}
 	// The manifest has the last word.
 	r.want(Wanted{Name: "uploads"})
+	if _, err := api.GetBucketCors(ctx, &s3.GetBucketCorsInput{Bucket: name}); code(err) != "NoSuchCORSConfiguration" {
+		t.Error("the rule of a manifest outlives it", err)
+	}
+	own := &types.CORSConfiguration{CORSRules: []types.CORSRule{{AllowedOrigins: []string{"*"}, AllowedMethods: []string{"GET"}}}}
+	if _, err := api.PutBucketCors(ctx, &s3.PutBucketCorsInput{Bucket: name, CORSConfiguration: own}); err != nil {
+		t.Fatal(err)
+	}
+	r.want(Wanted{Name: "uploads"})
+	if out, err := api.GetBucketCors(ctx, &s3.GetBucketCorsInput{Bucket: name}); err != nil || len(out.CORSRules) != 1 {
+		t.Error("a client's own rule is gone", err)
+	}
 	if v, err := api.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: name}); err != nil || v.Status != types.BucketVersioningStatusSuspended {
 		t.Error(v.Status, err)
 	}
@@ -306,20 +333,7 @@ func TestEvents(t *testing.T) {
 	r.want(Wanted{Name: "uploads", Versions: true, Keep: []Keep{{Prefix: "raw/tmp", For: time.Hour}},
 		Events: []Rule{{Name: "made", Created: true, Prefix: "raw/", Suffix: ".jpg", To: to}, {Name: "gone", Removed: true, Prefix: "raw/", To: to}}})
 	ctx, api, name := t.Context(), r.client("api"), aws.String("uploads")
-	wait := func(n int) []Event {
-		t.Helper()
-		for range 1000 {
-			r.mu.Lock()
-			got := r.got
-			r.mu.Unlock()
-			if len(got) >= n {
-				return got
-			}
-			<-time.After(10 * time.Millisecond)
-		}
-		t.Fatalf("%d events, want %d", len(r.got), n)
-		return nil
-	}
+	wait := r.wait
 	r.mu.Lock()
 	r.err = errors.New("asleep")
 	r.mu.Unlock()

@@ -23,7 +23,7 @@ import (
 const bigPart = 5 << 30
 
 // openEngine opens the folder, or makes it.
-func openEngine(dir string) (*posix.Posix, meta.MetadataStorer, error) {
+func openEngine(dir string, keepsVersions bool) (*posix.Posix, meta.MetadataStorer, error) {
 	root, versions, aside := filepath.Join(dir, "buckets"), filepath.Join(dir, "versions"), filepath.Join(dir, "attributes")
 	for _, d := range []string{root, versions} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
@@ -31,7 +31,10 @@ func openEngine(dir string) (*posix.Posix, meta.MetadataStorer, error) {
 		}
 	}
 	var attributes meta.MetadataStorer = meta.XattrMeta{}
-	opts := posix.PosixOpts{VersioningDir: versions, CopyObjectThreshold: bigPart}
+	opts := posix.PosixOpts{CopyObjectThreshold: bigPart}
+	if keepsVersions {
+		opts.VersioningDir = versions
+	}
 	opts.SetNewDirPerm(0o700)
 	opts.SetNewFilePerm(0o600)
 	// What a folder began with stays: attributes of the one kind are not found by the other.
@@ -73,19 +76,34 @@ type door struct {
 // openDoor has an account served.
 func (s *Store) openDoor(id string) (*door, error) {
 	a := &account{Posix: s.engine, root: filepath.Join(s.cfg.Dir, "buckets"), id: id, owners: &s.owners}
+	a.named = func(bucket string) bool { return s.wanted(id, bucket) != nil }
 	a.sees = func(access, bucket, owner string) bool {
 		k, ok := s.cfg.Keys(access)
 		return ok && (k.May(service, bucket) || owner == access)
 	}
+	a.denied = func(access, bucket string) error {
+		k, ok := s.cfg.Keys(access)
+		switch {
+		case access == s.root.Access || ok && bucket == "" && len(k.Uses[service]) > 0 || ok && bucket != "" && s.uses(k, bucket):
+			return nil
+		case !ok:
+			return s3err.GetInvalidAccessKeyIdErr(access)
+		}
+		return denial(awsapi.Denied(k.Caller, service+":*", "arn:aws:s3:::"+bucket, bucket).Message)
+	}
 	d := &door{account: a, socket: s.cfg.Socket(id), done: make(chan struct{})}
 	os.Remove(d.socket) // of a process that died
 	listening := make(chan error, 1)
-	opts := append([]s3api.Option{s3api.WithQuiet(), s3api.WithKeepAlive(), s3api.WithMpMaxParts(10_000), s3api.WithConcurrencyLimiter(4096, 4096),
-		s3api.WithSocketPerm(0o600), s3api.WithOnListen(func() { listening <- nil })}, s.cfg.options...)
+	opts := []s3api.Option{s3api.WithQuiet(), s3api.WithKeepAlive(), s3api.WithMpMaxParts(10_000), s3api.WithConcurrencyLimiter(4096, 4096),
+		s3api.WithSocketPerm(0o600), s3api.WithOnListen(func() { listening <- nil })}
 	var err error
-	iam := s.cfg.iam
-	if iam == nil {
-		iam = keyring{s.cfg.Keys, id}
+	var iam auth.IAMService = keyring{s.cfg.Keys, id}
+	if x := s.cfg.suite; x != nil {
+		iam, opts = x.users, append(opts, x.options...)
+		a.sees = func(access, bucket, owner string) bool {
+			u, err := x.users.GetUserAccount(access)
+			return err == nil && !a.named(bucket) && (u.Role == auth.RoleAdmin || access == owner)
+		}
 	}
 	d.server, err = s3api.New(a, middlewares.RootUserConfig{Access: s.root.Access, Secret: s.root.Secret}, awsapi.Region, iam, nil, nil, nil, nil, opts...)
 	if err != nil {
@@ -190,6 +208,11 @@ func (o *owners) forget(a *account, bucket string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.by, a.name(bucket))
+}
+
+// denial is AccessDenied in the engine's type, which is what it answers.
+func denial(message string) error {
+	return s3err.APIError{Code: "AccessDenied", Description: message, HTTPStatusCode: http.StatusForbidden}
 }
 
 // full says in S3's words that there is no room; all else is as it was.

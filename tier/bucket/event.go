@@ -121,8 +121,13 @@ func (s *Store) tell(d *door, a *asked, res *http.Response) error {
 		base.What = "ObjectCreated:Copy"
 	case "PostObject":
 		base.What = "ObjectCreated:Post"
-		if l, err := url.Parse(h.Get("Location")); err == nil {
-			base.Key = keyOf(l.Path, a.bucket)
+		l, err := url.Parse(h.Get("Location"))
+		if err != nil {
+			return fmt.Errorf("read where the object of a form is: %w", err)
+		}
+		base.Key = keyOf(l.Path)
+		if q := l.Query(); res.StatusCode == http.StatusSeeOther {
+			base.Key, base.ETag = q.Get("key"), strings.Trim(q.Get("etag"), `"`)
 		}
 	case "CompleteMultipartUpload":
 		base.What = "ObjectCreated:CompleteMultipartUpload"
@@ -144,7 +149,7 @@ func (s *Store) tell(d *door, a *asked, res *http.Response) error {
 }
 
 // keyOf is the key in a path of a bucket.
-func keyOf(path, bucket string) string {
+func keyOf(path string) string {
 	_, key, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	return key
 }

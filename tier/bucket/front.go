@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"cmp"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ type fault struct {
 	Code      string
 	Message   string
 	Bucket    string `xml:"BucketName,omitempty"`
+	Access    string `xml:"AWSAccessKeyId,omitempty"`
 	RequestID string `xml:"RequestId"`
 }
 
@@ -92,13 +94,19 @@ func (s *Store) admit(r *http.Request, a *asked) (*door, error) {
 		k, ok := s.cfg.Keys(a.access)
 		switch {
 		case !ok:
-			return nil, refuse(http.StatusForbidden, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.")
+			// What is wrong in the form of a signature is told before that its key is nobody's, and the engine tells both.
+			if account = cmp.Or(via, s.only(a.bucket)); account == "" {
+				f := refuse(http.StatusForbidden, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.")
+				f.Access = a.access
+				return nil, f
+			}
 		case via != "" && via != k.Account:
 			return nil, refuse(http.StatusForbidden, "AccessDenied", "Access Denied: the key is of another environment than this address.")
-		}
-		account = k.Account
-		if err := s.may(r, a, k); err != nil {
-			return nil, err
+		default:
+			account = k.Account
+			if err := s.may(r, a, k); err != nil {
+				return nil, err
+			}
 		}
 	}
 	d := s.doorOf(account)
@@ -119,7 +127,7 @@ func (s *Store) along(r *http.Request, a *asked) (account string, err error) {
 	if err != nil || !ok {
 		return "", refuse(http.StatusServiceUnavailable, "ServiceUnavailable", "The bucket of this route is not there yet. Please try again.")
 	}
-	if a.bucket != w.name {
+	if a.bucket != w.name && s.cfg.suite == nil {
 		return "", refuse(http.StatusNotFound, "NoSuchBucket", "The specified bucket does not exist")
 	}
 	return w.account, nil
@@ -129,6 +137,8 @@ func (s *Store) along(r *http.Request, a *asked) (account string, err error) {
 func (s *Store) may(r *http.Request, a *asked, k awsapi.Key) error {
 	named := s.wanted(k.Account, a.bucket) != nil
 	switch {
+	case a.operation == "PostObject":
+		return nil // what proves the key is in the form: the engine looks at it, and account.allowed after it
 	case a.bucket != "" && a.operation == "CreateBucket" && !named:
 		if len(k.Uses[service]) == 0 {
 			return s.denied(r, a, k, a.bucket)
@@ -140,9 +150,14 @@ func (s *Store) may(r *http.Request, a *asked, k awsapi.Key) error {
 		return s.denied(r, a, k, a.from)
 	}
 	if named && a.operation == "DeleteBucket" {
-		return refuse(http.StatusForbidden, "AccessDenied", "Access Denied: bucket %s stays as long as tenfold.yaml names it. Take it out of the manifest and deploy, then: tenfold kept remove", a.bucket)
+		return refuse(http.StatusForbidden, "AccessDenied", "%s", keeps(a.bucket))
 	}
 	return nil
+}
+
+// keeps is why a bucket of the manifest is not deleted.
+func keeps(bucket string) string {
+	return fmt.Sprintf("Access Denied: bucket %s stays as long as tenfold.yaml names it. Take it out of the manifest and deploy, then: tenfold kept remove", bucket)
 }
 
 // uses says whether a key's holder uses a bucket, or made it.
@@ -265,7 +280,7 @@ func (s *Store) answered(d *door, a *asked, res *http.Response) error {
 	if a.access != "" && res.Header.Get("Cache-Control") == "" && res.Request.Header.Get("Authorization") == "" {
 		res.Header.Set("Cache-Control", "private") // a presigned URL ends, and copies of its answer with it
 	}
-	if res.StatusCode >= 300 {
+	if res.StatusCode >= 300 && !(a.operation == "PostObject" && res.StatusCode == http.StatusSeeOther) { // a form may lead on to a page
 		return nil
 	}
 	switch a.operation {

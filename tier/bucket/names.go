@@ -18,8 +18,12 @@ func (a *account) HeadBucket(ctx context.Context, in *s3.HeadBucketInput) (*s3.H
 	return out, a.told(err)
 }
 
-// GetBucketAcl implements backend.Backend.
+// GetBucketAcl implements backend.Backend. The engine asks for it in every request for a bucket or an object, once it
+// knows who asks.
 func (a *account) GetBucketAcl(ctx context.Context, in *s3.GetBucketAclInput) ([]byte, error) {
+	if err := a.allowed(ctx, deref(in.Bucket)); err != nil {
+		return nil, err
+	}
 	x := *in
 	x.Bucket = a.own(in.Bucket)
 	out, err := a.Posix.GetBucketAcl(ctx, &x)
@@ -33,6 +37,9 @@ func (a *account) PutBucketAcl(ctx context.Context, bucket string, data []byte) 
 
 // DeleteBucket implements backend.Backend.
 func (a *account) DeleteBucket(ctx context.Context, bucket string) error {
+	if a.named(bucket) {
+		return denial(keeps(bucket))
+	}
 	return a.told(a.Posix.DeleteBucket(ctx, a.name(bucket)))
 }
 

@@ -1,6 +1,10 @@
 package bucket
 
 import (
+	"bytes"
+	"io"
+	"mime"
+	"mime/multipart"
 	"net/http"
 	"net/url"
 	"strings"
@@ -30,6 +34,9 @@ func read(r *http.Request) asked {
 		}
 	}
 	a.name(r.Method, q)
+	if a.operation == "PostObject" {
+		a.access = signedForm(r) // the engine looks at nothing else
+	}
 	return a
 }
 
@@ -43,6 +50,38 @@ func signer(r *http.Request, q url.Values) string {
 	if !ok {
 		return ""
 	}
+	return access
+}
+
+// formHead bounds what is read of a form before its file; S3 takes 20 KB.
+const formHead = 64 << 10
+
+// signedForm is the access key that the form of a PostObject is signed with, "" if none. What it reads it puts back.
+func signedForm(r *http.Request) (access string) {
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if r.Body == nil || err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
+		return ""
+	}
+	var head bytes.Buffer
+	rest := r.Body
+	form := multipart.NewReader(io.LimitReader(io.TeeReader(rest, &head), formHead), params["boundary"])
+	for {
+		p, err := form.NextRawPart()
+		if err != nil || p.FormName() == "file" {
+			break
+		}
+		if strings.EqualFold(p.FormName(), "x-amz-credential") {
+			scope, err := io.ReadAll(io.LimitReader(p, 1<<10))
+			if err == nil {
+				access, _, _ = strings.Cut(string(scope), "/")
+			}
+			break
+		}
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(&head, rest), rest}
 	return access
 }
 

@@ -123,9 +123,13 @@ func (s *Store) count(ctx context.Context, bucket string) (objects, bytes int64)
 	return objects, bytes
 }
 
+// corsID marks the rule that the manifest made.
+const corsID = "tenfold.yaml"
+
 // cors is S3's document that lets pages of some origins ask.
 func cors(origins []string) []byte {
 	type rule struct {
+		ID            string
 		AllowedOrigin []string
 		AllowedMethod []string
 		AllowedHeader []string
@@ -135,7 +139,7 @@ func cors(origins []string) []byte {
 	doc := struct {
 		XMLName xml.Name `xml:"CORSConfiguration"`
 		Rule    rule     `xml:"CORSRule"`
-	}{Rule: rule{origins, []string{"GET", "HEAD", "PUT", "POST", "DELETE"}, []string{"*"}, []string{"ETag", "x-amz-version-id", "x-amz-request-id"}, 3000}}
+	}{Rule: rule{corsID, origins, []string{"GET", "HEAD", "PUT", "POST", "DELETE"}, []string{"*"}, []string{"ETag", "x-amz-version-id", "x-amz-request-id"}, 3000}}
 	b, err := xml.Marshal(doc)
 	if err != nil {
 		panic(err) // strings alone
