@@ -173,6 +173,10 @@ func TestPlainRequestsAreAnsweredAlikeOnBothWays(t *testing.T) {
 		if name == "garbage" || name == "twice" { // pages of our own, with an identity each
 			fast, slow = fast[:3], slow[:3]
 		}
+		if name == "close" { // its length is told when the end came with the rest
+			unframed := strings.NewReplacer(" 13 []", "", " -1 [chunked]", "", "\nContent-Length: [\"13\"]", "")
+			fast, slow = unframed.Replace(fast), unframed.Replace(slow)
+		}
 		if fast != slow {
 			t.Errorf("%s: straight\n%s\nthrough ServeHTTP\n%s", name, fast, slow)
 		}
