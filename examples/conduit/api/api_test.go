@@ -1,14 +1,18 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
 func TestTokensAreOurs(t *testing.T) {
@@ -75,5 +79,37 @@ func TestStampsHaveMilliseconds(t *testing.T) {
 func TestTagsAreCleaned(t *testing.T) {
 	if got := cleanTags([]string{" b", "a", "", "b"}); len(got) != 2 || got[0] != "a" || got[1] != "b" {
 		t.Fatal(got)
+	}
+}
+
+// A browser may store what it was told to and nothing else: the URL is for one key, one type and the host that it asked.
+func TestPicturesAreSignedForTheHostThatAsked(t *testing.T) {
+	a := &api{key: []byte("secret")}
+	a.pictures = pictures{bucket: "pictures", sign: s3.NewPresignClient(s3.New(s3.Options{Region: "us-east-1", Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		return aws.Credentials{AccessKeyID: "key", SecretAccessKey: "secret"}, nil
+	})}))}
+	ask := func(host, kind string) (string, error) {
+		r := httptest.NewRequest("POST", "http://"+host+"/api/pictures", strings.NewReader(`{"picture": {"type": "`+kind+`"}}`))
+		out, err := a.addPicture(r, 7)
+		if err != nil {
+			return "", err
+		}
+		p := out.(map[string]any)["picture"].(map[string]string)
+		if !strings.HasPrefix(p["image"], "/api/pictures/7/") || !strings.HasPrefix(p["put"], "/pictures/"+strings.TrimPrefix(p["image"], "/api/pictures/")+"?") {
+			t.Error(p)
+		}
+		return p["put"], nil
+	}
+	put, err := ask("conduit.example.com", "image/png")
+	if err != nil || !strings.Contains(put, "X-Amz-SignedHeaders=content-type%3Bhost") && !strings.Contains(put, "content-length%3Bcontent-type%3Bhost") {
+		t.Error(put, err)
+	}
+	if _, err := ask("conduit.example.com", "text/html"); err == nil {
+		t.Error("a page is taken for a picture")
+	}
+	w := httptest.NewRecorder()
+	a.routes().ServeHTTP(w, httptest.NewRequest("GET", "http://conduit.example.com/api/pictures/7/abc", nil))
+	if to := w.Header().Get("Location"); w.Code != 302 || !strings.HasPrefix(to, "/pictures/7/abc?") {
+		t.Error(w.Code, to)
 	}
 }

@@ -25,6 +25,7 @@ type api struct {
 	sessions sessions
 	telling  telling
 	inbox    inbox
+	pictures pictures
 }
 
 // failure is an answer that says no: a status and messages by field.
@@ -66,6 +67,8 @@ func (a *api) routes() http.Handler {
 	signed("PUT /api/user", a.updateUser)
 	signed("DELETE /api/user/session", a.logout)
 	signed("GET /api/notices", a.notices)
+	signed("POST /api/pictures", a.addPicture)
+	mux.HandleFunc("GET /api/pictures/{key...}", a.picture)
 	open("GET /api/profiles/{username}", a.profile)
 	signed("POST /api/profiles/{username}/follow", a.follow)
 	signed("DELETE /api/profiles/{username}/follow", a.unfollow)

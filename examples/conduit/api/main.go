@@ -1,5 +1,6 @@
 // Command api is the backend of Conduit. It reads its configuration from the environment: DATABASE_URL, JWT_SECRET,
-// PORT; and where they are set REDIS_URL, SESSIONS_TABLE, INBOX_TABLE, NOTICES_QUEUE_URL and what AWS' SDK reads.
+// PORT; and where they are set REDIS_URL, SESSIONS_TABLE, INBOX_TABLE, NOTICES_QUEUE_URL, PICTURES_BUCKET and what AWS'
+// SDK reads.
 package main
 
 import (
@@ -17,6 +18,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -71,10 +73,11 @@ func run(ctx context.Context, command string) error {
 	return errors.New("no such command: use serve, migrate, seed, nightly or notify")
 }
 
-// openStores connects to the tables and the queue that the environment names.
+// openStores connects to the tables, the queue and the bucket that the environment names.
 func (a *api) openStores(ctx context.Context) error {
 	a.sessions.table, a.inbox.table, a.telling.url = os.Getenv("SESSIONS_TABLE"), os.Getenv("INBOX_TABLE"), os.Getenv("NOTICES_QUEUE_URL")
-	if a.sessions.table+a.inbox.table+a.telling.url == "" {
+	a.pictures.bucket = os.Getenv("PICTURES_BUCKET")
+	if a.sessions.table+a.inbox.table+a.telling.url+a.pictures.bucket == "" {
 		return nil
 	}
 	cfg, err := config.LoadDefaultConfig(ctx)
@@ -89,6 +92,9 @@ func (a *api) openStores(ctx context.Context) error {
 	}
 	if a.telling.url != "" {
 		a.telling.queue = sqs.NewFromConfig(cfg)
+	}
+	if a.pictures.bucket != "" {
+		a.pictures.sign = s3.NewPresignClient(s3.NewFromConfig(cfg))
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
 // A reader's journey in headless Chromium: signs up, writes, comments, favourites, follows, is told of another
-// reader's comment, signs out.
+// reader's comment, stores a picture, signs out.
 // APP_URL says where the app is, CHROMIUM where the browser is; needs playwright-core.
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
@@ -83,6 +83,14 @@ try {
     await told.waitFor({ timeout: 1000 }).catch(() => {});
   }
   console.log("told of a comment by the function behind the queue");
+
+  await page.goto(`${url}/settings`);
+  const dot = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==", "base64");
+  await page.getByLabel("Picture from this device").setInputFiles({ name: "me.png", mimeType: "image/png", buffer: dot });
+  await page.getByRole("button", { name: "Update Settings" }).click();
+  await page.waitForURL(`${url}/profile/${name}`);
+  await page.waitForFunction(() => [...document.images].some((i) => i.getAttribute("src").startsWith("/api/pictures/") && i.complete && i.naturalWidth === 1));
+  console.log("stored a picture by a presigned URL, and sees it");
 
   const token = await page.evaluate(() => localStorage.getItem("token"));
   await page.goto(`${url}/settings`);

@@ -12,7 +12,10 @@ export function Settings() {
   const submit = async (data) => {
     const fields = Object.fromEntries(data);
     if (!fields.password) delete fields.password;
+    delete fields.picture;
     try {
+      const picture = data.get("picture");
+      if (picture?.size) fields.image = await api.upload(picture);
       const saved = (await api.updateUser(fields)).user;
       sign(saved);
       navigate(`/profile/${saved.username}`);
@@ -31,6 +34,7 @@ export function Settings() {
       <Errors error={error} />
       <form action={submit}>
         <input name="image" placeholder="URL of profile picture" aria-label="URL of profile picture" defaultValue={user.image ?? ""} />
+        <input name="picture" type="file" accept="image/jpeg,image/png,image/webp,image/gif" aria-label="Picture from this device" />
         <input name="username" placeholder="Username" aria-label="Username" defaultValue={user.username} required />
         <textarea name="bio" rows="5" placeholder="Short bio about you" aria-label="Short bio about you" defaultValue={user.bio ?? ""} />
         <input name="email" type="email" placeholder="Email" aria-label="Email" defaultValue={user.email} required />

@@ -58,6 +58,13 @@ export const api = {
   comments: (slug) => call("GET", `/articles/${at(slug)}/comments`),
   comment: (slug, body) => call("POST", `/articles/${at(slug)}/comments`, { comment: { body } }),
   uncomment: (slug, id) => call("DELETE", `/articles/${at(slug)}/comments/${id}`),
+  // upload stores a picture where the API says, and resolves to its address.
+  upload: async (file) => {
+    const { picture } = await call("POST", "/pictures", { picture: { type: file.type } });
+    const res = await fetch(picture.put, { method: "PUT", headers: { "Content-Type": file.type }, body: file });
+    if (!res.ok) throw new ApiError(res.status, { picture: [res.status === 413 || res.status === 400 ? "is too large" : "could not be stored"] });
+    return picture.image;
+  },
   notices: () => call("GET", "/notices"),
   tags: () => call("GET", "/tags"),
 };
