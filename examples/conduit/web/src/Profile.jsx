@@ -12,6 +12,7 @@ export function Profile({ favorites }) {
   return (
     <>
       <div className="banner light">
+        {profile.image && <img className="face" src={profile.image} alt="" />}
         <h1>{profile.username}</h1>
         <p>{profile.bio}</p>
         {user?.username === username ? <Link className="button" to="/settings">Edit Profile Settings</Link> : <FollowButton profile={profile} onChange={(p) => setAnswer({ profile: p })} />}
