@@ -385,6 +385,11 @@ func (in *intake) store(end pgrepl.LSN) error {
 		return err
 	}
 	os.Remove(path)
+	in.p.mu.Lock()
+	defer in.p.mu.Unlock()
+	a := in.p.archived[in.key]
+	a.at = end
+	in.p.archived[in.key] = a
 	return nil
 }
 

@@ -113,8 +113,37 @@ func (p *Postgres) backup(ctx context.Context, r record, d depot.Depot) (base, e
 	}
 	b.Start, b.End, b.Timeline, b.Ended = taken.Start, taken.End, taken.Timeline, time.Now().UTC()
 	b.Bytes, b.Sum = count.n, hex.EncodeToString(sum.Sum(nil))
+	p.archivedTo(ctx, r.ID.String(), b.End)
 	return b, d.PutJSON(ctx, at+"backup", b)
 }
+
+// archivedTo waits until the archive has the WAL before end: a backup that ended there cannot be restored without. Not
+// for long: an archive that has stopped has an alarm of its own, and the primary keeps what it wants.
+func (p *Postgres) archivedTo(ctx context.Context, key string, end pgrepl.LSN) {
+	limit, cancel := context.WithTimeout(ctx, archiveWait)
+	defer cancel()
+	tick := time.NewTicker(archiveLook)
+	defer tick.Stop()
+	for {
+		p.mu.Lock()
+		at := p.archived[key].at
+		p.mu.Unlock()
+		if at >= end {
+			return
+		}
+		select {
+		case <-limit.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// How long the archive is waited for, and how often it is looked at.
+const (
+	archiveWait = 30 * time.Second
+	archiveLook = 20 * time.Millisecond
+)
 
 type counter struct{ n int64 }
 

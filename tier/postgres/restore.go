@@ -37,9 +37,13 @@ func (p *Postgres) Restore(ctx context.Context, id tenfold.ID, to time.Time) (te
 	if !ok {
 		return tenfold.ID{}, tenfold.Errorf(tenfold.CodeNotFound, "no %s of %s", id.Short(), id.App).WithHint("list what there is: tenfold status")
 	}
+	lineage := r.Lineage
 	r, d, b, err := p.chooseLineage(ctx, r, to)
 	if err != nil {
 		return tenfold.ID{}, err
+	}
+	if r.Lineage == lineage && p.answers(r.ID.String()) { // its archive may be about to begin again
+		p.archivedTo(ctx, r.ID.String(), b.End)
 	}
 	made, err := p.beside(r, "-restored")
 	if err != nil {
