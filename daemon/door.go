@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -20,6 +21,9 @@ import (
 // RunDoor is the front door's process. Its listeners were opened by the keeper and are passed on as
 // descriptors from 3, as systemd does it.
 func RunDoor(ctx context.Context, data, version string) error {
+	// Stored responses have no pointer to follow, and hits leave nothing to collect: collecting twice as often costs
+	// little time, and an idle TLS connection has a tenth less memory.
+	debug.SetGCPercent(50)
 	l, _, err := ground(data)
 	if err != nil {
 		return err
