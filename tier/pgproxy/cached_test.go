@@ -243,6 +243,8 @@ func oracle(t *testing.T, operations int) {
 	c := f.connect()
 	f.exec(c, "create table ledger (id int primary key, n bigint not null, owner int)")
 	f.exec(c, "insert into ledger select i, 0, i % 8 from generate_series(0, 15) i")
+	f.warm(c, cacheIt+"select count(*) from ledger") // it follows the server, which may take as long as all that is below
+	began := f.cacheState().Hits
 	type ack struct {
 		at time.Time
 		n  int64
@@ -311,7 +313,7 @@ func oracle(t *testing.T, operations int) {
 	if wrong > 0 {
 		t.Errorf("%d answers were older than promised", wrong)
 	}
-	if n.Hits == 0 {
+	if n.Hits == began {
 		t.Error("nothing came from the cache")
 	}
 }
