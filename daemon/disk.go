@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"io/fs"
 	"path/filepath"
@@ -121,12 +122,7 @@ func largestOf(ctx context.Context, folders map[string][]string) string {
 			all = append(all, o)
 		}
 	}
-	slices.SortFunc(all, func(a, b one) int {
-		if a.size != b.size {
-			return int(min(max(b.size-a.size, -1), 1))
-		}
-		return strings.Compare(a.name, b.name)
-	})
+	slices.SortFunc(all, func(a, b one) int { return cmp.Or(cmp.Compare(b.size, a.size), strings.Compare(a.name, b.name)) })
 	var out []string
 	for _, o := range all[:min(len(all), mostNamed)] {
 		out = append(out, o.name+" has "+bytesWord(o.size))

@@ -80,8 +80,7 @@ func Run(ctx context.Context, data, version string) error {
 	if err != nil {
 		return err
 	}
-	doors := newOldDoors(k, l, old, settings.Linger)
-	h, err := newHouse(ctx, l, settings, binary, version, k, bound, door, doors)
+	h, err := newHouse(ctx, l, settings, binary, version, k, bound, door, newOldDoors(k, l, old, settings.Linger))
 	if err != nil {
 		return err
 	}
@@ -195,6 +194,7 @@ func (o *oldDoors) Run(ctx context.Context, ready func()) error {
 			if err := o.keeper.Remove(ctx, doorPrefix+name); err != nil && ctx.Err() == nil {
 				slog.Error("end an old door", "door", name, "err", err)
 			}
+			os.Remove(doorSocket(o.layout, name)) // it did not itself, when it was killed
 			o.mu.Lock()
 			delete(o.names, name)
 			o.mu.Unlock()

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,6 +24,7 @@ func turn(ctx context.Context, k *keeper.Client, prefix, version string) (id str
 	return id, others, nil
 }
 
+// turnOf is turn among units, which it takes.
 func turnOf(units []keeper.Status, prefix, version string) (id string, others []keeper.Status) {
 	last, holder, several := -1, -1, false
 	for i, u := range units {
@@ -36,7 +38,7 @@ func turnOf(units []keeper.Status, prefix, version string) (id string, others []
 	if holder >= 0 && !several {
 		u := units[holder]
 		if v, _ := versionOf(strings.TrimPrefix(u.Unit.ID, prefix)); v == version && (u.Phase == keeper.Running || u.Phase == keeper.Waiting) {
-			return u.Unit.ID, append(append(others, units[:holder]...), units[holder+1:]...)
+			return u.Unit.ID, slices.Delete(units, holder, holder+1)
 		}
 	}
 	return prefix + version + "~" + strconv.Itoa(last+1), units

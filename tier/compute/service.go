@@ -177,7 +177,9 @@ func (s *service) run(ctx context.Context) {
 	s.known = false
 	for {
 		quiet, err := s.look(ctx)
-		if !s.waking(s.snapshot()) { // else it would take from the task that comes to life
+		rec := s.snapshot()
+		waking := s.waking(rec)
+		if !waking { // else it would take from the task that comes to life
 			s.tell()
 		}
 		if err != nil && ctx.Err() == nil && time.Since(s.warned) > time.Minute {
@@ -186,11 +188,11 @@ func (s *service) run(ctx context.Context) {
 		}
 		pace := busyPace
 		switch {
-		case quiet && s.c.watched.Load() && s.snapshot().Watch == nil:
+		case quiet && s.c.watched.Load() && rec.Watch == nil:
 			pace = s.untilProbe(s.untilSample(calmPace))
 		case quiet:
 			pace = quietPace
-		case s.waking(s.snapshot()):
+		case waking:
 			pace = s.untilProbe(busyPace)
 		}
 		if !s.wait(ctx, pace) {

@@ -644,21 +644,9 @@ func (e *Edge) Report(ctx context.Context, routes bool) (directory.Report, error
 }
 
 // reportOf asks one door.
-func reportOf(ctx context.Context, door *http.Client, routes bool) (directory.Report, error) {
-	var r directory.Report
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://door/report?routes=%t", routes), nil)
-	if err != nil {
-		return r, err
-	}
-	res, err := door.Do(req)
-	if err != nil {
-		return r, fmt.Errorf("ask the door: %w", err)
-	}
-	defer res.Body.Close()
-	if err := json.NewDecoder(res.Body).Decode(&r); err != nil {
-		return r, fmt.Errorf("ask the door: %w", err)
-	}
-	return r, nil
+func reportOf(ctx context.Context, door *http.Client, routes bool) (r directory.Report, err error) {
+	err = unixhttp.Ask(ctx, door, "the door", http.MethodGet, fmt.Sprintf("/report?routes=%t", routes), nil, &r)
+	return r, err
 }
 
 // holdOf is how long requests wait for a service that has no task. One that may sleep gets as long as its

@@ -149,8 +149,9 @@ func (c *conn1) passable() bool {
 	return c.req.Mark != nil && c.srv.cfg.Passes != nil && c.req.Method == http.MethodGet
 }
 
-// turn answers what came on an idle connection as long as it is hits, or passes on a connection of a goroutine,
-// alone, whole, and says whether it was. Otherwise in[r:w] is what is left, and a connection that is to end has ended. It must not read.
+// turn answers what came on an idle connection as long as it is hits alone, or passes where a goroutine has the
+// connection, whole, and says whether it was. Otherwise in[r:w] is what is left, and a connection that is to end
+// has ended. It must not read.
 func (c *conn1) turn(n int) bool {
 	c.r, c.w = 0, n
 	now := time.Now()

@@ -105,8 +105,8 @@ func (s *Sock) receiveEach(fd uintptr) bool {
 	}
 }
 
-// Exchange writes a and reads what comes then into p, for a peer that says nothing unasked: it waits without
-// asking the socket first. Less than all of a and no error: the socket has no room for more, and nothing was read.
+// Exchange writes a and reads what comes then into p, as both the reader and the writer, for a peer that says nothing
+// unasked: it waits without asking the socket first. Less than all of a and no error: the socket has no room for more, and nothing was read.
 func (s *Sock) Exchange(a, p []byte) (sent, n int, err error) {
 	s.out, s.then, s.sent, s.werr = a, nil, 0, nil
 	s.in, s.n, s.rerr, s.said = p, 0, nil, false
