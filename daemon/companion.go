@@ -17,6 +17,7 @@ import (
 	"tenfold/internal/atomicfile"
 	"tenfold/internal/freeport"
 	"tenfold/internal/keeper"
+	"tenfold/tier/edge/wire"
 )
 
 const (
@@ -162,7 +163,8 @@ func runCompanion(ctx context.Context, data, name string, make func(Layout, *slo
 	if err != nil {
 		return fmt.Errorf("take over listener: %w", err)
 	}
-	work, err := make(l, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	work, err := make(l, log)
 	if err != nil {
 		return err
 	}
@@ -175,7 +177,11 @@ func runCompanion(ctx context.Context, data, name string, make func(Layout, *slo
 	if err := os.Chmod(socket, 0o600); err != nil {
 		return err
 	}
-	public := &http.Server{Handler: work.public, ReadHeaderTimeout: 10 * time.Second}
+	// As the front door's: what a request costs beside the store is much of what it costs.
+	public, err := wire.New(wire.Config{Handler: work.public, Log: log, DrainGrace: time.Millisecond})
+	if err != nil {
+		return err
+	}
 	private := &http.Server{Handler: work.private, ReadHeaderTimeout: 10 * time.Second}
 	var wg sync.WaitGroup
 	life, die := context.WithCancel(context.WithoutCancel(ctx))
@@ -191,7 +197,7 @@ func runCompanion(ctx context.Context, data, name string, make func(Layout, *slo
 		}
 		limit, cancel := context.WithTimeout(context.Background(), companionDrain)
 		defer cancel()
-		public.Shutdown(limit)
+		public.Drain(limit)
 		private.Shutdown(limit) // who was promised something by it has it
 		die()
 	})

@@ -1,8 +1,9 @@
 // Package kv opens the one Pebble database that tables, queues and events share, and stands between it and
 // bad disks: it says why writes are refused before Pebble meets a full disk, which would end the process.
 //
-// Who writes asks Writable first, then commits with pebble.Sync: what was committed so is on disk. Every
-// owner of keys has a first byte of its own (Tables, Queues, …). Begin at Open.
+// Who writes asks Writable first, then commits: with DB.Commit, which shares its sync with other writers, or with
+// pebble.Sync. What was committed so is on disk. Every owner of keys has a first byte of its own (Tables, Queues, …).
+// Begin at Open.
 package kv
 
 import (
@@ -70,6 +71,11 @@ type DB struct {
 	end  chan struct{}
 	done sync.WaitGroup
 
+	joining   sync.Mutex
+	gathering *Group      // under joining
+	begin     chan *Group // groups from their first writer on
+	synced    sync.WaitGroup
+
 	ballast sync.Mutex // held while the ballast is made or given up
 	kept    bool       // under ballast
 }
@@ -86,7 +92,7 @@ func Open(dir string, o Options) (*DB, error) {
 	o.Ballast = or(o.Ballast, DefaultBallast)
 	o.Cache = or(o.Cache, DefaultCache)
 	o.fs = or(o.fs, vfs.Default)
-	d := &DB{dir: dir, o: o, end: make(chan struct{})}
+	d := &DB{dir: dir, o: o, end: make(chan struct{}), begin: make(chan *Group, 1)}
 	if d.o.room == nil {
 		d.o.room = d.statfs
 	}
@@ -99,6 +105,7 @@ func Open(dir string, o Options) (*DB, error) {
 		if err == nil {
 			d.check()
 			d.done.Go(d.watch)
+			d.synced.Go(d.sync)
 			return d, nil
 		}
 		if !vfs.IsNoSpaceError(err) && !isReadOnly(err) {
@@ -196,6 +203,8 @@ func (d *DB) Checkpoint(dir string) error {
 func (d *DB) Close() error {
 	close(d.end)
 	d.done.Wait()
+	close(d.begin)
+	d.synced.Wait()
 	return d.DB.Close()
 }
 

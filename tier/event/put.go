@@ -181,7 +181,7 @@ func (s *Store) commit(b *pebble.Batch, all []waiting) error {
 	if b.Empty() {
 		return nil
 	}
-	if err := b.Commit(pebble.Sync); err != nil {
+	if err := s.db.Commit(b); err != nil {
 		return err
 	}
 	s.take(all)

@@ -427,7 +427,7 @@ func (q *queue) put(all []*stored, keys []string) ([]uint64, error) {
 				b.Set(dedupeKey(q.m.ID, keys[i]), append(v, m.ID...), nil)
 			}
 		}
-		return b.Commit(pebble.Sync)
+		return q.s.db.Commit(b)
 	}()
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -672,7 +672,7 @@ func (q *queue) moveTo(to *queue, t taken) error {
 	defer b.Close()
 	b.Set(numbered('b', to.m.ID, n), v, nil)
 	q.delete(b, t.n)
-	if err := b.Commit(pebble.Sync); err != nil {
+	if err := q.s.db.Commit(b); err != nil {
 		return err
 	}
 	to.next++
@@ -716,7 +716,7 @@ func (q *queue) remove(handle string) (known bool, err error) {
 	}
 	q.delete(b, n)
 	q.mu.Unlock()
-	err = b.Commit(pebble.Sync)
+	err = q.s.db.Commit(b)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
@@ -808,7 +808,7 @@ func (q *queue) purge() error {
 		low, _ := span(kind, q.m.ID)
 		b.DeleteRange(low, numbered(kind, q.m.ID, q.next), nil)
 	}
-	if err := b.Commit(pebble.Sync); err != nil {
+	if err := q.s.db.Commit(b); err != nil {
 		return err
 	}
 	q.ready, q.open, q.due, q.done, q.flying = nil, nil, nil, nil, 0
@@ -873,7 +873,7 @@ func (q *queue) expire() error {
 		q.ready = slices.DeleteFunc(q.ready, func(n ready) bool { return old[uint64(n)] })
 		heap.Init(&q.ready)
 	}
-	return b.Commit(pebble.Sync)
+	return q.s.db.Commit(b)
 }
 
 func (q *queue) backlog() Backlog {

@@ -214,7 +214,7 @@ func randomAct() act {
 
 func (h *history) check(t *testing.T) {
 	t.Helper()
-	if got := porcupine.CheckOperationsTimeout(bank, h.ops, time.Minute); got != porcupine.Ok {
+	if got := porcupine.CheckOperationsTimeout(bank, h.ops, 3*time.Minute); got != porcupine.Ok {
 		t.Errorf("%d operations: %s: no order of them explains what clients saw", len(h.ops), got)
 	}
 	t.Logf("%d operations have an order that explains them", len(h.ops))

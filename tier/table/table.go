@@ -37,7 +37,7 @@ type Config struct {
 	Objects Objects
 }
 
-// synced is how everything is written that is not shared with other writers' syncs.
+// synced is how everything is written that shares no sync with others.
 var synced = pebble.Sync
 
 // Store holds tables. Safe for concurrent use.
@@ -207,24 +207,17 @@ const stripes = 1024
 type stripe struct {
 	mu     sync.Mutex
 	passed uint64 // barriers
-	last   atomic.Pointer[commit]
+	last   atomic.Pointer[kv.Group]
 }
 
-// commit is a batch on its way to the disk.
-type commit struct {
-	done chan struct{}
-	err  error // once done is closed
-}
-
-// settle waits until what was applied under a stripe before is on disk. Commits of one stripe reach the disk
-// in the order in which they were applied, so the last speaks for all.
+// settle waits until what was applied under a stripe before is on disk. Groups reach the disk in the
+// order in which they were joined, so the last speaks for all.
 func (p *stripe) settle() error {
-	c := p.last.Load()
-	if c == nil {
+	g := p.last.Load()
+	if g == nil {
 		return nil
 	}
-	<-c.done
-	return c.err
+	return g.Wait()
 }
 
 // settle waits for all stripes: for reads that cross partitions.
@@ -249,23 +242,13 @@ func stripeNo(d *definition, primary []byte) int {
 
 // apply applies a batch under the stripes that are held, so that who comes after sees it. The caller lets go
 // of the stripes, then waits.
-func (s *Store) apply(b *pebble.Batch, held []*stripe) *commit {
-	c := &commit{done: make(chan struct{})}
+func (s *Store) apply(b *pebble.Batch, held []*stripe) (*kv.Group, error) {
+	g := s.db.Join()
 	for _, p := range held {
-		p.last.Store(c)
+		p.last.Store(g) // before it is seen: who sees it waits for it
 	}
-	c.err = s.db.ApplyNoSyncWait(b, synced)
-	return c
-}
-
-// wait waits until the batch is on disk, and closes it.
-func (c *commit) wait(b *pebble.Batch) error {
-	if c.err == nil {
-		c.err = b.SyncWait()
-		b.Close()
-	}
-	close(c.done)
-	return c.err
+	defer b.Close()
+	return g, g.Apply(b)
 }
 
 // barrier waits until everybody who took a definition before is done with it.

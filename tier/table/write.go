@@ -216,12 +216,15 @@ func (s *Store) write(cs []*change, extra func(b *pebble.Batch), how func() erro
 			extra(b)
 		}
 		if !b.Empty() {
-			done := s.apply(b, held)
+			g, err := s.apply(b, held)
+			if err != nil {
+				return err
+			}
 			for _, c := range cs {
 				c.counted()
 			}
 			unlock()
-			err := done.wait(b)
+			err = g.Wait()
 			for _, c := range cs {
 				if c.record != 0 {
 					c.t.stream.written(c.record)
