@@ -34,6 +34,7 @@ func main() {
 	flag.IntVar(&b.seconds, "seconds", 6, "of load in each turn")
 	flag.StringVar(&b.bouncer, "pgbouncer", "pgbouncer", "the peer's `program`; below a root, its path there")
 	flag.StringVar(&b.root, "root", "", "a `folder` with another system's root that has the peer, such as a debootstrap of Debian 13")
+	flag.BoolVar(&b.tcp, "tcp", false, "the peer asks the server over loopback, as its example's configuration does; ours uses a Unix socket in any case")
 	flag.StringVar(&b.only, "only", "", "figures whose name contains this")
 	flag.IntVar(&b.idle, "idle", 10000, "clients held at rest")
 	flag.Parse()
@@ -52,6 +53,8 @@ type bench struct {
 	bouncer, root, only   string
 
 	dir    string
+	tcp    bool   // the peer comes over loopback
+	inRoot string // where PostgreSQL has a socket for a peer in another root; "": it has one in dir alone
 	server *postgres
 	// proxies are we and the peer, in this order; the peer may be missing.
 	proxies []*proxy
@@ -90,7 +93,16 @@ func (b *bench) run(out io.Writer) (short int, err error) {
 	}
 	os.Chmod(b.dir, 0o755)
 	defer os.RemoveAll(b.dir)
-	if b.server, err = startPostgres(b.dir); err != nil {
+	var sockets []string
+	if b.root != "" {
+		if b.inRoot, err = os.MkdirTemp(filepath.Join(b.root, "tmp"), "pg"); err != nil {
+			return 0, err
+		}
+		os.Chmod(b.inRoot, 0o777)
+		defer os.RemoveAll(b.inRoot)
+		sockets = append(sockets, b.inRoot)
+	}
+	if b.server, err = startPostgres(b.dir, sockets...); err != nil {
 		return 0, err
 	}
 	defer b.server.stop()

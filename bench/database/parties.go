@@ -83,6 +83,7 @@ func freePort() (int, error) {
 type postgres struct {
 	*process
 	port    int
+	home    string // has its socket
 	version string
 	secret  string // what it knows of the user's password
 }
@@ -98,7 +99,7 @@ func unprivileged(cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-func startPostgres(dir string) (*postgres, error) {
+func startPostgres(dir string, sockets ...string) (*postgres, error) {
 	e, err := engines.Postgres(context.Background(), 0, "")
 	if err != nil {
 		return nil, err
@@ -124,8 +125,8 @@ func startPostgres(dir string) (*postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &postgres{port: port, version: "PostgreSQL " + e.Version}
-	if p.process, err = start(unprivileged(exec.Command(e.Server, "-D", data, "-p", strconv.Itoa(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+	p := &postgres{port: port, home: home, version: "PostgreSQL " + e.Version}
+	if p.process, err = start(unprivileged(exec.Command(e.Server, "-D", data, "-p", strconv.Itoa(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="+strings.Join(append([]string{home}, sockets...), ","),
 		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "shared_buffers=256MB", "-c", "max_connections=300", "-c", "max_wal_size=4GB", "-c", "autovacuum=off", "-c", "wal_level=logical"))); err != nil {
 		return nil, err
 	}
@@ -212,14 +213,14 @@ func (b *bench) startUs() (*proxy, error) {
 		return nil, err
 	}
 	p := &proxy{name: "tenfold", version: "tenfold", port: port}
-	if p.process, err = start(exec.Command(self, "serve", filepath.Join(b.dir, "pool"), strconv.Itoa(port), strconv.Itoa(b.server.port))); err != nil {
+	if p.process, err = start(exec.Command(self, "serve", filepath.Join(b.dir, "pool"), strconv.Itoa(port), strconv.Itoa(b.server.port), b.server.home)); err != nil {
 		return nil, err
 	}
 	p.pid = p.cmd.Process.Pid
 	return p, p.await(port)
 }
 
-// serve is our proxy's process: its folder, its port, and that of PostgreSQL.
+// serve is our proxy's process: its folder, its port, and PostgreSQL's port and home.
 func serve(args []string) error {
 	port, _ := strconv.Atoi(args[1])
 	p, err := pgproxy.New(pgproxy.Config{Dir: args[0], Control: filepath.Join(filepath.Dir(args[0]), "pool.sock")})
@@ -227,7 +228,8 @@ func serve(args []string) error {
 		return err
 	}
 	if err := p.Apply(pooldir.Snapshot{Version: 1, Databases: []pooldir.Database{{
-		ID: "bench", Name: "bench", Port: port, Epoch: 1, Primary: "127.0.0.1:" + args[2], Pool: servers, Wait: time.Minute, Hold: time.Minute, Cache: true,
+		ID: "bench", Name: "bench", Port: port, Epoch: 1, Primary: "127.0.0.1:" + args[2], Pool: servers,
+		Sockets: map[string]string{"127.0.0.1:" + args[2]: filepath.Join(args[3], ".s.PGSQL."+args[2])}, Wait: time.Minute, Hold: time.Minute, Cache: true,
 		Users: []pooldir.User{{Name: user, Password: password}},
 	}}}); err != nil {
 		return err
@@ -265,8 +267,15 @@ func (b *bench) startBouncer() (*proxy, error) {
 		return nil, err
 	}
 	os.Chmod(dir, 0o755)
+	host := b.server.home
+	switch {
+	case b.tcp:
+		host = "127.0.0.1"
+	case b.root != "":
+		host = strings.TrimPrefix(b.inRoot, filepath.Clean(b.root))
+	}
 	config := fmt.Sprintf(`[databases]
-bench = host=127.0.0.1 port=%d dbname=bench
+bench = host=%s port=%d dbname=bench
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d
@@ -281,7 +290,7 @@ log_connections = 0
 log_disconnections = 0
 query_wait_timeout = 60
 ignore_startup_parameters = extra_float_digits
-`, b.server.port, port, inside, servers)
+`, host, b.server.port, port, inside, servers)
 	// The secret as the server has it: with the password itself the peer derives keys at every login.
 	for name, text := range map[string]string{"users": fmt.Sprintf("%q %q\n", user, b.server.secret), "config": config} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {

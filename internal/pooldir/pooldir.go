@@ -23,6 +23,9 @@ type Database struct {
 	// Primary is the address of the writer. Empty: there is none now, and clients are held.
 	Primary string   `json:"primary,omitempty"`
 	Readers []Reader `json:"readers,omitempty"`
+	// Sockets are where servers of this machine listen beside their addresses: paths of Unix sockets, by address.
+	// They are tried first, and are the cheaper way.
+	Sockets map[string]string `json:"sockets,omitempty"`
 	// Paused asks that nothing more is begun on a server: what is under way ends, and Report says when it
 	// has (Quiet). Clients are held, no longer than Hold.
 	Paused bool `json:"paused,omitempty"`

@@ -20,6 +20,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -27,6 +28,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tenfold/internal/atomicfile"
@@ -66,6 +68,9 @@ type Proxy struct {
 	helpers sync.WaitGroup
 	life    context.Context
 	end     context.CancelFunc
+
+	// sockets are the databases', by server's address.
+	sockets atomic.Pointer[map[string]string]
 
 	mu       sync.Mutex
 	snapshot pooldir.Snapshot
@@ -220,6 +225,11 @@ func (p *Proxy) use(s pooldir.Snapshot) error {
 	named := map[string]bool{}
 	known := map[credentials]*pgwire.Keys{}
 	var errs []error
+	sockets := map[string]string{}
+	for _, db := range s.Databases {
+		maps.Copy(sockets, db.Sockets)
+	}
+	p.sockets.Store(&sockets)
 	for _, db := range s.Databases {
 		named[db.ID] = true
 		keys := map[string]*pgwire.Keys{}

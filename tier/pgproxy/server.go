@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -175,7 +176,7 @@ func (p *Proxy) connect(ctx context.Context, addr, database, user, password stri
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Time{})
-	s.fd, err = duplicate(conn.(*net.TCPConn))
+	s.fd, err = duplicate(conn.(syscall.Conn))
 	return s, err
 }
 
@@ -184,7 +185,7 @@ func (p *Proxy) login(ctx context.Context, addr, database, user, password string
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
 	var s session
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	conn, err := p.dial(ctx, addr)
 	if err != nil {
 		return nil, s, err
 	}
@@ -198,6 +199,17 @@ func (p *Proxy) login(ctx context.Context, addr, database, user, password string
 		return nil, s, err
 	}
 	return conn, s, nil
+}
+
+// dial connects to a server, by its Unix socket where it has one: there a message costs about half of what it costs
+// over loopback. A server that was started before it was told to listen there is found at its address.
+func (p *Proxy) dial(ctx context.Context, addr string) (net.Conn, error) {
+	if known := p.sockets.Load(); known != nil && (*known)[addr] != "" {
+		if conn, err := new(net.Dialer).DialContext(ctx, "unix", (*known)[addr]); err == nil || ctx.Err() != nil {
+			return conn, err
+		}
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", addr)
 }
 
 // introduce logs in.
@@ -280,7 +292,9 @@ func readMessage(r io.Reader) (byte, []byte, error) {
 
 // sendCancel asks a server to cancel and returns when it has taken the request.
 func (p *Proxy) sendCancel(addr string, pid uint32, secret []byte) {
-	conn, err := net.DialTimeout("tcp", addr, dialLimit)
+	ctx, cancel := context.WithTimeout(p.life, dialLimit)
+	defer cancel()
+	conn, err := p.dial(ctx, addr)
 	if err != nil {
 		return // then there is nothing to cancel
 	}

@@ -149,7 +149,7 @@ func (p *Postgres) copyTo(ctx context.Context, r, to record) (copied pgrepl.Copi
 	if err != nil {
 		return copied, err
 	}
-	if _, err := p.cfg.Units.Start(ctx, p.unit(e, to, 1)); err != nil {
+	if _, err := p.launch(ctx, e, to, 1); err != nil {
 		return copied, err
 	}
 	return copied, p.await(ctx, to.ID.String(), to, 1)

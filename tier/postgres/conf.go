@@ -31,9 +31,15 @@ const (
 // anything in them is new.
 func (p *Postgres) configure(r record, n int) (changed bool, err error) {
 	data := p.dataOf(r.ID, n)
-	hba := fmt.Sprintf("# written by tenfold\nhost all %[1]s 127.0.0.1/32 scram-sha-256\nhost replication %[1]s 127.0.0.1/32 scram-sha-256\nhost %[2]q %[2]q 127.0.0.1/32 scram-sha-256\n",
+	hba := fmt.Sprintf("# written by tenfold\nhost all %[1]s 127.0.0.1/32 scram-sha-256\nhost replication %[1]s 127.0.0.1/32 scram-sha-256\nhost %[2]q %[2]q 127.0.0.1/32 scram-sha-256\nlocal %[2]q %[2]q scram-sha-256\n",
 		superuser, role(r.ID))
-	files := []struct{ name, text string }{{"pg_hba.conf", hba}, {"postgresql.conf", "# written by tenfold\n" + settings(r, n)}}
+	sockets := p.socketsOf(r.ID, n)
+	if sockets != "" {
+		if err := makeSockets(sockets); err != nil {
+			return false, err
+		}
+	}
+	files := []struct{ name, text string }{{"pg_hba.conf", hba}, {"postgresql.conf", "# written by tenfold\n" + settings(r, n, sockets)}}
 	if n != r.Primary {
 		files = append(files, struct{ name, text string }{"standby.signal", ""})
 	}
@@ -47,8 +53,35 @@ func (p *Postgres) configure(r record, n int) (changed bool, err error) {
 	return changed, nil
 }
 
-// settings is a node's postgresql.conf.
-func settings(r record, n int) string {
+// socketsOf is the folder of a node's Unix socket, by which the pool comes: nobody else passes it. "": its path is
+// too long for one.
+func (p *Postgres) socketsOf(id tenfold.ID, n int) string {
+	dir := filepath.Join(p.homeOf(id, n), "run")
+	if len(socketOf(dir, 65535)) >= len(syscall.RawSockaddrUnix{}.Path) {
+		return ""
+	}
+	return dir
+}
+
+// socketOf is what PostgreSQL calls a socket.
+func socketOf(dir string, port int) string {
+	return filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(port))
+}
+
+// makeSockets makes the folder, for the user that servers run as.
+func makeSockets(dir string) error {
+	err := os.MkdirAll(dir, 0o700)
+	if uid, gid := engines.RunAs(); err == nil && uid > 0 {
+		err = os.Chown(dir, uid, gid)
+	}
+	if err != nil {
+		return fmt.Errorf("make the folder of a socket: %w", err)
+	}
+	return nil
+}
+
+// settings is a node's postgresql.conf. sockets is the folder of its Unix socket; "": it has none.
+func settings(r record, n int, sockets string) string {
 	x, _ := r.node(n)
 	var conf strings.Builder
 	set := func(k, v string) { fmt.Fprintf(&conf, "%s = %s\n", k, quoteConf(v)) }
@@ -100,7 +133,7 @@ func settings(r record, n int) string {
 	// Last, so that no setting of the manifest takes their place: the supervisor stands on them.
 	set("listen_addresses", "127.0.0.1")
 	set("port", strconv.Itoa(x.Port))
-	set("unix_socket_directories", "")
+	set("unix_socket_directories", sockets)
 	if r.Spec.Proxy.Cache || len(r.Spec.Outboxes) > 0 || r.Outboxed {
 		set("wal_level", "logical") // the pool reads from it which rows changed, outboxes which there are
 	}

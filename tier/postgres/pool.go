@@ -46,6 +46,14 @@ func (p *Postgres) Pool() []pooldir.Database {
 		if s := v.Nodes[r.Primary]; !looked || s.Answers && !s.Recovery && s.Unit == keeper.Running {
 			d.Primary = address(r.port())
 		}
+		for _, n := range r.Nodes {
+			if dir := p.socketsOf(r.ID, n.N); dir != "" {
+				if d.Sockets == nil {
+					d.Sockets = map[string]string{}
+				}
+				d.Sockets[address(n.Port)] = socketOf(dir, n.Port)
+			}
+		}
 		for _, n := range r.readers() {
 			s := v.Nodes[n.N]
 			if n.Stage == stageReady && s.Answers && s.Recovery {

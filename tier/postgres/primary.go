@@ -58,7 +58,7 @@ func (p *Postgres) begin(ctx context.Context, key string, r record, why string) 
 	if _, err := p.configure(r, n); err != nil {
 		return err
 	}
-	if _, err := p.cfg.Units.Start(ctx, p.unit(e, r, n)); err != nil {
+	if _, err := p.launch(ctx, e, r, n); err != nil {
 		return err
 	}
 	if err := p.await(ctx, key, r, n); err != nil {

@@ -409,7 +409,7 @@ func (p *Postgres) startReader(ctx context.Context, key string, n int) error {
 	if _, err := p.configure(r, n); err != nil {
 		return err
 	}
-	if _, err := p.cfg.Units.Start(ctx, p.unit(e, r, n)); err != nil {
+	if _, err := p.launch(ctx, e, r, n); err != nil {
 		return err
 	}
 	p.mu.Lock()

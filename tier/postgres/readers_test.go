@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,6 +67,26 @@ func TestAnOldDatabaseGetsAReaderAndLosesIt(t *testing.T) {
 	}
 	if d := f.Pool(); len(d) != 1 || d[0].Epoch != 1 || len(d[0].Readers) != 1 || d[0].Primary == "" || d[0].Primary == d[0].Readers[0].Addr {
 		t.Errorf("the pool is told %+v", d)
+	} else {
+		for _, addr := range []string{d[0].Primary, d[0].Readers[0].Addr} {
+			conf := c.Config().Copy()
+			conf.Host, conf.TLSConfig, conf.Fallbacks = filepath.Dir(d[0].Sockets[addr]), nil, nil
+			port, _ := strings.CutPrefix(filepath.Ext(d[0].Sockets[addr]), ".")
+			n, _ := strconv.Atoi(port)
+			conf.Port = uint16(n)
+			near, err := pgx.ConnectConfig(t.Context(), conf)
+			if err != nil {
+				t.Fatalf("by the socket of %s, %q: %v", addr, d[0].Sockets[addr], err)
+			}
+			var reader, local bool
+			if err := near.QueryRow(t.Context(), "select pg_is_in_recovery(), inet_server_addr() is null").Scan(&reader, &local); err != nil || !local || reader != (addr != d[0].Primary) {
+				t.Errorf("by the socket of %s: a reader %v, local %v, %v", addr, reader, local, err)
+			}
+			near.Close(t.Context())
+			if fi, err := os.Stat(filepath.Dir(d[0].Sockets[addr])); err != nil || fi.Mode().Perm() != 0o700 {
+				t.Errorf("others pass to the socket: %v, %v", fi.Mode(), err)
+			}
+		}
 	}
 
 	// A setting that needs a restart gets one, at both; one that is wrong is refused and the old one runs on.

@@ -297,7 +297,7 @@ func (p *Postgres) replay(ctx context.Context, r record, to time.Time) error {
 		return err
 	}
 	begun := time.Now()
-	if _, err := p.cfg.Units.Start(ctx, p.unit(e, r, 1)); err != nil {
+	if _, err := p.launch(ctx, e, r, 1); err != nil {
 		return err
 	}
 	if err := until(ctx, recoveryLimit, func(ctx context.Context) (bool, error) {

@@ -210,6 +210,20 @@ func (p *Postgres) unit(e engines.Engine, r record, n int) keeper.Unit {
 	}
 }
 
+// launch starts a postmaster. What a dead one left of its socket is removed: a server that finds the number of its
+// process in use again, as after a start of the machine, would not start.
+func (p *Postgres) launch(ctx context.Context, e engines.Engine, r record, n int) (keeper.Status, error) {
+	if dir := p.socketsOf(r.ID, n); dir != "" {
+		left, _ := filepath.Glob(filepath.Join(dir, ".s.PGSQL.*"))
+		for _, f := range left {
+			if err := os.Remove(f); err != nil {
+				return keeper.Status{}, fmt.Errorf("remove the socket of a dead server: %w", err)
+			}
+		}
+	}
+	return p.cfg.Units.Start(ctx, p.unit(e, r, n))
+}
+
 func (p *Postgres) logOf(id tenfold.ID, n int) string {
 	return filepath.Join(p.homeOf(id, n), "log", "postgres.log")
 }

@@ -63,7 +63,7 @@ func (p *Postgres) start(ctx context.Context, e engines.Engine, s record) error 
 	if _, err := p.configure(s, s.Primary); err != nil {
 		return err
 	}
-	if _, err := p.cfg.Units.Start(ctx, p.unit(e, s, s.Primary)); err != nil {
+	if _, err := p.launch(ctx, e, s, s.Primary); err != nil {
 		return err
 	}
 	return p.await(ctx, key, s, s.Primary)
