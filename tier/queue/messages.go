@@ -694,6 +694,7 @@ func (q *queue) remove(handle string) (known bool, err error) {
 	b := q.s.db.NewBatch()
 	defer b.Close()
 	q.mu.Lock()
+	q.settleDue(q.s.cfg.Now())
 	h := q.hidden[n]
 	of := ""
 	if h == nil || h.nonce != nonce {

@@ -27,13 +27,12 @@ type move struct {
 const keepMoves = 10
 
 func (s *Store) startMove(_ context.Context, c awsapi.Caller, in *input) (any, error) {
-	name, ok := named(in.SourceArn, c.Account)
-	if !ok {
-		return nil, fault("ResourceNotFoundException", "ResourceNotFoundException", "The resource that you specified for the SourceArn parameter doesn't exist.")
+	if in.SourceArn == "" {
+		return nil, missing("SourceArn")
 	}
-	q, err := s.byName(c, name, "StartMessageMoveTask")
+	q, err := s.source(c, in.SourceArn, "StartMessageMoveTask")
 	if err != nil {
-		return nil, fault("ResourceNotFoundException", "ResourceNotFoundException", "The resource that you specified for the SourceArn parameter doesn't exist.")
+		return nil, err
 	}
 	dead := false
 	for _, o := range s.of(c.Account) {
@@ -46,8 +45,8 @@ func (s *Store) startMove(_ context.Context, c awsapi.Caller, in *input) (any, e
 	}
 	if in.DestinationArn != "" {
 		to, ok := named(in.DestinationArn, c.Account)
-		if !ok || s.find(c.Account, to) == nil || to == name {
-			return nil, fault("ResourceNotFoundException", "ResourceNotFoundException", "The resource that you specified for the DestinationArn parameter doesn't exist.")
+		if !ok || s.find(c.Account, to) == nil || to == q.m.Name {
+			return nil, notFound("The resource that you specified for the DestinationArn parameter doesn't exist.")
 		}
 		if _, err := s.byName(c, to, "SendMessage"); err != nil {
 			return nil, err
@@ -68,7 +67,7 @@ func (s *Store) startMove(_ context.Context, c awsapi.Caller, in *input) (any, e
 	for _, o := range q.moves {
 		if o.status == "RUNNING" {
 			cancel()
-			return nil, fault("UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation", "There is already a task running. Only one active task is allowed for a source queue arn at a given time.")
+			return nil, invalid("There is already a task running. Only one active task is allowed for a source queue arn at a given time.")
 		}
 	}
 	q.moves = append([]*move{m}, q.moves[:min(len(q.moves), keepMoves-1)]...)
@@ -118,7 +117,11 @@ func (s *Store) move(ctx context.Context, q *queue, m *move) {
 		to := s.find(q.m.Account, name)
 		if !ok || to == nil || to == q {
 			q.extend(t.handle, 0)
-			end("FAILED", "CouldNotDetermineMessageSource")
+			why := "CouldNotDetermineMessageSource"
+			if m.to != "" {
+				why = noQueue().Query
+			}
+			end("FAILED", why)
 			return
 		}
 		t.Source = ""
@@ -151,17 +154,15 @@ func (s *Store) move(ctx context.Context, q *queue, m *move) {
 }
 
 func (s *Store) cancelMove(_ context.Context, c awsapi.Caller, in *input) (any, error) {
-	unknown := fault("ResourceNotFoundException", "ResourceNotFoundException", "Task does not exist.")
+	if in.TaskHandle == "" {
+		return nil, missing("TaskHandle")
+	}
 	raw, err := base64.StdEncoding.DecodeString(in.TaskHandle)
-	if err != nil {
-		return nil, fault("ResourceNotFoundException", "ResourceNotFoundException", "Value for parameter TaskHandle is invalid.")
+	_, source, whole := strings.Cut(string(raw), " ")
+	if err != nil || !whole {
+		return nil, invalid("Value for parameter TaskHandle is invalid.")
 	}
-	_, source, _ := strings.Cut(string(raw), " ")
-	name, ok := named(source, c.Account)
-	if !ok {
-		return nil, unknown
-	}
-	q, err := s.byName(c, name, "CancelMessageMoveTask")
+	q, err := s.source(c, source, "CancelMessageMoveTask")
 	if err != nil {
 		return nil, err
 	}
@@ -177,12 +178,27 @@ func (s *Store) cancelMove(_ context.Context, c awsapi.Caller, in *input) (any, 
 			return map[string]any{"ApproximateNumberOfMessagesMoved": m.moved}, nil
 		}
 	}
-	return nil, unknown
+	return nil, notFound("Task does not exist.")
+}
+
+func noSource() error {
+	return notFound("The resource that you specified for the SourceArn parameter doesn't exist.")
+}
+
+// source finds the queue whose messages are moved, by its ARN.
+func (s *Store) source(c awsapi.Caller, arn, operation string) (*queue, error) {
+	name, ok := named(arn, c.Account)
+	if !ok || s.find(c.Account, name) == nil {
+		return nil, noSource()
+	}
+	return s.byName(c, name, operation)
 }
 
 func (s *Store) listMoves(_ context.Context, c awsapi.Caller, in *input) (any, error) {
-	name, _ := named(in.SourceArn, c.Account)
-	q, err := s.byName(c, name, "ListMessageMoveTasks")
+	if in.SourceArn == "" {
+		return nil, missing("SourceArn")
+	}
+	q, err := s.source(c, in.SourceArn, "ListMessageMoveTasks")
 	if err != nil {
 		return nil, err
 	}

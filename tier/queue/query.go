@@ -37,6 +37,7 @@ func readForm(f url.Values, in *input) error {
 		"AttributeName": &in.AttributeNames, "MessageSystemAttributeName": &in.MessageSystemAttributeNames, "MessageAttributeName": &in.MessageAttributeNames,
 		"TagKey": &in.TagKeys, "AWSAccountId": &in.AWSAccountIds, "ActionName": &in.Actions,
 	} {
+		*p = append(*p, f[name]...) // a list of one may go without its number
 		for i := 1; i <= listed && f.Has(name+"."+strconv.Itoa(i)); i++ {
 			*p = append(*p, f.Get(name+"."+strconv.Itoa(i)))
 		}
@@ -78,9 +79,15 @@ func number(f url.Values, name string, p **int) error {
 
 func pairs(f url.Values, list, key string) map[string]string {
 	var out map[string]string
-	for i := 1; i <= listed; i++ {
+	for i := range listed + 1 {
 		at := list + "." + strconv.Itoa(i) + "."
+		if i == 0 { // a list of one may go without its number
+			at = list + "."
+		}
 		if !f.Has(at + key) {
+			if i == 0 {
+				continue
+			}
 			break
 		}
 		if out == nil {
@@ -96,7 +103,12 @@ func readMessage(f url.Values, at string, m *message) error {
 		s := f.Get(at + "MessageBody")
 		m.MessageBody = &s
 	}
-	m.MessageDeduplicationId, m.MessageGroupId = f.Get(at+"MessageDeduplicationId"), f.Get(at+"MessageGroupId")
+	for name, p := range map[string]**string{"MessageDeduplicationId": &m.MessageDeduplicationId, "MessageGroupId": &m.MessageGroupId} {
+		if f.Has(at + name) {
+			s := f.Get(at + name)
+			*p = &s
+		}
+	}
 	if err := number(f, at+"DelaySeconds", &m.DelaySeconds); err != nil {
 		return err
 	}

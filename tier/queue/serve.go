@@ -41,11 +41,12 @@ type input struct {
 
 // message is one that is to be sent.
 type message struct {
-	MessageBody                            *string
-	DelaySeconds                           *int
-	MessageAttributes                      map[string]attribute
-	MessageSystemAttributes                map[string]attribute
-	MessageDeduplicationId, MessageGroupId string
+	MessageBody             *string
+	DelaySeconds            *int
+	MessageAttributes       map[string]attribute
+	MessageSystemAttributes map[string]attribute
+	// Nil: none was given. An empty one is refused.
+	MessageDeduplicationId, MessageGroupId *string
 }
 
 type entry struct {
@@ -68,8 +69,10 @@ func missing(name string) *awsapi.Fault {
 	return fault("MissingRequiredParameterException", "MissingParameter", "The request must contain the parameter %s.", name)
 }
 
+const codeNoQueue = "QueueDoesNotExist"
+
 func noQueue() *awsapi.Fault {
-	return fault("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist.")
+	return fault(codeNoQueue, "AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist.")
 }
 
 // Serve implements awsapi.Service.
@@ -87,11 +90,20 @@ func (s *Store) Serve(ctx context.Context, q *awsapi.Request) ([]byte, error) {
 	}
 	op, ok := operations[q.Operation]
 	if !ok {
-		return nil, fault("UnknownOperationException", "InvalidAction", "The action %s is not valid for this endpoint.", q.Operation)
+		f := fault("UnknownOperationException", "", "The action %s is not valid for this endpoint.", q.Operation)
+		if q.Form != nil {
+			f.Query = "InvalidAction"
+		}
+		return nil, f
 	}
 	out, err := op(s, ctx, q.Caller, &in)
 	if err != nil {
-		return nil, told(err)
+		err = told(err)
+		var f *awsapi.Fault
+		if q.Form != nil && errors.As(err, &f) && f.Code == codeNoQueue {
+			f.Message = "The specified queue does not exist for this wsdl version."
+		}
+		return nil, err
 	}
 	if q.Form != nil {
 		return writeXML(q.Operation, out, q.ID), nil
@@ -99,15 +111,35 @@ func (s *Store) Serve(ctx context.Context, q *awsapi.Request) ([]byte, error) {
 	return json.Marshal(out)
 }
 
+// notFound is what the operations on moves say of an ARN or a task that is not there.
+func notFound(format string, args ...any) error {
+	f := fault("ResourceNotFoundException", "ResourceNotFoundException", format, args...)
+	f.Status = http.StatusNotFound
+	return f
+}
+
+// ofHandle gives an error about a receipt handle SQS' code and words, which name it.
+func ofHandle(err error, handle string) error {
+	switch {
+	case errors.Is(err, errHandle):
+		f := fault("ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid", "The input receipt handle \"%s\" is not a valid receipt handle.", handle)
+		f.Status = http.StatusNotFound
+		return f
+	case errors.Is(err, errExpired):
+		return invalid("Value %s for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired.", handle)
+	}
+	return err
+}
+
 // told gives this package's errors the codes of SQS.
 func told(err error) error {
 	switch {
 	case errors.Is(err, errGone):
 		return noQueue()
-	case errors.Is(err, errHandle):
-		return fault("ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid", "%s", err)
-	case errors.Is(err, errExpired):
-		return invalid("Value for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired.")
+	case errors.Is(err, errNoGroup):
+		return missing("MessageGroupId")
+	case errors.Is(err, errNoDedupe):
+		return invalid("%v", errNoDedupe)
 	case errors.Is(err, errVisible):
 		return fault("MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight", "%s", err)
 	case errors.Is(err, errInFlight):
@@ -129,7 +161,11 @@ var operations = map[string]func(*Store, context.Context, awsapi.Caller, *input)
 	"StartMessageMoveTask":       (*Store).startMove, "CancelMessageMoveTask": (*Store).cancelMove, "ListMessageMoveTasks": (*Store).listMoves,
 }
 
+// none is the answer of an operation that has none, empty that of one whose members are all left out: in the query
+// protocol it still has its element, and clients look for it.
 type none struct{}
+
+var empty = map[string]any{}
 
 // byURL finds the queue that a URL names and sees to it that the caller may use it.
 func (s *Store) byURL(c awsapi.Caller, in *input, operation string) (*queue, error) {
@@ -212,6 +248,10 @@ func sameJSON(a, b string) bool {
 	return json.Unmarshal([]byte(a), &x) == nil && json.Unmarshal([]byte(b), &y) == nil && x == y
 }
 
+func unknownAttribute(name string) error {
+	return fault("InvalidAttributeName", "InvalidAttributeName", "Unknown Attribute %s.", name)
+}
+
 // checkAttributes says what is wrong with attributes that are to be set.
 func (s *Store) checkAttributes(c awsapi.Caller, attrs map[string]string, name string, fresh bool) error {
 	fifo := strings.HasSuffix(name, ".fifo")
@@ -226,16 +266,25 @@ func (s *Store) checkAttributes(c awsapi.Caller, attrs map[string]string, name s
 		ok := true
 		switch k {
 		case "FifoQueue":
-			if !fresh {
-				return fault("InvalidAttributeName", "InvalidAttributeName", "Unknown Attribute FifoQueue.")
+			switch {
+			case !fifo && !fresh:
+				return unknownAttribute(k)
+			case v != "true" && !fresh:
+				return fault("InvalidAttributeValue", "InvalidAttributeValue", "Invalid value for the parameter FifoQueue. Reason: Modifying queue type is not supported.")
 			}
 			ok = v == "true"
 		case "ContentBasedDeduplication":
-			ok = fifo && (v == "true" || v == "false")
-		case "DeduplicationScope":
-			ok = fifo && (v == "messageGroup" || v == "queue")
-		case "FifoThroughputLimit":
-			ok = fifo && (v == "perQueue" || v == "perMessageGroupId")
+			if !fifo {
+				return unknownAttribute(k)
+			}
+			ok = v == "true" || v == "false"
+		case "DeduplicationScope", "FifoThroughputLimit":
+			if !fifo {
+				return fault("InvalidAttributeName", "InvalidAttributeName", "You can specify the %s only when FifoQueue is set to true.", k)
+			}
+			if ok = v == "messageGroup" || v == "queue"; k == "FifoThroughputLimit" {
+				ok = v == "perQueue" || v == "perMessageGroupId"
+			}
 		case "Policy", "KmsMasterKeyId", "SqsManagedSseEnabled", "RedriveAllowPolicy":
 		case "RedrivePolicy":
 			if v == "" {
@@ -245,7 +294,7 @@ func (s *Store) checkAttributes(c awsapi.Caller, attrs map[string]string, name s
 				return err
 			}
 		default:
-			return fault("InvalidAttributeName", "InvalidAttributeName", "Unknown Attribute %s.", k)
+			return unknownAttribute(k)
 		}
 		if !ok {
 			return fault("InvalidAttributeValue", "InvalidAttributeValue", "Invalid value for the parameter %s.", k)
@@ -385,7 +434,52 @@ func (s *Store) attributesOf(q *queue) map[string]string {
 		out["ContentBasedDeduplication"], out["DeduplicationScope"], out["FifoThroughputLimit"] = "false", "queue", "perQueue"
 	}
 	maps.Copy(out, q.m.Attrs)
+	if p := q.m.policy(); p != "" && out["Policy"] == "" {
+		out["Policy"] = p
+	}
 	return out
+}
+
+// policy is the document that AWS makes of what AddPermission was told; "": of nothing.
+func (m *meta) policy() string {
+	if len(m.Policy) == 0 {
+		return ""
+	}
+	type principal struct{ AWS any }
+	type statement struct {
+		Sid, Effect string
+		Principal   principal
+		Action      any
+		Resource    string
+	}
+	all := []statement{}
+	for _, label := range slices.Sorted(maps.Keys(m.Policy)) {
+		g := m.Policy[label]
+		var who, what []string
+		for _, a := range g.Accounts {
+			who = append(who, "arn:aws:iam::"+a+":root")
+		}
+		for _, a := range g.Actions {
+			what = append(what, "SQS:"+a)
+		}
+		all = append(all, statement{label, "Allow", principal{single(who)}, single(what), arn(m.Account, m.Name)})
+	}
+	b, err := json.Marshal(struct {
+		Version, Id string
+		Statement   []statement
+	}{"2008-10-17", arn(m.Account, m.Name) + "/SQSDefaultPolicy", all})
+	if err != nil { // strings alone
+		panic(err)
+	}
+	return string(b)
+}
+
+// single is a list of one as a policy has it: without the list.
+func single(all []string) any {
+	if len(all) == 1 {
+		return all[0]
+	}
+	return all
 }
 
 func (s *Store) getAttributes(_ context.Context, c awsapi.Caller, in *input) (any, error) {
@@ -404,11 +498,11 @@ func (s *Store) getAttributes(_ context.Context, c awsapi.Caller, in *input) (an
 		if v, ok := all[n]; ok {
 			out[n] = v
 		} else if !known && !slices.Contains([]string{"Policy", "RedrivePolicy", "RedriveAllowPolicy", "KmsMasterKeyId", "FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit"}, n) {
-			return nil, fault("InvalidAttributeName", "InvalidAttributeName", "Unknown Attribute %s.", n)
+			return nil, unknownAttribute(n)
 		}
 	}
 	if len(out) == 0 {
-		return none{}, nil
+		return empty, nil
 	}
 	return map[string]any{"Attributes": out}, nil
 }
@@ -481,7 +575,12 @@ func (s *Store) tag(_ context.Context, c awsapi.Caller, in *input) (any, error) 
 		return nil, err
 	case len(in.Tags) == 0:
 		return nil, missing("Tags")
-	case len(in.Tags) > 50:
+	}
+	q.mu.Lock()
+	after := maps.Clone(in.Tags)
+	maps.Copy(after, q.m.Tags)
+	q.mu.Unlock()
+	if len(after) > 50 {
 		return nil, invalid("Too many tags added for queue %s.", q.m.Name)
 	}
 	return none{}, s.change(q, func(m *meta) { maps.Copy(m.Tags, in.Tags) })
@@ -508,10 +607,14 @@ func (s *Store) listTags(_ context.Context, c awsapi.Caller, in *input) (any, er
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.m.Tags) == 0 {
-		return none{}, nil
+		return empty, nil
 	}
 	return map[string]any{"Tags": maps.Clone(q.m.Tags)}, nil
 }
+
+// grantable are what a permission may be of: the operations on one queue, and all of them.
+var grantable = []string{"*", "AddPermission", "ChangeMessageVisibility", "ChangeMessageVisibilityBatch", "CreateQueue", "DeleteMessage", "DeleteMessageBatch", "DeleteQueue", "GetQueueAttributes", "GetQueueUrl",
+	"ListDeadLetterSourceQueues", "ListQueues", "ListQueueTags", "PurgeQueue", "ReceiveMessage", "RemovePermission", "SendMessage", "SendMessageBatch", "SetQueueAttributes", "TagQueue", "UntagQueue"}
 
 // Permissions are kept and told of. They open nothing: what a service may is said by `uses` alone.
 func (s *Store) addPermission(_ context.Context, c awsapi.Caller, in *input) (any, error) {
@@ -526,7 +629,14 @@ func (s *Store) addPermission(_ context.Context, c awsapi.Caller, in *input) (an
 	case len(in.Actions) == 0:
 		return nil, missing("Actions")
 	case len(in.Actions) > 7:
-		return nil, fault("OverLimit", "OverLimit", "%d Actions were found, maximum allowed is 7.", len(in.Actions))
+		f := fault("OverLimit", "OverLimit", "%d Actions were found, maximum allowed is 7.", len(in.Actions))
+		f.Status = http.StatusForbidden
+		return nil, f
+	}
+	for _, a := range in.Actions {
+		if !slices.Contains(grantable, a) {
+			return nil, invalid("Value SQS:%s for parameter ActionName is invalid. Reason: Please refer to the appropriate WSDL for a list of valid actions. ", a)
+		}
 	}
 	q.mu.Lock()
 	_, there := q.m.Policy[in.Label]
@@ -587,13 +697,11 @@ func attributeType(s string) bool {
 
 // prepare makes what is stored of a message.
 func (s *Store) prepare(q *queue, c awsapi.Caller, m *message) (x *stored, key string, size int, err error) {
-	if m.MessageBody == nil {
+	if m.MessageBody == nil || *m.MessageBody == "" {
 		return nil, "", 0, missing("MessageBody")
 	}
 	body := *m.MessageBody
 	switch {
-	case body == "":
-		return nil, "", 0, invalid("The request must contain a non-empty message body.")
 	case !utf8.ValidString(body) || strings.ContainsFunc(body, func(r rune) bool {
 		return r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff
 	}):
@@ -610,7 +718,7 @@ func (s *Store) prepare(q *queue, c awsapi.Caller, m *message) (x *stored, key s
 		case !attributeType(a.DataType):
 			return nil, "", 0, invalid("The type of message attribute '%s' is invalid. You must use only the following supported type prefixes: Binary, Number, String.", name)
 		case strings.HasPrefix(a.DataType, "Binary") && len(a.BinaryValue) == 0, !strings.HasPrefix(a.DataType, "Binary") && (a.StringValue == nil || *a.StringValue == ""):
-			return nil, "", 0, invalid("Message attribute '%s' must contain a non-empty value of its type %s.", name, a.DataType)
+			return nil, "", 0, invalid("Message (user) attribute '%s' must contain a non-empty value of type '%s'.", name, a.DataType)
 		case strings.HasPrefix(a.DataType, "Number"):
 			if _, err := strconv.ParseFloat(*a.StringValue, 64); err != nil && !errors.Is(err, strconv.ErrRange) {
 				return nil, "", 0, invalid("Can't cast the value of message attribute '%s' to a number.", name)
@@ -642,28 +750,29 @@ func (s *Store) prepare(q *queue, c awsapi.Caller, m *message) (x *stored, key s
 		}
 	}
 	now := s.cfg.Now()
-	x = &stored{ID: makeID(), Body: body, Attrs: m.MessageAttributes, System: m.MessageSystemAttributes, Sent: now.UnixMilli(), Group: m.MessageGroupId, By: c.Of}
+	x = &stored{ID: makeID(), Body: body, Attrs: m.MessageAttributes, System: m.MessageSystemAttributes, Sent: now.UnixMilli(), By: c.Of}
 	if delay > 0 {
 		x.Seen = now.Add(time.Duration(delay) * time.Second).UnixMilli()
 	}
-	if m.MessageGroupId != "" && !idOK(m.MessageGroupId) {
-		return nil, "", 0, invalid("Value %s for parameter MessageGroupId is invalid. Reason: MessageGroupId can only include alphanumeric and punctuation characters. 1 to 128 in length.", m.MessageGroupId)
+	if x.Group, err = given("MessageGroupId", m.MessageGroupId); err != nil {
+		return nil, "", 0, err
 	}
 	if !q.fifo() {
-		if m.MessageDeduplicationId != "" {
-			return nil, "", 0, invalid("Value %s for parameter MessageDeduplicationId is invalid. Reason: The request includes a parameter that is not valid for this queue type.", m.MessageDeduplicationId)
+		if m.MessageDeduplicationId != nil {
+			return nil, "", 0, invalid("Value %s for parameter MessageDeduplicationId is invalid. Reason: The request includes a parameter that is not valid for this queue type.", *m.MessageDeduplicationId)
 		}
 		return x, "", size, nil
 	}
-	x.Dedupe = m.MessageDeduplicationId
-	switch {
-	case m.MessageGroupId == "":
-		return nil, "", 0, missing("MessageGroupId")
-	case x.Dedupe != "" && !idOK(x.Dedupe):
-		return nil, "", 0, invalid("Value %s for parameter MessageDeduplicationId is invalid. Reason: MessageDeduplicationId can only include alphanumeric and punctuation characters. 1 to 128 in length.", x.Dedupe)
-	case x.Dedupe == "" && !content:
-		return nil, "", 0, invalid("The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly")
-	case x.Dedupe == "":
+	if x.Group == "" {
+		return nil, "", 0, errNoGroup
+	}
+	if x.Dedupe, err = given("MessageDeduplicationId", m.MessageDeduplicationId); err != nil {
+		return nil, "", 0, err
+	}
+	if x.Dedupe == "" {
+		if !content {
+			return nil, "", 0, errNoDedupe
+		}
 		sum := sha256.Sum256([]byte(body))
 		x.Dedupe = hex.EncodeToString(sum[:])
 	}
@@ -671,6 +780,23 @@ func (s *Store) prepare(q *queue, c awsapi.Caller, m *message) (x *stored, key s
 		key = x.Group + "\x00" + key
 	}
 	return x, key, size, nil
+}
+
+// What a queue in order must be told of a message. A batch in which one lacks it is refused whole.
+var (
+	errNoGroup  = errors.New("The request must contain the parameter MessageGroupId.")
+	errNoDedupe = errors.New("The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly")
+)
+
+// given reads a message group's or a deduplication id; "": none was given.
+func given(name string, p *string) (string, error) {
+	switch {
+	case p == nil:
+		return "", nil
+	case !idOK(*p):
+		return "", invalid("Value %s for parameter %s is invalid. Reason: %s can only include alphanumeric and punctuation characters. 1 to 128 in length.", *p, name, name)
+	}
+	return *p, nil
 }
 
 // sent is the answer about one message.
@@ -781,11 +907,11 @@ func (s *Store) send(_ context.Context, c awsapi.Caller, in *input) (any, error)
 	return sent(&in.message, ids[0], numbers[0], q.fifo()), nil
 }
 
-// batch checks the entries of a batch.
-func batch(in *input) error {
+// batch checks the entries of a batch; operation is what they are of.
+func batch(in *input, operation string) error {
 	switch {
 	case len(in.Entries) == 0:
-		return fault("EmptyBatchRequest", "AWS.SimpleQueueService.EmptyBatchRequest", "There should be at least one entry in the request.")
+		return fault("EmptyBatchRequest", "AWS.SimpleQueueService.EmptyBatchRequest", "There should be at least one %sRequestEntry in the request.", operation)
 	case len(in.Entries) > 10:
 		return fault("TooManyEntriesInBatchRequest", "AWS.SimpleQueueService.TooManyEntriesInBatchRequest", "Maximum number of entries per request are 10. You have sent %d.", len(in.Entries))
 	}
@@ -828,7 +954,7 @@ func (s *Store) sendBatch(_ context.Context, c awsapi.Caller, in *input) (any, e
 	if err != nil {
 		return nil, err
 	}
-	if err := batch(in); err != nil {
+	if err := batch(in, "SendMessageBatch"); err != nil {
 		return nil, err
 	}
 	var all []*stored
@@ -839,6 +965,9 @@ func (s *Store) sendBatch(_ context.Context, c awsapi.Caller, in *input) (any, e
 	for i := range in.Entries {
 		e := &in.Entries[i]
 		x, key, size, err := s.prepare(q, c, &e.message)
+		if errors.Is(err, errNoGroup) || errors.Is(err, errNoDedupe) {
+			return nil, invalid("%v", err)
+		}
 		if total += size; err != nil {
 			bad = append(bad, failed(e.Id, err))
 			continue
@@ -872,6 +1001,9 @@ func bounded(p *int, name string, deflt, low, high int) (int, error) {
 	return *p, nil
 }
 
+// systemAttributes are those of a message that ReceiveMessage may be asked for.
+var systemAttributes = []string{"All", "SenderId", "SentTimestamp", "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SequenceNumber", "MessageDeduplicationId", "MessageGroupId", "AWSTraceHeader", "DeadLetterQueueSourceArn"}
+
 func (s *Store) receive(ctx context.Context, c awsapi.Caller, in *input) (any, error) {
 	q, err := s.byURL(c, in, "ReceiveMessage")
 	if err != nil {
@@ -887,15 +1019,22 @@ func (s *Store) receive(ctx context.Context, c awsapi.Caller, in *input) (any, e
 	if visible, err = bounded(in.VisibilityTimeout, "VisibilityTimeout", visible, 0, 43200); err != nil {
 		return nil, err
 	}
-	if pause, err = bounded(in.WaitTimeSeconds, "WaitTimeSeconds", pause, 0, 20); err != nil {
-		return nil, err
+	if p := in.WaitTimeSeconds; p != nil {
+		if pause = *p; pause < 0 || pause > 20 {
+			return nil, invalid("Value %d for parameter WaitTimeSeconds is invalid. Reason: Must be >= 0 and <= 20, if provided.", pause)
+		}
+	}
+	for _, n := range append(in.AttributeNames, in.MessageSystemAttributeNames...) {
+		if !slices.Contains(systemAttributes, n) {
+			return nil, unknownAttribute(n)
+		}
 	}
 	all, err := q.await(ctx, count, time.Duration(visible)*time.Second, time.Duration(pause)*time.Second, in.ReceiveRequestAttemptId)
 	if err != nil {
 		return nil, err
 	}
 	if len(all) == 0 {
-		return none{}, nil
+		return empty, nil
 	}
 	out := []map[string]any{}
 	for _, t := range all {
@@ -990,12 +1129,12 @@ func (s *Store) deleteMessage(_ context.Context, c awsapi.Caller, in *input) (an
 		return nil, missing("ReceiptHandle")
 	}
 	_, err = q.remove(in.ReceiptHandle)
-	return none{}, err
+	return none{}, ofHandle(err, in.ReceiptHandle)
 }
 
 // eachEntry has f done for the entries of a batch, side by side: they share what the disk costs.
-func eachEntry(in *input, f func(e *entry) error) (any, error) {
-	if err := batch(in); err != nil {
+func eachEntry(in *input, operation string, f func(e *entry) error) (any, error) {
+	if err := batch(in, operation); err != nil {
 		return nil, err
 	}
 	errs := make([]error, len(in.Entries))
@@ -1022,7 +1161,10 @@ func (s *Store) deleteBatch(_ context.Context, c awsapi.Caller, in *input) (any,
 	if err != nil {
 		return nil, err
 	}
-	return eachEntry(in, func(e *entry) error { _, err := q.remove(e.ReceiptHandle); return err })
+	return eachEntry(in, "DeleteMessageBatch", func(e *entry) error {
+		_, err := q.remove(e.ReceiptHandle)
+		return ofHandle(err, e.ReceiptHandle)
+	})
 }
 
 func visibility(p *int) (time.Duration, error) {
@@ -1040,11 +1182,14 @@ func (s *Store) changeVisibility(_ context.Context, c awsapi.Caller, in *input) 
 	if err != nil {
 		return nil, err
 	}
+	if in.ReceiptHandle == "" {
+		return nil, missing("ReceiptHandle")
+	}
 	d, err := visibility(in.VisibilityTimeout)
 	if err != nil {
 		return nil, err
 	}
-	return none{}, q.extend(in.ReceiptHandle, d)
+	return none{}, ofHandle(q.extend(in.ReceiptHandle, d), in.ReceiptHandle)
 }
 
 func (s *Store) changeBatch(_ context.Context, c awsapi.Caller, in *input) (any, error) {
@@ -1052,11 +1197,11 @@ func (s *Store) changeBatch(_ context.Context, c awsapi.Caller, in *input) (any,
 	if err != nil {
 		return nil, err
 	}
-	return eachEntry(in, func(e *entry) error {
+	return eachEntry(in, "ChangeMessageVisibilityBatch", func(e *entry) error {
 		d, err := visibility(e.VisibilityTimeout)
 		if err != nil {
 			return err
 		}
-		return q.extend(e.ReceiptHandle, d)
+		return ofHandle(q.extend(e.ReceiptHandle, d), e.ReceiptHandle)
 	})
 }
