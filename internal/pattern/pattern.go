@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"math/big"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -84,7 +86,53 @@ func decode(raw []byte) (any, error) {
 	if d.More() {
 		return nil, fmt.Errorf("something follows the object")
 	}
-	return v, nil
+	return undot(v), nil
+}
+
+// undot has a name with dots be a path: {"a.b": 1} is {"a": {"b": 1}}, in patterns and in events, as AWS has it.
+func undot(v any) any {
+	switch v := v.(type) {
+	case []any:
+		for i := range v {
+			v[i] = undot(v[i])
+		}
+	case map[string]any:
+		var dotted []string
+		for k, x := range v {
+			v[k] = undot(x)
+			if strings.Contains(k, ".") {
+				dotted = append(dotted, k)
+			}
+		}
+		slices.Sort(dotted)
+		for _, k := range dotted {
+			within(v, k)
+		}
+	}
+	return v
+}
+
+// within moves what stands under a name with dots to where the name says, unless something else is there.
+func within(m map[string]any, name string) {
+	parts := strings.Split(name, ".")
+	to := m
+	for _, p := range parts[:len(parts)-1] {
+		next, there := to[p]
+		if !there {
+			next = map[string]any{}
+		}
+		sub, ok := next.(map[string]any)
+		if !ok {
+			return
+		}
+		to[p] = sub
+		to = sub
+	}
+	last := parts[len(parts)-1]
+	if _, there := to[last]; !there {
+		to[last] = m[name]
+		delete(m, name)
+	}
 }
 
 func join(path, name string) string {
@@ -141,7 +189,7 @@ func parseNode(m map[string]any, path string, depth int) (n node, alternatives i
 			n.fields[name] = field{node: &sub}
 		case []any:
 			if len(v) == 0 {
-				return n, 0, refuse("Empty arrays are not allowed: %s", at)
+				return n, 0, refuse("Empty arrays are not allowed at %s", at)
 			}
 			f := field{}
 			for _, e := range v {
@@ -153,7 +201,7 @@ func parseNode(m map[string]any, path string, depth int) (n node, alternatives i
 			}
 			n.fields[name] = f
 		default:
-			return n, 0, refuse("%q must be an object or an array", at)
+			return n, 0, refuse("%q must be an object or an array at %s", name, at)
 		}
 	}
 	return n, alternatives, nil
@@ -164,17 +212,29 @@ func parseLeaf(v any, at string) (leaf, error) {
 	m, ok := v.(map[string]any)
 	if !ok {
 		if _, list := v.([]any); list {
-			return nil, refuse("%s: a list stands in a list", at)
+			return nil, refuse("a list stands in a list at %s", at)
 		}
 		return one(func(x any) bool { return equal(v, x) }), nil
 	}
 	if len(m) != 1 {
-		return nil, refuse("%s: Only one key allowed in match expression", at)
+		return nil, refuse("Only one key allowed in match expression at %s", at)
 	}
 	for op, arg := range m {
 		return parseOperator(op, arg, at)
 	}
 	return nil, nil
+}
+
+// hasLeaf says whether a field has a value of its own, which is what "exists" asks: an object, or a list without
+// values, has not.
+func hasLeaf(v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		return false
+	case []any:
+		return slices.ContainsFunc(v, hasLeaf)
+	}
+	return true
 }
 
 // one is a leaf that some value of the field must satisfy.
@@ -238,9 +298,9 @@ func parseOperator(op string, arg any, at string) (leaf, error) {
 	case "exists":
 		want, ok := arg.(bool)
 		if !ok {
-			return nil, refuse("%s: exists match pattern must be either true or false", at)
+			return nil, refuse("exists match pattern must be either true or false at %s", at)
 		}
-		return func(_ any, there bool) bool { return there == want }, nil
+		return func(v any, there bool) bool { return (there && hasLeaf(v)) == want }, nil
 	case "anything-but":
 		not, err := parseNot(arg, at)
 		if err != nil {
@@ -253,11 +313,11 @@ func parseOperator(op string, arg any, at string) (leaf, error) {
 	case "cidr":
 		s, ok := arg.(string)
 		if !ok {
-			return nil, refuse("%s: prefix match pattern must be a string", at)
+			return nil, refuse("prefix match pattern must be a string at %s", at)
 		}
-		p, err := netip.ParsePrefix(s)
+		p, err := parseCIDR(s, at)
 		if err != nil {
-			return nil, refuse("%s: Malformed CIDR, one '/' required", at)
+			return nil, err
 		}
 		return one(func(x any) bool {
 			s, ok := x.(string)
@@ -275,6 +335,25 @@ func parseOperator(op string, arg any, at string) (leaf, error) {
 	return one(texts(f)), nil
 }
 
+// parseCIDR reads 10.0.0.0/24 or 2001:db8::/32.
+func parseCIDR(s, at string) (netip.Prefix, error) {
+	address, mask, ok := strings.Cut(s, "/")
+	if !ok || strings.Contains(mask, "/") {
+		return netip.Prefix{}, refuse("Malformed CIDR, one '/' required at %s", at)
+	}
+	if _, err := netip.ParseAddr(address); err != nil {
+		return netip.Prefix{}, refuse("Nonstandard IP address: %s at %s", address, at)
+	}
+	if _, err := strconv.Atoi(mask); err != nil {
+		return netip.Prefix{}, refuse("Malformed CIDR, mask bits must be an integer at %s", at)
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, refuse("Malformed CIDR, mask bits are out of bounds at %s", at)
+	}
+	return p, nil
+}
+
 // texts makes a test of strings one of values.
 func texts(f func(string) bool) func(any) bool {
 	return func(x any) bool {
@@ -288,7 +367,7 @@ func parseText(op string, arg any, at string) (func(string) bool, error) {
 	if m, ok := arg.(map[string]any); ok && (op == "prefix" || op == "suffix") && len(m) == 1 {
 		s, ok := m["equals-ignore-case"].(string)
 		if !ok {
-			return nil, refuse("%s: %s takes a string or equals-ignore-case", at, op)
+			return nil, refuse("%s takes a string or equals-ignore-case at %s", op, at)
 		}
 		if op == "prefix" {
 			return func(x string) bool { return len(x) >= len(s) && strings.EqualFold(x[:len(s)], s) }, nil
@@ -299,10 +378,10 @@ func parseText(op string, arg any, at string) (func(string) bool, error) {
 	switch op {
 	case "prefix", "suffix", "equals-ignore-case", "wildcard":
 		if !ok {
-			return nil, refuse("%s: %s match pattern must be a string", at, op)
+			return nil, refuse("%s match pattern must be a string at %s", op, at)
 		}
 	default:
-		return nil, refuse("Unrecognized match type %s", op)
+		return nil, refuse("Unrecognized match type %s at %s", op, at)
 	}
 	switch op {
 	case "prefix":
@@ -327,12 +406,12 @@ func splitWildcard(s, at string) ([]string, error) {
 		switch {
 		case s[i] == '\\':
 			if i++; i == len(s) || s[i] != '*' && s[i] != '\\' {
-				return nil, refuse("%s: Invalid escape character at pos %d", at, i-1)
+				return nil, refuse("Invalid escape character at pos %d at %s", i, at)
 			}
 			b.WriteByte(s[i])
 		case s[i] == '*':
 			if i > 0 && s[i-1] == '*' && len(parts) > 0 && b.Len() == 0 {
-				return nil, refuse("%s: Consecutive wildcard characters at pos %d", at, i-1)
+				return nil, refuse("Consecutive wildcard characters at pos %d at %s", i, at)
 			}
 			parts = append(parts, b.String())
 			b.Reset()
@@ -369,13 +448,13 @@ func parseNot(arg any, at string) (func(any) bool, error) {
 		return func(x any) bool { return equal(v, x) }, nil
 	case []any:
 		if len(v) == 0 {
-			return nil, refuse("%s: anything-but takes a list of at least one", at)
+			return nil, refuse("anything-but takes a list of at least one at %s", at)
 		}
 		for _, e := range v {
 			switch e.(type) {
 			case string, json.Number:
 			default:
-				return nil, refuse("%s: Inside anything but list, start|null|boolean is not supported.", at)
+				return nil, refuse("Inside anything but list, start|null|boolean is not supported. at %s", at)
 			}
 		}
 		return func(x any) bool {
@@ -388,7 +467,7 @@ func parseNot(arg any, at string) (func(any) bool, error) {
 		}, nil
 	case map[string]any:
 		if len(v) != 1 {
-			return nil, refuse("%s: Only one key allowed in match expression", at)
+			return nil, refuse("Only one key allowed in match expression at %s", at)
 		}
 		for op, arg := range v {
 			list, ok := arg.([]any)
@@ -397,6 +476,21 @@ func parseNot(arg any, at string) (func(any) bool, error) {
 			}
 			var fs []func(string) bool
 			for _, e := range list {
+				text, ok := e.(string)
+				switch {
+				case op == "prefix" || op == "suffix":
+					if _, nested := e.(map[string]any); nested && len(list) == 1 {
+						return nil, refuse("Value of anything-but must be an array or single string/number value. at %s", at)
+					}
+					if !ok {
+						return nil, refuse("prefix/suffix match pattern must be a string at %s", at)
+					}
+					if text == "" {
+						return nil, refuse("Null prefix/suffix not allowed at %s", at)
+					}
+				case op == "equals-ignore-case" && !ok:
+					return nil, refuse("Inside anything-but/equals-ignore-case list, number|start|null|boolean is not supported. at %s", at)
+				}
 				f, err := parseText(op, e, at)
 				if err != nil {
 					return nil, err
@@ -413,34 +507,50 @@ func parseNot(arg any, at string) (func(any) bool, error) {
 			}), nil
 		}
 	}
-	return nil, refuse("%s: Value of anything-but must be an array or single string/number value.", at)
+	return nil, refuse("Value of anything-but must be an array or single string/number value. at %s", at)
 }
 
-// parseNumeric reads comparisons: [">", 0, "<=", 5].
+// parseNumeric reads comparisons: ["=", 5], ["<", 5], or from a lower to an upper bound: [">", 0, "<=", 5].
 func parseNumeric(arg any, at string) (func(any) bool, error) {
 	list, ok := arg.([]any)
-	if !ok || len(list) == 0 || len(list)%2 != 0 || len(list) > 4 {
-		return nil, refuse("%s: Value of numeric must be an array of comparisons and numbers", at)
+	if !ok {
+		return nil, refuse("Value of numeric must be an array. at %s", at)
 	}
 	type comparison struct {
 		op string
 		n  *big.Rat
 	}
 	var all []comparison
-	for i := 0; i < len(list); i += 2 {
-		op, ok := list[i].(string)
-		if !ok || strings.Count("= < <= > >=", op) == 0 || strings.ContainsRune(op, ' ') || op == "" {
-			return nil, refuse("%s: Unrecognized numeric range operator: %v", at, list[i])
+	for i := 0; i < len(list) || i == 0; i += 2 {
+		op, ok := "", false
+		if i < len(list) {
+			op, ok = list[i].(string)
 		}
-		jn, ok := list[i+1].(json.Number)
-		if !ok {
-			return nil, refuse("%s: Value of %s must be numeric", at, op)
+		switch {
+		case !ok:
+			return nil, refuse("Invalid member in numeric match: %v at %s", list, at)
+		case op != "=" && op != "<" && op != "<=" && op != ">" && op != ">=":
+			return nil, refuse("Unrecognized numeric range operator: %s at %s", op, at)
+		case i > 0 && (i > 2 || all[0].op[0] != '>'):
+			return nil, refuse("Too many terms in numeric range expression at %s", at)
+		case i > 0 && op[0] != '<':
+			return nil, refuse("Bad numeric range operator: %s at %s", op, at)
+		}
+		var jn json.Number
+		if i+1 < len(list) {
+			jn, ok = list[i+1].(json.Number)
+		}
+		if !ok || jn == "" {
+			return nil, refuse("Value of %s must be numeric at %s", op, at)
 		}
 		n := number(jn)
 		if n == nil {
-			return nil, refuse("%s: the number %s is out of bounds", at, jn)
+			return nil, refuse("the number %s is out of bounds at %s", jn, at)
 		}
 		all = append(all, comparison{op, n})
+	}
+	if len(all) == 2 && all[0].n.Cmp(all[1].n) >= 0 {
+		return nil, refuse("Bottom must be less than top at %s", at)
 	}
 	return func(x any) bool {
 		jn, ok := x.(json.Number)

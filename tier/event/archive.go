@@ -98,7 +98,7 @@ func (s *Store) createArchive(c awsapi.Caller, in *input) (any, error) {
 		return nil, err
 	}
 	if !nameOK(in.ArchiveName, 48) {
-		return nil, badName("archiveName", in.ArchiveName)
+		return nil, badName("archiveName", in.ArchiveName, 48)
 	}
 	a := &archive{Account: c.Account, Name: in.ArchiveName, Bus: b.Name, Pattern: text(in.EventPattern), Description: text(in.Description), Created: time.Now().UnixMilli()}
 	if in.RetentionDays != nil {
@@ -220,6 +220,9 @@ func (s *Store) describeArchive(c awsapi.Caller, in *input) (any, error) {
 }
 
 func (s *Store) updateArchive(c awsapi.Caller, in *input) (any, error) {
+	if in.EventPattern == nil && in.RetentionDays == nil && in.Description == nil {
+		return nil, invalid("At least one of EventPattern, RetentionDays or Description must be provided.")
+	}
 	a, err := s.archiveOf(c, "UpdateArchive", in.ArchiveName)
 	if err != nil {
 		return nil, err
@@ -330,12 +333,18 @@ func (s *Store) startReplay(c awsapi.Caller, in *input) (any, error) {
 	if !ok || !is || service != "events" || account != c.Account {
 		return nil, invalid("Parameter EventSourceArn is not valid. Reason: Must contain an archive ARN.")
 	}
+	s.mu.RLock()
+	known := s.archives[place{c.Account, name}] != nil
+	s.mu.RUnlock()
+	if !known {
+		return nil, invalid("Parameter EventSourceArn is not valid. Reason: Archive %s does not exist.", name)
+	}
 	a, err := s.archiveOf(c, "StartReplay", name)
 	if err != nil {
 		return nil, err
 	}
 	if !nameOK(in.ReplayName, 64) {
-		return nil, badName("replayName", in.ReplayName)
+		return nil, badName("replayName", in.ReplayName, 64)
 	}
 	r := &replay{Account: c.Account, Name: in.ReplayName, Archive: a.Name, Bus: a.Bus, Description: text(in.Description), From: int64(in.EventStartTime * 1000), To: int64(in.EventEndTime * 1000), State: "STARTING", Began: time.Now().UnixMilli()}
 	switch {

@@ -284,7 +284,7 @@ func (a *authParameters) check(kind string) error {
 	case "OAUTH_CLIENT_CREDENTIALS":
 		return errors.New("OAUTH_CLIENT_CREDENTIALS is not served by Tenfold; use BASIC or API_KEY (ApiKeyName Authorization, ApiKeyValue \"Bearer …\")")
 	default:
-		return fmt.Errorf("AuthorizationType is BASIC or API_KEY, not %q", kind)
+		return fmt.Errorf("1 validation error detected: Value '%s' at 'authorizationType' failed to satisfy constraint: Member must satisfy enum value set: [BASIC, OAUTH_CLIENT_CREDENTIALS, API_KEY]", cut(kind, 100))
 	}
 	return nil
 }
@@ -329,7 +329,7 @@ func (s *Store) createConnection(c awsapi.Caller, in *input) (any, error) {
 		return nil, invalid("%v", err)
 	}
 	if !nameOK(in.Name, 64) {
-		return nil, badName("name", in.Name)
+		return nil, badName("name", in.Name, 64)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -501,7 +501,7 @@ func (s *Store) changeEndpoint(e *endpoint, in *input) error {
 
 func (s *Store) createEndpoint(c awsapi.Caller, in *input) (any, error) {
 	if !nameOK(in.Name, 64) {
-		return nil, badName("name", in.Name)
+		return nil, badName("name", in.Name, 64)
 	}
 	if in.InvocationEndpoint == "" || in.HttpMethod == "" || in.ConnectionArn == "" {
 		return nil, invalid("InvocationEndpoint, HttpMethod and ConnectionArn are required")

@@ -193,8 +193,8 @@ func (s *Store) load() error {
 			if b == nil {
 				return nil
 			}
-			if err := r.compile(); err != nil {
-				return fmt.Errorf("rule %s: %w", r.Name, err)
+			if err := r.compile(); err != nil { // an older Tenfold took it: it takes no event until it is put again
+				s.cfg.Log.Error("a rule is not valid any more", "rule", r.id(), "err", err)
 			}
 			b.rules[r.Name] = r
 			return nil
@@ -203,7 +203,10 @@ func (s *Store) load() error {
 		each(s, kindEndpoint, func(_ []byte, e *endpoint) error { s.endpoints[place{e.Account, e.Name}] = e; return nil }),
 		each(s, kindArchive, func(_ []byte, a *archive) error {
 			s.archives[place{a.Account, a.Name}] = a
-			return a.compile()
+			if err := a.compile(); err != nil { // an older Tenfold took its pattern: rather it keeps everything
+				s.cfg.Log.Error("an archive's pattern is not valid any more", "archive", a.Name, "err", err)
+			}
+			return nil
 		}),
 		each(s, kindReplay, func(_ []byte, r *replay) error { s.replays[place{r.Account, r.Name}] = r; return nil }),
 		each(s, kindGroup, func(_ []byte, g *group) error { s.groups[place{g.Account, g.Name}] = g; return nil }),

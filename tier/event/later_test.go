@@ -333,6 +333,10 @@ func TestScheduler(t *testing.T) {
 	if _, err := c.CreateSchedule(ctx, in); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := c.CreateSchedule(ctx, in); err != nil || in.ClientToken == nil { // the SDK's own token makes it the same request
+		t.Error(in.ClientToken, err)
+	}
+	in.ClientToken = nil
 	if _, err := c.CreateSchedule(ctx, in); code(err) != "ConflictException" {
 		t.Error(err)
 	}

@@ -118,8 +118,8 @@ func marshal(v any) ([]byte, error) {
 
 // putEvents is PutEvents.
 func (s *Store) putEvents(c awsapi.Caller, in *input) (any, error) {
-	if n := len(in.Entries); n == 0 || n > maxEntries {
-		return nil, invalid("1 validation error detected: Value at 'entries' failed to satisfy constraint: Member must have length between 1 and %d, and it has %d", maxEntries, n)
+	if err := lengthOK("entries", len(in.Entries), maxEntries); err != nil {
+		return nil, err
 	}
 	size := 0
 	for i := range in.Entries {

@@ -136,7 +136,7 @@ func (t *target) compile() error {
 	if x := t.InputTransformer; x != nil {
 		y, err := transform.ParseTemplate(x.InputPathsMap, x.InputTemplate)
 		if err != nil {
-			return err
+			return inWords("InputTemplate for target " + t.ID + " " + err.Error())
 		}
 		t.template = y
 	}
@@ -181,6 +181,11 @@ func (t *target) age() int64 {
 	return defaultAge
 }
 
+// inWords is what is wrong with a target as a whole sentence of AWS'.
+type inWords string
+
+func (w inWords) Error() string { return string(w) }
+
 // check says what a target cannot be: a service that there is not here, or a resource of another account.
 func (t *target) check(account string) error {
 	service, of, rest, ok := resource(t.Arn)
@@ -222,7 +227,7 @@ func (t *target) check(account string) error {
 		}
 	}
 	if given > 1 {
-		return fmt.Errorf("Only one of Input, InputPath, or InputTransformer must be provided for target %s.", t.ID)
+		return inWords("Only one of Input, InputPath, or InputTransformer must be provided for target " + t.ID + ".")
 	}
 	if t.Input != nil && !json.Valid([]byte(*t.Input)) {
 		return fmt.Errorf("JSON syntax error in input for target %s", t.ID)

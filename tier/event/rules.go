@@ -58,7 +58,7 @@ func (s *Store) putRule(c awsapi.Caller, in *input) (any, error) {
 		return nil, err
 	}
 	if !nameOK(in.Name, 64) {
-		return nil, badName("name", in.Name)
+		return nil, badName("name", in.Name, 64)
 	}
 	if text(in.EventPattern) == "" && in.ScheduleExpression == "" {
 		return nil, invalid("Parameter(s) EventPattern or ScheduleExpression must be specified.")
@@ -208,15 +208,18 @@ func (s *Store) putTargets(c awsapi.Caller, in *input) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := len(in.Targets); n == 0 || n > 100 {
-		return nil, invalid("1 validation error detected: Value at 'targets' failed to satisfy constraint: Member must have length between 1 and 100")
+	if err := lengthOK("targets", len(in.Targets), 100); err != nil {
+		return nil, err
 	}
 	for i := range in.Targets {
 		t := &in.Targets[i]
 		if !nameOK(t.ID, 64) {
-			return nil, badName("targets."+itoa(i+1)+".member.id", t.ID)
+			return nil, badName("targets."+itoa(i+1)+".member.id", t.ID, 64)
 		}
 		if err := t.check(c.Account); err != nil {
+			if w, ok := err.(inWords); ok {
+				return nil, invalid("%s", w)
+			}
 			return nil, invalid("Parameter %s is not valid. Reason: %v", t.ID, err)
 		}
 		arns := []string{t.Arn}
@@ -257,6 +260,9 @@ func (s *Store) removeTargets(c awsapi.Caller, in *input) (any, error) {
 		return nil, err
 	}
 	failed := []member{}
+	if err := lengthOK("ids", len(in.Ids), 100); err != nil {
+		return nil, err
+	}
 	err = s.changeRule(b, in.Rule, func(r *rule) error {
 		if r.Kept {
 			return keptError("Rule", r.Name, b.Name)
@@ -282,8 +288,7 @@ func (s *Store) listTargets(c awsapi.Caller, in *input) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := []target{}
-	return member{"Targets": append(out, r.Targets...)}, nil
+	return paged("Targets", append([]target{}, r.Targets...), in)
 }
 
 func (s *Store) rulesByTarget(c awsapi.Caller, in *input) (any, error) {
@@ -297,7 +302,7 @@ func (s *Store) rulesByTarget(c awsapi.Caller, in *input) (any, error) {
 			out = append(out, r.Name)
 		}
 	}
-	return member{"RuleNames": out}, nil
+	return paged("RuleNames", out, in)
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -3,6 +3,7 @@ package event
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -33,6 +34,8 @@ type schedule struct {
 	Created     int64          `json:"created"`
 	Modified    int64          `json:"modified"`
 	By          string         `json:"by,omitempty"`
+	// Token is the ClientToken that it was made with: the same request again is answered as the first.
+	Token string `json:"token,omitempty"`
 
 	timer *timer
 }
@@ -62,6 +65,7 @@ type group struct {
 type scheduleInput struct {
 	ActionAfterCompletion, Description, GroupName, KmsKeyArn string
 	ScheduleExpression, ScheduleExpressionTimezone, State    string
+	ClientToken                                              string
 	StartDate, EndDate                                       *float64
 	FlexibleTimeWindow                                       *struct {
 		Mode                   string
@@ -307,7 +311,7 @@ func (g *group) shown() member {
 
 func (s *Store) createGroup(c awsapi.Caller, name string, in *scheduleInput) (any, error) {
 	if !nameOK(name, 64) {
-		return nil, badName("name", name)
+		return nil, badName("name", name, 64)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -406,6 +410,10 @@ func (s *Store) putSchedule(c awsapi.Caller, name string, in *scheduleInput, cre
 	}
 	for _, a := range arns {
 		if err := s.mayReach(c, "PutTargets", a); err != nil {
+			var f *awsapi.Fault
+			if errors.As(err, &f) {
+				f.Status = http.StatusForbidden
+			}
 			return nil, err
 		}
 	}
@@ -414,12 +422,14 @@ func (s *Store) putSchedule(c awsapi.Caller, name string, in *scheduleInput, cre
 	}
 	was := s.schedules[x.place()]
 	switch {
+	case create && was != nil && x.Token != "" && x.Token == was.Token:
+		return member{"ScheduleArn": was.arn()}, nil
 	case create && was != nil:
 		return nil, restError(409, "ConflictException", "Schedule %s already exists.", name)
 	case !create && was == nil:
 		return nil, noSchedule(name)
 	case was != nil:
-		x.Created, x.By = was.Created, was.By
+		x.Created, x.By, x.Token = was.Created, was.By, was.Token
 		if was.Expression == x.Expression && was.Zone == x.Zone && was.Start == x.Start && was.State == x.State {
 			x.Began = was.Began
 		}
@@ -442,7 +452,7 @@ func (in *scheduleInput) schedule(c awsapi.Caller, name string) (*schedule, erro
 		return nil, restError(400, "ValidationException", format, args...)
 	}
 	x := &schedule{Account: c.Account, Group: in.GroupName, Name: name, Expression: in.ScheduleExpression, Zone: in.ScheduleExpressionTimezone, State: or(in.State, enabled),
-		Description: in.Description, After: or(in.ActionAfterCompletion, "NONE"), Began: now, Created: now, Modified: now, By: c.Of}
+		Description: in.Description, After: or(in.ActionAfterCompletion, "NONE"), Token: in.ClientToken, Began: now, Created: now, Modified: now, By: c.Of}
 	if in.StartDate != nil {
 		x.Start = int64(*in.StartDate * 1000)
 	}
@@ -451,7 +461,7 @@ func (in *scheduleInput) schedule(c awsapi.Caller, name string) (*schedule, erro
 	}
 	switch {
 	case !nameOK(name, 64) || !nameOK(in.GroupName, 64):
-		return nil, badName("name", name)
+		return nil, badName("name", name, 64)
 	case in.FlexibleTimeWindow == nil:
 		return bad("FlexibleTimeWindow is required: {\"Mode\": \"OFF\"}")
 	case in.Target == nil || in.Target.Arn == "":
@@ -498,8 +508,10 @@ func (x *schedule) shown() member {
 	if x.Window > 0 {
 		window = member{"Mode": "FLEXIBLE", "MaximumWindowInMinutes": x.Window}
 	}
+	target, retries, age := x.Target, x.Target.asTarget().retries(), int(x.Target.asTarget().age())
+	target.RetryPolicy = &retryPolicy{MaximumRetryAttempts: &retries, MaximumEventAgeInSeconds: &age}
 	m := member{"Arn": x.arn(), "Name": x.Name, "GroupName": x.Group, "State": x.State, "ScheduleExpression": x.Expression, "ScheduleExpressionTimezone": or(x.Zone, "UTC"),
-		"FlexibleTimeWindow": window, "Target": x.Target, "ActionAfterCompletion": x.After, "CreationDate": stamp(x.Created), "LastModificationDate": stamp(x.Modified)}
+		"FlexibleTimeWindow": window, "Target": target, "ActionAfterCompletion": x.After, "CreationDate": stamp(x.Created), "LastModificationDate": stamp(x.Modified)}
 	if x.Description != "" {
 		m["Description"] = x.Description
 	}
@@ -515,6 +527,9 @@ func (x *schedule) shown() member {
 func (s *Store) listSchedules(c awsapi.Caller, query url.Values) (any, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if g := query.Get("ScheduleGroup"); g != "" && s.group(c.Account, g) == nil {
+		return nil, noGroup(g)
+	}
 	out := []member{}
 	for _, x := range of(s.schedules, c.Account) {
 		if g := query.Get("ScheduleGroup"); g != "" && g != x.Group || !strings.HasPrefix(x.Name, query.Get("NamePrefix")) || query.Get("State") != "" && query.Get("State") != x.State {

@@ -42,6 +42,8 @@ type input struct {
 	Ids                                      []string
 	TargetArn                                string
 	StatementId, Principal, Action, Policy   string
+	Condition                                *condition
+	RemoveAllPermissions                     bool
 
 	ArchiveName, EventSourceArn  string
 	RetentionDays                *int
@@ -73,8 +75,26 @@ func exists(format string, args ...any) error {
 	return fault("ResourceAlreadyExistsException", format, args...)
 }
 
-func badName(what, name string) error {
+// badName says what is wrong with a name that nameOK refuses.
+func badName(what, name string, most int) error {
+	switch {
+	case name == "":
+		return invalid("1 validation error detected: Value '' at '%s' failed to satisfy constraint: Member must have length greater than or equal to 1", what)
+	case nameOK(name, len(name)):
+		return invalid("1 validation error detected: Value '%s' at '%s' failed to satisfy constraint: Member must have length less than or equal to %d", cut(name, 100), what, most)
+	}
 	return invalid("1 validation error detected: Value '%s' at '%s' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\.\\-_A-Za-z0-9]+", cut(name, 100), what)
+}
+
+// lengthOK refuses a list that is empty or longer than most.
+func lengthOK(what string, n, most int) error {
+	switch {
+	case n == 0:
+		return invalid("1 validation error detected: Value '[]' at '%s' failed to satisfy constraint: Member must have length greater than or equal to 1", what)
+	case n > most:
+		return invalid("1 validation error detected: Value at '%s' failed to satisfy constraint: Member must have length less than or equal to %d", what, most)
+	}
+	return nil
 }
 
 // keptError refuses to change what a manifest names.
@@ -314,7 +334,7 @@ func (s *Store) writable(operation string) error {
 }
 
 // paged gives one page of a list. A token is where the next begins.
-func paged(name string, all []member, in *input) (any, error) {
+func paged[T any](name string, all []T, in *input) (any, error) {
 	from, most := 0, 100
 	if in.Limit != nil {
 		if most = *in.Limit; most < 1 || most > 100 {
@@ -363,7 +383,7 @@ func (s *Store) createBus(c awsapi.Caller, in *input) (any, error) {
 		if in.Name == defaultBus {
 			return nil, exists("Event bus default already exists.")
 		}
-		return nil, badName("name", in.Name)
+		return nil, badName("name", in.Name, 256)
 	}
 	if in.EventSourceName != "" {
 		return nil, invalid("EventSourceName: there are no partners' event sources here")
@@ -383,7 +403,11 @@ func (s *Store) createBus(c awsapi.Caller, in *input) (any, error) {
 		return nil, err
 	}
 	s.addBus(b)
-	return member{"EventBusArn": b.arn(), "Description": b.Description}, nil
+	out := member{"EventBusArn": b.arn()}
+	if b.Description != "" {
+		out["Description"] = b.Description
+	}
+	return out, nil
 }
 
 func (b *bus) state() member {
@@ -415,11 +439,13 @@ func (s *Store) describeBus(c awsapi.Caller, in *input) (any, error) {
 }
 
 // changeBus writes a bus that f changed.
-func (s *Store) changeBus(b *bus, f func(b *bus)) error {
+func (s *Store) changeBus(b *bus, f func(b *bus) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := *b
-	f(&next)
+	if err := f(&next); err != nil {
+		return err
+	}
 	next.Modified = time.Now().UnixMilli()
 	if next.Created == 0 {
 		next.Created = next.Modified
@@ -436,15 +462,20 @@ func (s *Store) updateBus(c awsapi.Caller, in *input) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.changeBus(b, func(b *bus) {
+	err = s.changeBus(b, func(b *bus) error {
 		if in.Description != nil {
 			b.Description = *in.Description
 		}
 		if in.DeadLetterConfig != nil {
 			b.Dead = in.DeadLetterConfig.Arn
 		}
+		return nil
 	})
-	return member{"Arn": b.arn(), "Name": b.Name, "Description": b.Description}, err
+	out := member{"Arn": b.arn(), "Name": b.Name}
+	if b.Description != "" {
+		out["Description"] = b.Description
+	}
+	return out, err
 }
 
 func (s *Store) deleteBus(c awsapi.Caller, in *input) (any, error) {
@@ -515,30 +546,6 @@ func (s *Store) listBuses(c awsapi.Caller, in *input) (any, error) {
 	return paged("EventBuses", out, in)
 }
 
-func (s *Store) putPermission(c awsapi.Caller, in *input) (any, error) {
-	b, err := s.busFor(c, "PutPermission", in.EventBusName)
-	if err != nil {
-		return nil, err
-	}
-	policy := in.Policy
-	if policy == "" {
-		raw, err := json.Marshal(member{"Version": "2012-10-17", "Statement": []member{{"Sid": in.StatementId, "Effect": "Allow", "Principal": in.Principal, "Action": in.Action, "Resource": b.arn()}}})
-		if err != nil {
-			return nil, err
-		}
-		policy = string(raw)
-	}
-	return none{}, s.changeBus(b, func(b *bus) { b.Policy = policy })
-}
-
-func (s *Store) removePermission(c awsapi.Caller, in *input) (any, error) {
-	b, err := s.busFor(c, "RemovePermission", in.EventBusName)
-	if err != nil {
-		return nil, err
-	}
-	return none{}, s.changeBus(b, func(b *bus) { b.Policy = "" })
-}
-
 func tagsOf(all []tag) map[string]string {
 	out := map[string]string{}
 	for _, t := range all {
@@ -593,7 +600,7 @@ func (s *Store) retag(c awsapi.Caller, operation string, in *input, f func(m map
 		return out
 	}
 	if r == nil {
-		return none{}, s.changeBus(b, func(b *bus) { b.Tags = change(b.Tags) })
+		return none{}, s.changeBus(b, func(b *bus) error { b.Tags = change(b.Tags); return nil })
 	}
 	return none{}, s.changeRule(b, r.Name, func(r *rule) error { r.Tags = change(r.Tags); return nil })
 }

@@ -30,7 +30,7 @@ func badExpression(format string, args ...string) error {
 	return &expressionError{format}
 }
 
-var expressionForm = regexp.MustCompile(`^(rate|cron|at)\(\s*(.*?)\s*\)$`)
+var expressionForm = regexp.MustCompile(`^(rate|cron|at)\((\S.*)\)$`)
 
 // newTimer reads rate(5 minutes), cron(0 8 ? * MON-FRI *), at(2026-12-24T08:00:00), or the five fields of
 // cron that a manifest may have. zone is a name of the time zone database; "": UTC. A rate counts from began.

@@ -97,15 +97,15 @@ type Template struct {
 // <aws.events.rule-arn> and <aws.events.rule-name>.
 func ParseTemplate(paths map[string]string, text string) (*Template, error) {
 	if text == "" || len(text) > maxTemplate {
-		return nil, fmt.Errorf("a template has 1 to %d characters", maxTemplate)
+		return nil, fmt.Errorf("has not 1 to %d characters", maxTemplate)
 	}
 	if len(paths) > maxPaths {
-		return nil, fmt.Errorf("an input transformer has at most %d paths", maxPaths)
+		return nil, fmt.Errorf("has more than %d paths", maxPaths)
 	}
 	t := &Template{paths: map[string]Path{}, text: text}
 	for name, s := range paths {
 		if strings.HasPrefix(strings.ToLower(name), "aws") {
-			return nil, fmt.Errorf("%q: names that begin with AWS are EventBridge's own", name)
+			return nil, fmt.Errorf("names a path %q: names that begin with AWS are EventBridge's own", name)
 		}
 		p, err := ParsePath(s)
 		if err != nil {
@@ -121,7 +121,7 @@ func ParseTemplate(paths map[string]string, text string) (*Template, error) {
 		return nil
 	})
 	if missing != "" {
-		return nil, fmt.Errorf("the placeholder <%s> has no path", missing)
+		return nil, fmt.Errorf("contains invalid placeholder %s.", missing)
 	}
 	return t, nil
 }
