@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/versity/versitygw/auth"
@@ -188,8 +189,23 @@ func (a *account) UploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput
 	}
 	x := *in
 	x.Bucket, x.CopySource = a.own(in.Bucket), a.source(in.CopySource)
+	x.CopySourceIfModifiedSince, x.CopySourceIfUnmodifiedSince = bySecond(in.CopySourceIfModifiedSince, in.CopySourceIfUnmodifiedSince)
 	out, err := a.Posix.UploadPartCopy(ctx, &x)
 	return out, a.told(full(err))
+}
+
+// bySecond has the engine, which knows when an object was modified to the nanosecond, compare by the second, as clients
+// are told it: an object is not newer than its own Last-Modified.
+func bySecond(modified, unmodified *time.Time) (m, u *time.Time) {
+	if modified != nil {
+		t := modified.Add(time.Second - 1)
+		m = &t
+	}
+	if unmodified != nil {
+		t := unmodified.Add(time.Second)
+		u = &t
+	}
+	return m, u
 }
 
 // CompleteMultipartUpload implements backend.Backend.
@@ -210,6 +226,7 @@ func (a *account) CopyObject(ctx context.Context, in s3response.CopyObjectInput)
 		return s3response.CopyObjectOutput{}, err
 	}
 	in.Bucket, in.CopySource = a.own(in.Bucket), a.source(in.CopySource)
+	in.CopySourceIfModifiedSince, in.CopySourceIfUnmodifiedSince = bySecond(in.CopySourceIfModifiedSince, in.CopySourceIfUnmodifiedSince)
 	out, err := a.Posix.CopyObject(ctx, in)
 	if err == nil {
 		err = a.settled(*in.Bucket, *in.Key, true)

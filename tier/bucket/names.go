@@ -155,6 +155,7 @@ func (a *account) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3respo
 func (a *account) HeadObject(ctx context.Context, in *s3.HeadObjectInput) (*s3.HeadObjectOutput, error) {
 	x := *in
 	x.Bucket = a.own(in.Bucket)
+	x.IfModifiedSince, x.IfUnmodifiedSince = bySecond(in.IfModifiedSince, in.IfUnmodifiedSince)
 	out, err := a.Posix.HeadObject(ctx, &x)
 	return out, a.told(err)
 }
@@ -163,6 +164,7 @@ func (a *account) HeadObject(ctx context.Context, in *s3.HeadObjectInput) (*s3.H
 func (a *account) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.GetObjectOutput, error) {
 	x := *in
 	x.Bucket = a.own(in.Bucket)
+	x.IfModifiedSince, x.IfUnmodifiedSince = bySecond(in.IfModifiedSince, in.IfUnmodifiedSince)
 	out, err := a.Posix.GetObject(ctx, &x)
 	return out, a.told(err)
 }

@@ -4,10 +4,10 @@ import assert from "node:assert/strict";
 import { DynamoDBClient, ListTablesCommand, TransactionCanceledException, waitUntilTableExists, CreateTableCommand, DeleteTableCommand } from "@aws-sdk/client-dynamodb";
 import { DynamoDBDocumentClient, GetCommand, PutCommand, UpdateCommand, DeleteCommand, BatchWriteCommand, BatchGetCommand, TransactWriteCommand, ExecuteStatementCommand, paginateQuery, paginateScan } from "@aws-sdk/lib-dynamodb";
 import { DynamoDBStreamsClient, ListStreamsCommand, DescribeStreamCommand, GetShardIteratorCommand, GetRecordsCommand } from "@aws-sdk/client-dynamodb-streams";
-import { SQSClient, SendMessageCommand, SendMessageBatchCommand, ReceiveMessageCommand, DeleteMessageCommand, DeleteMessageBatchCommand, GetQueueAttributesCommand, GetQueueUrlCommand, QueueDoesNotExist } from "@aws-sdk/client-sqs";
-import { EventBridgeClient, PutRuleCommand, PutTargetsCommand, PutEventsCommand, ListRulesCommand } from "@aws-sdk/client-eventbridge";
-import { SchedulerClient, CreateScheduleCommand, ListSchedulesCommand, DeleteScheduleCommand } from "@aws-sdk/client-scheduler";
-import { S3Client, PutObjectCommand, GetObjectCommand, HeadObjectCommand, CreateMultipartUploadCommand, UploadPartCommand, CompleteMultipartUploadCommand, DeleteObjectsCommand, paginateListObjectsV2, NoSuchKey } from "@aws-sdk/client-s3";
+import { SQSClient, SendMessageCommand, SendMessageBatchCommand, ReceiveMessageCommand, DeleteMessageCommand, DeleteMessageBatchCommand, GetQueueAttributesCommand, GetQueueUrlCommand, CreateQueueCommand, DeleteQueueCommand, TagQueueCommand, ListQueueTagsCommand, SetQueueAttributesCommand, ChangeMessageVisibilityCommand, StartMessageMoveTaskCommand, ListMessageMoveTasksCommand, paginateListQueues, QueueDoesNotExist, QueueNameExists } from "@aws-sdk/client-sqs";
+import { EventBridgeClient, PutRuleCommand, PutTargetsCommand, PutEventsCommand, ListRulesCommand, ListTargetsByRuleCommand, RemoveTargetsCommand, DeleteRuleCommand, TestEventPatternCommand, CreateConnectionCommand, DescribeConnectionCommand, DeleteConnectionCommand, InvalidEventPatternException } from "@aws-sdk/client-eventbridge";
+import { SchedulerClient, CreateScheduleCommand, ListSchedulesCommand, GetScheduleCommand, UpdateScheduleCommand, DeleteScheduleCommand, CreateScheduleGroupCommand, DeleteScheduleGroupCommand, ConflictException } from "@aws-sdk/client-scheduler";
+import { S3Client, PutObjectCommand, GetObjectCommand, HeadObjectCommand, CreateMultipartUploadCommand, UploadPartCommand, CompleteMultipartUploadCommand, DeleteObjectsCommand, CopyObjectCommand, AbortMultipartUploadCommand, ListPartsCommand, UploadPartCopyCommand, GetObjectAttributesCommand, PutObjectTaggingCommand, GetObjectTaggingCommand, paginateListObjectsV2, NoSuchKey } from "@aws-sdk/client-s3";
 import { getSignedUrl } from "@aws-sdk/s3-request-presigner";
 import { LambdaClient, InvokeCommand } from "@aws-sdk/client-lambda";
 
@@ -84,6 +84,28 @@ async function queues() {
     if (Messages.length) await sqs.send(new DeleteMessageBatchCommand({ QueueUrl, Entries: Messages.map((x, i) => ({ Id: String(i), ReceiptHandle: x.ReceiptHandle })) }));
   }
   await assert.rejects(sqs.send(new GetQueueUrlCommand({ QueueName: "nothing" })), (e) => e instanceof QueueDoesNotExist);
+  // Queues of the client's own: dead letters that are given back, and what is refused.
+  const dead = (await sqs.send(new CreateQueueCommand({ QueueName: "js-dead" }))).QueueUrl;
+  const SourceArn = (await sqs.send(new GetQueueAttributesCommand({ QueueUrl: dead, AttributeNames: ["QueueArn"] }))).Attributes.QueueArn;
+  const own = (await sqs.send(new CreateQueueCommand({ QueueName: "js-own", Attributes: { RedrivePolicy: JSON.stringify({ deadLetterTargetArn: SourceArn, maxReceiveCount: 1 }) } }))).QueueUrl;
+  await sqs.send(new TagQueueCommand({ QueueUrl: own, Tags: { team: "blue" } }));
+  assert.deepEqual((await sqs.send(new ListQueueTagsCommand({ QueueUrl: own }))).Tags, { team: "blue" });
+  await sqs.send(new SendMessageCommand({ QueueUrl: own, MessageBody: "poison" }));
+  const [first] = (await sqs.send(new ReceiveMessageCommand({ QueueUrl: own }))).Messages;
+  await sqs.send(new ChangeMessageVisibilityCommand({ QueueUrl: own, ReceiptHandle: first.ReceiptHandle, VisibilityTimeout: 0 }));
+  assert.equal((await sqs.send(new ReceiveMessageCommand({ QueueUrl: own }))).Messages, undefined);
+  await sqs.send(new StartMessageMoveTaskCommand({ SourceArn }));
+  const [back] = (await sqs.send(new ReceiveMessageCommand({ QueueUrl: own, WaitTimeSeconds: 10 }))).Messages;
+  assert.equal(back.Body, "poison");
+  const [task] = (await sqs.send(new ListMessageMoveTasksCommand({ SourceArn }))).Results;
+  assert.equal(task.ApproximateNumberOfMessagesToMove, 1);
+  await sqs.send(new SetQueueAttributesCommand({ QueueUrl: own, Attributes: { DelaySeconds: "5" } }));
+  await assert.rejects(sqs.send(new CreateQueueCommand({ QueueName: "js-own", Attributes: { DelaySeconds: "6" } })), (e) => e instanceof QueueNameExists);
+  await assert.rejects(sqs.send(new DeleteMessageCommand({ QueueUrl: own, ReceiptHandle: "garbage" })), (e) => e.name === "ReceiptHandleIsInvalid" && e.$metadata.httpStatusCode === 404);
+  const urls = [];
+  for await (const page of paginateListQueues({ client: sqs, pageSize: 1 }, { QueueNamePrefix: "js-" })) urls.push(...page.QueueUrls);
+  assert.deepEqual(urls, [dead, own]);
+  for (const QueueUrl of urls) await sqs.send(new DeleteQueueCommand({ QueueUrl }));
 }
 
 async function events() {
@@ -98,10 +120,26 @@ async function events() {
   const { Messages } = await sqs.send(new ReceiveMessageCommand({ QueueUrl, WaitTimeSeconds: 10 }));
   assert.deepEqual(JSON.parse(Messages[0].Body), { id: 7 });
   await sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle: Messages[0].ReceiptHandle }));
+  assert.equal((await e.send(new ListTargetsByRuleCommand({ Rule: "js", EventBusName }))).Targets[0].InputPath, "$.detail");
+  await assert.rejects(e.send(new DeleteRuleCommand({ Name: "js", EventBusName })), { name: "ValidationException" });
+  await e.send(new RemoveTargetsCommand({ Rule: "js", EventBusName, Ids: ["q"] }));
+  await e.send(new DeleteRuleCommand({ Name: "js", EventBusName }));
+  await assert.rejects(e.send(new PutRuleCommand({ Name: "bad", EventBusName, EventPattern: '{"a":1}' })), (x) => x instanceof InvalidEventPatternException);
+  const Event = JSON.stringify({ id: "1", account: "1", source: "s", time: "2026-01-01T00:00:00Z", region: "r", resources: [], "detail-type": "d", detail: { ip: "10.0.0.9" } });
+  for (const [cidr, is] of [["10.0.0.0/24", true], ["10.0.1.0/24", false]]) assert.equal((await e.send(new TestEventPatternCommand({ EventPattern: JSON.stringify({ detail: { ip: [{ cidr }] } }), Event }))).Result, is);
+  await e.send(new CreateConnectionCommand({ Name: "js", AuthorizationType: "BASIC", AuthParameters: { BasicAuthParameters: { Username: "jo", Password: "secret" } } }));
+  assert.deepEqual((await e.send(new DescribeConnectionCommand({ Name: "js" }))).AuthParameters, { BasicAuthParameters: { Username: "jo" } });
+  await e.send(new DeleteConnectionCommand({ Name: "js" }));
   const s = new SchedulerClient({});
   await s.send(new CreateScheduleCommand({ Name: "js", ScheduleExpression: "rate(1 hour)", FlexibleTimeWindow: { Mode: "FLEXIBLE", MaximumWindowInMinutes: 5 }, Target: { Arn, RoleArn: "arn:aws:iam::123456789012:role/any" } }));
   assert((await s.send(new ListSchedulesCommand({}))).Schedules.some((x) => x.Name === "js"));
+  await s.send(new UpdateScheduleCommand({ Name: "js", ScheduleExpression: "cron(0 3 * * ? *)", State: "DISABLED", FlexibleTimeWindow: { Mode: "OFF" }, Target: { Arn, RoleArn: "arn:aws:iam::123456789012:role/any" } }));
+  const got = await s.send(new GetScheduleCommand({ Name: "js" }));
+  assert.deepEqual([got.ScheduleExpression, got.State, got.FlexibleTimeWindow, got.Target.RetryPolicy.MaximumRetryAttempts], ["cron(0 3 * * ? *)", "DISABLED", { Mode: "OFF" }, 185]);
   await s.send(new DeleteScheduleCommand({ Name: "js" }));
+  await s.send(new CreateScheduleGroupCommand({ Name: "js" }));
+  await assert.rejects(s.send(new CreateScheduleGroupCommand({ Name: "js" })), (x) => x instanceof ConflictException);
+  await s.send(new DeleteScheduleGroupCommand({ Name: "js" }));
 }
 
 async function functions() {
@@ -125,6 +163,16 @@ async function files() {
   }
   await s3.send(new CompleteMultipartUploadCommand({ Bucket, Key: "js/parts", UploadId, MultipartUpload: { Parts: parts } }));
   assert.equal((await s3.send(new HeadObjectCommand({ Bucket, Key: "js/parts" }))).ContentLength, (5 << 20) + 10);
+  assert.equal((await s3.send(new GetObjectAttributesCommand({ Bucket, Key: "js/parts", ObjectAttributes: ["ObjectSize"] }))).ObjectSize, (5 << 20) + 10);
+  const other = (await s3.send(new CreateMultipartUploadCommand({ Bucket, Key: "js/left" }))).UploadId;
+  await s3.send(new UploadPartCopyCommand({ Bucket, Key: "js/left", UploadId: other, PartNumber: 1, CopySource: `${Bucket}/js/parts`, CopySourceRange: "bytes=0-99" }));
+  assert.equal((await s3.send(new ListPartsCommand({ Bucket, Key: "js/left", UploadId: other }))).Parts[0].Size, 100);
+  await s3.send(new AbortMultipartUploadCommand({ Bucket, Key: "js/left", UploadId: other }));
+  await s3.send(new CopyObjectCommand({ Bucket, Key: "js/copy", CopySource: `${Bucket}/${encodeURIComponent("js/grüße.txt")}` }));
+  await s3.send(new PutObjectTaggingCommand({ Bucket, Key: "js/copy", Tagging: { TagSet: [{ Key: "k", Value: "v" }] } }));
+  assert.deepEqual((await s3.send(new GetObjectTaggingCommand({ Bucket, Key: "js/copy" }))).TagSet, [{ Key: "k", Value: "v" }]);
+  await assert.rejects(s3.send(new PutObjectCommand({ Bucket, Key: "js/copy", Body: "x", IfNoneMatch: "*" })), { name: "PreconditionFailed" });
+  await s3.send(new DeleteObjectsCommand({ Bucket, Delete: { Objects: [{ Key: "js/copy" }] } }));
   const url = await getSignedUrl(s3, new PutObjectCommand({ Bucket, Key: "js/signed" }), { expiresIn: 60 });
   assert.equal((await fetch(url, { method: "PUT", body: "by a browser" })).status, 200);
   assert.equal(await (await fetch(await getSignedUrl(s3, new GetObjectCommand({ Bucket, Key: "js/signed" })))).text(), "by a browser");

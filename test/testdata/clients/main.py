@@ -129,6 +129,35 @@ def queues():
     got = [m["Body"] for m in q.receive_message(QueueUrl=fifo, MaxNumberOfMessages=10)["Messages"]]
     assert got == ["o0", "o1", "o2"], got
     code("AWS.SimpleQueueService.NonExistentQueue", q.get_queue_url, QueueName="nothing")
+    # A queue of the client's own, with its dead letters, attributes, tags and permissions.
+    dead = q.create_queue(QueueName="py-dead")["QueueUrl"]
+    arn = q.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    own = q.create_queue(QueueName="py-own", Attributes={"VisibilityTimeout": "0", "RedrivePolicy": json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 1})}, tags={"team": "blue"})["QueueUrl"]
+    assert q.list_dead_letter_source_queues(QueueUrl=dead)["queueUrls"] == [own]
+    assert "Messages" not in q.receive_message(QueueUrl=own)  # an empty queue, which older clients read from XML
+    q.tag_queue(QueueUrl=own, Tags={"stage": "test"})
+    q.untag_queue(QueueUrl=own, TagKeys=["team"])
+    assert q.list_queue_tags(QueueUrl=own)["Tags"] == {"stage": "test"}
+    q.add_permission(QueueUrl=own, Label="l", AWSAccountIds=["111122223333"], Actions=["SendMessage"])
+    policy = json.loads(q.get_queue_attributes(QueueUrl=own, AttributeNames=["Policy"])["Attributes"]["Policy"])
+    assert [x["Sid"] for x in policy["Statement"]] == ["l"] and policy["Statement"][0]["Action"] == "SQS:SendMessage", policy
+    q.remove_permission(QueueUrl=own, Label="l")
+    q.send_message(QueueUrl=own, MessageBody="poison", DelaySeconds=0)
+    assert [m["Body"] for m in q.receive_message(QueueUrl=own)["Messages"]] == ["poison"]
+    assert "Messages" not in q.receive_message(QueueUrl=own)
+    assert [m["Body"] for m in q.receive_message(QueueUrl=dead, WaitTimeSeconds=5)["Messages"]] == ["poison"]
+    q.set_queue_attributes(QueueUrl=own, Attributes={"DelaySeconds": "5"})
+    code("InvalidAttributeValue", q.set_queue_attributes, QueueUrl=own, Attributes={"DelaySeconds": "901"})
+    code("QueueAlreadyExists", q.create_queue, QueueName="py-own", Attributes={"DelaySeconds": "6"})
+    code("ReceiptHandleIsInvalid", q.delete_message, QueueUrl=own, ReceiptHandle="garbage")
+    failed = q.delete_message_batch(QueueUrl=own, Entries=[{"Id": "a", "ReceiptHandle": "garbage"}])["Failed"]
+    assert failed[0]["Id"] == "a" and failed[0]["Code"] == "ReceiptHandleIsInvalid" and failed[0]["SenderFault"], failed
+    q.purge_queue(QueueUrl=dead)
+    pages = [u for p in q.get_paginator("list_queues").paginate(QueueNamePrefix="py-", PaginationConfig={"PageSize": 1}) for u in p["QueueUrls"]]
+    assert pages == [dead, own], pages
+    q.delete_queue(QueueUrl=own)
+    q.delete_queue(QueueUrl=dead)
+    assert "QueueUrls" not in q.list_queues(QueueNamePrefix="py-") or q.list_queues(QueueNamePrefix="py-")["QueueUrls"] == []
     assert q.get_queue_attributes(QueueUrl=fifo, AttributeNames=["All"])["Attributes"]["FifoQueue"] == "true"
 
 
@@ -145,6 +174,39 @@ def events():
     assert [x["Body"] for x in m] == ['{"order": "101"}'] or json.loads(m[0]["Body"]) == {"order": "101"}, m
     q.delete_message(QueueUrl=url, ReceiptHandle=m[0]["ReceiptHandle"])
     assert e.test_event_pattern(EventPattern='{"a": [{"prefix": "x"}]}', Event=json.dumps({"id": "1", "account": "1", "source": "s", "time": "2026-01-01T00:00:00Z", "region": "r", "resources": [], "detail-type": "d", "a": "xy"}))["Result"]
+    # A bus of the client's own: permissions, an archive that is played again, an API destination.
+    e.create_event_bus(Name="py-bus")
+    e.put_permission(EventBusName="py-bus", StatementId="one", Principal="111122223333", Action="events:PutEvents")
+    e.put_permission(EventBusName="py-bus", StatementId="two", Principal="*", Action="events:PutEvents")
+    e.remove_permission(EventBusName="py-bus", StatementId="one")
+    policy = json.loads(e.describe_event_bus(Name="py-bus")["Policy"])
+    assert [x["Sid"] for x in policy["Statement"]] == ["two"], policy
+    code("ResourceNotFoundException", e.remove_permission, EventBusName="py-bus", StatementId="one")
+    own = e.describe_event_bus(Name="py-bus")["Arn"]
+    archive = e.create_archive(ArchiveName="py-archive", EventSourceArn=own, RetentionDays=1)["ArchiveArn"]
+    e.put_events(Entries=[{"EventBusName": "py-bus", "Source": "py", "DetailType": "kept", "Detail": "{}"}])
+    e.put_rule(Name="again", EventBusName="py-bus", EventPattern=json.dumps({"replay-name": [{"exists": True}]}))
+    e.put_targets(Rule="again", EventBusName="py-bus", Targets=[{"Id": "q", "Arn": arn, "InputPath": "$.replay-name"}])
+    now = time.time()
+    e.start_replay(ReplayName="py-replay", EventSourceArn=archive, EventStartTime=now - 600, EventEndTime=now + 600, Destination={"Arn": own})
+    m = q.receive_message(QueueUrl=url, WaitTimeSeconds=20)["Messages"]
+    assert [x["Body"] for x in m] == ['"py-replay"'], m
+    q.delete_message(QueueUrl=url, ReceiptHandle=m[0]["ReceiptHandle"])
+    assert e.list_rule_names_by_target(TargetArn=arn, EventBusName="py-bus")["RuleNames"] == ["again"]
+    code("ValidationException", e.delete_rule, Name="again", EventBusName="py-bus")
+    e.remove_targets(Rule="again", EventBusName="py-bus", Ids=["q"])
+    e.delete_rule(Name="again", EventBusName="py-bus")
+    connection = e.create_connection(Name="py-connection", AuthorizationType="API_KEY", AuthParameters={"ApiKeyAuthParameters": {"ApiKeyName": "X-Key", "ApiKeyValue": "secret"}})["ConnectionArn"]
+    assert e.describe_connection(Name="py-connection")["AuthParameters"] == {"ApiKeyAuthParameters": {"ApiKeyName": "X-Key"}}
+    e.create_api_destination(Name="py-destination", ConnectionArn=connection, InvocationEndpoint="https://example.com/hook", HttpMethod="POST")
+    assert e.describe_api_destination(Name="py-destination")["InvocationRateLimitPerSecond"] == 300
+    e.delete_api_destination(Name="py-destination")
+    e.delete_connection(Name="py-connection")
+    code("ResourceNotFoundException", e.describe_connection, Name="py-connection")
+    code("InvalidEventPatternException", e.put_rule, Name="bad", EventBusName="py-bus", EventPattern='{"a": 1}')
+    code("UnknownOperationException", e.list_endpoints)
+    e.delete_archive(ArchiveName="py-archive")
+    e.delete_event_bus(Name="py-bus")
     s = client("scheduler")
     s.create_schedule(Name="once", ScheduleExpression="at(2020-01-01T00:00:00)", FlexibleTimeWindow={"Mode": "OFF"}, Target={"Arn": arn, "RoleArn": "arn:aws:iam::123456789012:role/any", "Input": "never"})
     s.create_schedule(Name="soon", ScheduleExpression="at(" + time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 2)) + ")", FlexibleTimeWindow={"Mode": "OFF"},
@@ -153,6 +215,17 @@ def events():
     assert [x["Body"] for x in m] == ["now"], m
     q.delete_message(QueueUrl=url, ReceiptHandle=m[0]["ReceiptHandle"])
     assert s.get_schedule(Name="soon")["ScheduleExpression"].startswith("at(")
+    s.create_schedule_group(Name="py-group")
+    s.create_schedule(Name="nightly", GroupName="py-group", ScheduleExpression="cron(0 3 * * ? *)", ScheduleExpressionTimezone="Europe/Rome", FlexibleTimeWindow={"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 10},
+                      Target={"Arn": arn, "RoleArn": "arn:aws:iam::123456789012:role/any"})
+    s.update_schedule(Name="nightly", GroupName="py-group", ScheduleExpression="rate(1 day)", State="DISABLED", FlexibleTimeWindow={"Mode": "OFF"}, Target={"Arn": arn, "RoleArn": "arn:aws:iam::123456789012:role/any"})
+    got = s.get_schedule(Name="nightly", GroupName="py-group")
+    assert (got["ScheduleExpression"], got["State"], got["Target"]["RetryPolicy"]["MaximumRetryAttempts"]) == ("rate(1 day)", "DISABLED", 185), got
+    assert [x["Name"] for x in s.list_schedules(GroupName="py-group")["Schedules"]] == ["nightly"]
+    code("ValidationException", s.create_schedule, Name="bad", ScheduleExpression="rate(10 seconds)", FlexibleTimeWindow={"Mode": "OFF"}, Target={"Arn": arn, "RoleArn": "arn:aws:iam::123456789012:role/any"})
+    code("ConflictException", s.create_schedule_group, Name="py-group")
+    s.delete_schedule_group(Name="py-group")
+    code("ResourceNotFoundException", s.get_schedule, Name="nightly", GroupName="py-group")
 
 
 def functions():
@@ -182,6 +255,25 @@ def files():
     with open("again", "rb") as f:
         assert f.read() == big
     assert s.head_object(Bucket=bucket, Key="c/big")["ETag"].endswith('-2"')
+    assert s.get_object_attributes(Bucket=bucket, Key="c/big", ObjectAttributes=["ObjectSize"])["ObjectSize"] == len(big)
+    up = s.create_multipart_upload(Bucket=bucket, Key="c/parts")["UploadId"]
+    s.upload_part_copy(Bucket=bucket, Key="c/parts", UploadId=up, PartNumber=1, CopySource={"Bucket": bucket, "Key": "c/big"}, CopySourceRange="bytes=0-99")
+    assert [p["Size"] for p in s.list_parts(Bucket=bucket, Key="c/parts", UploadId=up)["Parts"]] == [100]
+    assert [u["Key"] for u in s.list_multipart_uploads(Bucket=bucket)["Uploads"]] == ["c/parts"]
+    s.abort_multipart_upload(Bucket=bucket, Key="c/parts", UploadId=up)
+    code("NoSuchUpload", s.list_parts, Bucket=bucket, Key="c/parts", UploadId=up)
+    s.put_object_tagging(Bucket=bucket, Key="a/one.txt", Tagging={"TagSet": [{"Key": "kind", "Value": "other"}]})
+    s.delete_object_tagging(Bucket=bucket, Key="a/one.txt")
+    assert s.get_object_tagging(Bucket=bucket, Key="a/one.txt")["TagSet"] == []
+    post = s.generate_presigned_post(bucket, "d/form", Conditions=[["content-length-range", 1, 100]], ExpiresIn=60)
+    body = b"".join(b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (k.encode(), v.encode()) for k, v in post["fields"].items())
+    body += b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nby a form\r\n--x--\r\n'
+    with urllib.request.urlopen(urllib.request.Request(post["url"], data=body, headers={"Content-Type": "multipart/form-data; boundary=x"})) as r:
+        assert r.status == 204
+    assert s.get_object(Bucket=bucket, Key="d/form")["Body"].read() == b"by a form"
+    s.delete_object(Bucket=bucket, Key="d/form")
+    code("InvalidRange", s.get_object, Bucket=bucket, Key="a/one.txt", Range="bytes=100-")
+    code("412", s.head_object, Bucket=bucket, Key="a/one.txt", IfMatch='"other"')
     page = s.list_objects_v2(Bucket=bucket, Delimiter="/")
     assert [p["Prefix"] for p in page["CommonPrefixes"]] == ["a/", "b/", "c/"] and "Contents" not in page, page
     url = s.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "d/signed"}, ExpiresIn=60)

@@ -54,3 +54,35 @@ func FuzzFill(f *testing.F) {
 		}
 	})
 }
+
+// The examples of "Amazon EventBridge input transformation" of the User Guide, on its event.
+func TestExamplesOfTheGuide(t *testing.T) {
+	v, err := transform.Decode([]byte(`{"version":"0","id":"7bf73129-1428-4cd3-a780-95db273d1602","detail-type":"EC2 Instance State-change Notification","source":"aws.ec2","account":"123456789012","time":"2015-11-11T21:29:54Z","region":"us-east-1",` +
+		`"resources":["arn:aws:ec2:us-east-1:123456789012:instance/i-abcd1111"],"detail":{"instance-id":"i-0123456789","state":"RUNNING"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := map[string]string{"timestamp": "$.time", "instance": "$.detail.instance-id", "state": "$.detail.state", "resource": "$.resources[0]", "detail": "$.detail"}
+	facts := transform.Facts{RuleARN: "arn:aws:events:us-east-1:123456789012:rule/example", RuleName: "example", Ingested: "2015-11-11T21:29:55.000Z"}
+	for text, want := range map[string]string{
+		`"instance <instance> is in <state>"`:                                              `"instance i-0123456789 is in RUNNING"`,
+		`{"instance": <instance>, "state": <state>}`:                                       `{"instance": "i-0123456789", "state": "RUNNING"}`,
+		`{"instance": "<instance>", "state": "<state>"}`:                                   `{"instance": "i-0123456789", "state": "RUNNING"}`,
+		`{"instance": <instance>, "instanceStatus": "instance \"<instance>\" is <state>"}`: `{"instance": "i-0123456789", "instanceStatus": "instance \"i-0123456789\" is RUNNING"}`,
+		`{"instance": <instance>, "state": [9, <state>, true], "Transformed": "Yes"}`:      `{"instance": "i-0123456789", "state": [9, "RUNNING", true], "Transformed": "Yes"}`,
+		`{"time": <timestamp>, "resource": <resource>, "all": <detail>}`:                   `{"time": "2015-11-11T21:29:54Z", "resource": "arn:aws:ec2:us-east-1:123456789012:instance/i-abcd1111", "all": {"instance-id":"i-0123456789","state":"RUNNING"}}`,
+		"\"instance <instance>\"\n\"is in <state>\"":                                       "\"instance i-0123456789\"\n\"is in RUNNING\"",
+		`{"rule": <aws.events.rule-name>, "at": <aws.events.event.ingestion-time>}`:        `{"rule": "example", "at": "2015-11-11T21:29:55.000Z"}`,
+		`{"rule": "<aws.events.rule-arn>", "static": "text"}`:                              `{"rule": "arn:aws:events:us-east-1:123456789012:rule/example", "static": "text"}`,
+	} {
+		x, err := transform.ParseTemplate(paths, text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if got := string(x.Fill(v, facts)); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+	if _, err := transform.ParseTemplate(paths, `"<notdefinedkey>"`); err == nil || err.Error() != "contains invalid placeholder notdefinedkey." {
+		t.Error(err)
+	}
+}
