@@ -55,6 +55,7 @@ conformance:
 	GOBIN=$(CURDIR)/bin/tools $(GO) install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	@for p in client server; do [ -x bin/tools/grpc-$$p ] || { GOBIN=$(CURDIR)/bin/tools/grpc $(GO) install google.golang.org/grpc/interop/$$p@v1.85.0 && mv bin/tools/grpc/$$p bin/tools/grpc-$$p; } || exit 1; done
 	PATH="$(CURDIR)/bin/tools:$$PATH" $(GO) test -tags conformance -count 1 -timeout 40m -v -run 'Conformance|H2spec' ./daemon ./tier/table ./tier/cache ./tier/edge ./tier/edge/httpcache ./tier/edge/wire ./tier/edge/certs
+	$(GO) test -tags conformance -count 1 -timeout 20m -v -run 'ConformanceGORM|ConformanceSQLAlchemy' ./tier/pgproxy # the others there by hand: pgx, go-pg
 
 ## bench B=<area>: us and the peers in the same run, a line per figure
 bench: build

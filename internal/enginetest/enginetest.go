@@ -29,7 +29,7 @@ func Postgres(t testing.TB, settings ...string) (dsn string) {
 	t.Helper()
 	e, err := engines.Postgres(t.Context(), 0, "")
 	if err != nil {
-		lacking(t, err, "apt-get install postgresql")
+		Lacking(t, err, "apt-get install postgresql")
 	}
 	dir, port := folder(t), freePort(t)
 	data := filepath.Join(dir, "data")
@@ -91,7 +91,7 @@ func Redis(t testing.TB) (addr string) {
 	t.Helper()
 	e, err := engines.Cache(t.Context(), "", 0)
 	if err != nil {
-		lacking(t, err, "apt-get install valkey-server, or redis-server")
+		Lacking(t, err, "apt-get install valkey-server, or redis-server")
 	}
 	dir, port := folder(t), freePort(t)
 	start(t, syscall.SIGKILL, e.Server, "--bind", "127.0.0.1", "--port", port, "--dir", dir, "--save", "", "--appendonly", "no")
@@ -118,10 +118,11 @@ func Folder() string {
 // OneMajor ends a test that needs two majors of PostgreSQL where there is one.
 func OneMajor(t testing.TB, major int) {
 	t.Helper()
-	lacking(t, fmt.Errorf("PostgreSQL %d is the only one, and it takes two majors", major), "scripts/need scenarios, or ENGINES=folder with another")
+	Lacking(t, fmt.Errorf("PostgreSQL %d is the only one, and it takes two majors", major), "scripts/need scenarios, or ENGINES=folder with another")
 }
 
-func lacking(t testing.TB, err error, command string) {
+// Lacking ends a test for which something is not there, with the command that brings it: it is skipped, and fails when CI is set.
+func Lacking(t testing.TB, err error, command string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
 		t.Fatalf("no engine to test with: %v (%s)", err, command)
