@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -166,16 +167,20 @@ func (x *explainer) admission(q *routed) {
 	if k := q.limit; k.rule != nil {
 		var parts []string
 		if l := k.Limit; l.Rate > 0 {
-			parts = append(parts, fmt.Sprintf("%d per %s by %s", l.Rate, l.Per, l.By))
+			whose := "a client"
+			if k.limiter.everybody {
+				whose = "all clients together"
+			}
+			parts = append(parts, rateText(l)+" of "+whose)
 		}
 		if n := k.Limit.Concurrency; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d at once", n))
 		}
 		if n := k.Limit.Body; n > 0 {
-			parts = append(parts, fmt.Sprintf("bodies of %d bytes", n))
+			parts = append(parts, "bodies to "+sizeText(n))
 		}
 		if n := k.Limit.Header; n > 0 {
-			parts = append(parts, fmt.Sprintf("heads of %d bytes", n))
+			parts = append(parts, "heads to "+sizeText(n))
 		}
 		x.say("limit", strings.Join(parts, ", "), by(k))
 	}
@@ -331,11 +336,18 @@ func (x *explainer) siteRules(got *found) {
 
 // tasks tells which tasks may be asked, of a service or of a frontend's server.
 func (x *explainer) tasks(q *routed, key serviceKey, name string) {
-	takes := 0
+	takes, one := 0, ""
+	how := x.service(key)
+	shares := sharesOf(how.Endpoints)
 	if way := x.t.services[key]; way != nil {
 		for _, c := range way.Counts() {
 			state := "may be asked"
+			if share := shares[c.Release]; share > 0 && len(shares) > 1 {
+				state = fmt.Sprintf("its version gets %.3g %% of requests", 100*share)
+			}
 			switch {
+			case c.Lapsed:
+				state = "is tried out, and nobody has renewed its lease: gets nothing while others are there"
 			case c.Draining:
 				state = "drains: gets nothing new"
 			case c.Sick:
@@ -346,13 +358,25 @@ func (x *explainer) tasks(q *routed, key serviceKey, name string) {
 				state = "takes no connection"
 			default:
 				takes++
+				one = c.ID
 			}
 			x.say("task", c.ID+" at "+c.Addr, fmt.Sprintf("%s, %d in flight, %s", state, c.InFlight, c.Latency.Round(100*time.Microsecond)))
 		}
 	}
 	if takes == 0 {
+		if how.Hold > 0 {
+			x.answers(fmt.Sprintf("%s: sleeps, or none of its tasks is healthy: held for up to %s while one starts, then 503", name, how.Hold))
+			return
+		}
 		x.answers("503 after up to 5s: " + name + " has no healthy task")
 		return
+	}
+	if how.Sticky > 0 {
+		of := "services." + how.Name
+		if q.to.Frontend != "" {
+			of = "frontends." + q.to.Frontend + ".server"
+		}
+		x.say("sticky", "a client stays at its task by a cookie, for "+how.Sticky.String(), of+".sticky")
 	}
 	if o := q.override(); o.Timeout > 0 {
 		x.say("timeout", o.Timeout.String(), by(q.wait))
@@ -360,7 +384,42 @@ func (x *explainer) tasks(q *routed, key serviceKey, name string) {
 	if q.hedge.rule != nil {
 		x.say("hedge", fmt.Sprintf("a second task past %.0f%% of latencies", q.hedge.Hedge*100), by(q.hedge))
 	}
+	if takes == 1 {
+		x.answers(name + ": " + one + ", the only task that may be asked")
+		return
+	}
 	x.answers(name + ": the less loaded of two of its tasks taken at random")
+}
+
+// service is how a service is used, as the snapshot has it; the zero Service for one that it does not have.
+func (x *explainer) service(key serviceKey) (out directory.Service) {
+	name, _, _ := strings.Cut(key.name, "@") // of one build, or one version
+	for _, s := range x.t.snapshot.Sites {
+		if s.App != key.app || s.Env != key.env {
+			continue
+		}
+		for _, sv := range s.Services {
+			if sv.Name == name {
+				return sv
+			}
+		}
+	}
+	return out
+}
+
+// sharesOf is which part of the requests each version gets, of tasks that get any.
+func sharesOf(of []directory.Endpoint) map[string]float64 {
+	out, all := map[string]float64{}, 0.0
+	for _, e := range of {
+		if !e.Draining && !e.Apart {
+			out[e.Release] += cmp.Or(e.Weight, 1)
+			all += cmp.Or(e.Weight, 1)
+		}
+	}
+	for k := range out {
+		out[k] /= all
+	}
+	return out
 }
 
 // Explain asks the door what it would do with a request.

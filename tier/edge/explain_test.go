@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 
@@ -106,6 +107,41 @@ func TestExplainAgreesWithTheDoor(t *testing.T) {
 	if err != nil || x.Answer != "the console" {
 		t.Errorf("a delivery of a Git host: %q %v", x.Answer, err)
 	}
+}
+
+// What a request meets at a service: shares of a version that is tried out, the cookie, and a service that sleeps.
+func TestExplainKnowsHowAServiceIsUsed(t *testing.T) {
+	h := ruled(t, map[tenfold.Route]tenfold.Rule{"/*": {Limit: &tenfold.Limiting{Rate: 50, Per: time.Second, By: "client", Body: 1 << 20, Header: 1000}, Line: 3}}, nil, func(a *tenfold.App) {
+		api := a.Services["api"]
+		api.Sticky, api.Health.Grace, api.Scale = time.Hour, time.Minute, tenfold.Bounds{Min: 0, Max: 2}
+		a.Services["api"] = api
+	})
+	explain := func() (string, string) {
+		t.Helper()
+		x, err := h.Explain(t.Context(), directory.Question{Method: "GET", URL: "http://shop.localhost/api/x", Client: "127.0.0.1:1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x.Answer, fmt.Sprint(x.Lines)
+	}
+	has := func(answer string, lines ...string) {
+		t.Helper()
+		a, all := explain()
+		if a != answer {
+			t.Errorf("answer %q, want %q", a, answer)
+		}
+		for _, l := range lines {
+			if !strings.Contains(all, l) {
+				t.Errorf("no %q in\n%s", l, all)
+			}
+		}
+	}
+	h.publish(t, directory.Endpoint{ID: "one", Addr: "127.0.0.1:1"})
+	has("service api: one, the only task that may be asked", "50/s of a client, bodies to 1mb, heads to 1000 bytes", "services.api.sticky", "may be asked")
+	h.publish(t, directory.Endpoint{ID: "one", Addr: "127.0.0.1:1", Release: "a", Weight: 9}, directory.Endpoint{ID: "two", Addr: "127.0.0.1:2", Release: "b"})
+	has("service api: the less loaded of two of its tasks taken at random", "its version gets 90 % of requests", "its version gets 10 % of requests")
+	h.publish(t)
+	has("service api: sleeps, or none of its tasks is healthy: held for up to 1m0s while one starts, then 503")
 }
 
 func TestExplainIsWithoutEffect(t *testing.T) {

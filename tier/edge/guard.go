@@ -72,6 +72,18 @@ func (g *guard) addressed(client string) bool {
 	return ok && !within(g.deny, a) && (len(g.allow) == 0 || within(g.allow, a))
 }
 
+// whyNot says why a client's address may not pass, without the port that it happened to have.
+func (g *guard) whyNot(client string) string {
+	a, ok := addrOf(client)
+	switch {
+	case !ok:
+		return "the client's address is not known"
+	case within(g.deny, a):
+		return a.String() + " is among the addresses of edge.routes.*.auth.deny"
+	}
+	return a.String() + " is none of the addresses of edge.routes.*.auth.allow"
+}
+
 // denial is why a request may not pass.
 type denial struct {
 	page
@@ -105,7 +117,7 @@ func (d *Door) check(g *guard, q *routed, r *http.Request) *denial {
 		return nil
 	}
 	if !g.addressed(q.client) {
-		return denied(http.StatusForbidden, "not allowed from here", q.client+" is none of the addresses that edge.routes.*.auth allows")
+		return denied(http.StatusForbidden, "not allowed from here", g.whyNot(q.client))
 	}
 	if g.mtls != nil {
 		if no := certified(g.mtls, r); no != nil {

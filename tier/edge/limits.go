@@ -35,7 +35,7 @@ func (m limiters) of(before limiters, route string, of *directory.Limiting) *lim
 	l := &limiter{everybody: of.By == "route", body: of.Body, header: of.Header}
 	if of.Rate > 0 {
 		l.rates = limit.NewRates(limit.Rate{Requests: of.Rate, Per: of.Per, Burst: of.Burst})
-		l.per = strconv.Itoa(of.Rate) + " requests per " + of.Per.String()
+		l.per = rateText(of) + " requests"
 	}
 	if of.Concurrency > 0 {
 		l.under = limit.NewConcurrency(limit.Load{Most: of.Concurrency})
@@ -44,12 +44,36 @@ func (m limiters) of(before limiters, route string, of *directory.Limiting) *lim
 	return l
 }
 
+// rateText is a rate as the manifest has it: 50/s.
+func rateText(of *directory.Limiting) string {
+	per := of.Per.String()
+	switch of.Per {
+	case time.Second:
+		per = "s"
+	case time.Minute:
+		per = "m"
+	case time.Hour:
+		per = "h"
+	}
+	return strconv.Itoa(of.Rate) + "/" + per
+}
+
+// sizeText is a size as the manifest has it: 8kb.
+func sizeText(n int64) string {
+	units := []string{" bytes", "kb", "mb", "gb"}
+	at := 0
+	for ; n >= 1<<10 && n%(1<<10) == 0 && at < len(units)-1; at++ {
+		n >>= 10
+	}
+	return strconv.FormatInt(n, 10) + units[at]
+}
+
 // tooLong says that a request's head is.
 func (l *limiter) tooLong(r *http.Request) *denial {
 	if l.header == 0 || int64(limit.HeaderSize(r)) <= l.header {
 		return nil
 	}
-	return &denial{page: page{http.StatusRequestHeaderFieldsTooLarge, "the request's head is too large", "at most " + strconv.FormatInt(l.header, 10) + " bytes are taken", "edge.routes.*.limit.header sets it"}}
+	return &denial{page: page{http.StatusRequestHeaderFieldsTooLarge, "the request's head is too large", "at most " + sizeText(l.header) + " are taken", "edge.routes.*.limit.header sets it"}}
 }
 
 // take counts a request of a client, or answers it: it is one too many. leave is to be called when it is over.

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
 
 	"tenfold/tier/edge/upstream"
 )
@@ -74,7 +75,7 @@ func failed(service string, err error) page {
 		}
 		return page{http.StatusServiceUnavailable, "service " + service + " is not available", why, "tenfold status; tenfold logs " + service}
 	case errors.As(err, &large):
-		return page{http.StatusRequestEntityTooLarge, "the request is too large", fmt.Sprintf("at most %d bytes are taken", large.Limit), ""}
+		return page{http.StatusRequestEntityTooLarge, "the request is too large", "at most " + sizeText(large.Limit) + " are taken", "edge.routes.*.limit.body sets it"}
 	case errors.As(err, &bad):
 		return page{http.StatusBadRequest, "the request's body is not whole", bad.Error(), ""}
 	case errors.As(err, &wrong):
@@ -92,12 +93,14 @@ func failed(service string, err error) page {
 	return page{http.StatusBadGateway, "service " + service + " broke off", why.Error(), "tenfold logs " + service}
 }
 
+// maintenanceLook is after what time clients are told to look again whether a closed route is open.
+const maintenanceLook = time.Minute
+
 // maintenance answers a browser with a page of the app's own that it is not there for a while.
 func maintenance(w http.ResponseWriter, html string) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
-	h.Set("Retry-After", "60")
 	w.WriteHeader(http.StatusServiceUnavailable)
 	io.WriteString(w, html)
 }

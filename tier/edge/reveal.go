@@ -168,7 +168,8 @@ func readKeys(text string) (map[string]string, error) {
 		lines := strings.Fields(string(rest[:at]))
 		b, left := pem.Decode(rest)
 		if b == nil {
-			return nil, fmt.Errorf("the key after %q is not PEM", strings.Join(lines, " "))
+			// Without a word of the text: it may be another secret's, put here by mistake.
+			return nil, fmt.Errorf("what begins on line %d is not PEM: each key is a line with its id, and below it -----BEGIN PUBLIC KEY----- on a line of its own", 1+strings.Count(text[:len(text)-len(rest)+at], "\n"))
 		}
 		if len(lines) != 1 || strings.TrimSuffix(lines[0], ":") == "" {
 			return nil, fmt.Errorf("before each key stands a line with its id, and nothing else")

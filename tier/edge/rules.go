@@ -53,8 +53,30 @@ type fields struct {
 	hsts time.Duration
 }
 
-func (f *fields) edit(h http.Header, _ int) {
+// dress has what rules set put on an answer, whoever gives it: a redirect and a refusal are looked at by
+// browsers, and by those who audit a site, as pages are.
+func (q *routed) dress(w http.ResponseWriter) http.ResponseWriter {
+	edit := fields{set: q.headers}
+	if q.secure {
+		edit.hsts = q.site.HSTS
+	}
+	if edit.set == nil && edit.hsts == 0 {
+		return w
+	}
+	return &headerWriter{ResponseWriter: w, editor: &edit}
+}
+
+// keeps says that a field tells caches how long to keep an answer. What a rule says of that is meant for what is
+// there: an asset's year, on the 404 of a moment, would keep browsers from the asset for that year.
+func keeps(name string) bool {
+	return name == "Cache-Control" || name == "Cdn-Cache-Control" || name == "Surrogate-Control" || name == "Expires"
+}
+
+func (f *fields) edit(h http.Header, status int) {
 	for k, v := range f.set {
+		if status >= 400 && keeps(k) {
+			continue
+		}
 		if v.value == "" {
 			h.Del(k)
 		} else {

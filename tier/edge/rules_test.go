@@ -32,6 +32,8 @@ import (
 
 	"tenfold"
 	"tenfold/internal/directory"
+	"tenfold/internal/release"
+	"tenfold/internal/siterules"
 )
 
 // ruled is a house with an echoing service at /api/* and rules; secrets are by name.
@@ -208,6 +210,57 @@ func TestASiteBehindAPassword(t *testing.T) {
 }
 
 // Behind a proxy that ends TLS a browser learns of HSTS as at the door itself, on whatever way it is answered.
+// A redirect, a refusal and a page of the door's own have what rules set, and HSTS, as answers of the app do; how
+// long to keep an answer is said of good ones alone.
+func TestFieldsOfRulesAreOnEveryAnswer(t *testing.T) {
+	h := ruled(t, map[tenfold.Route]tenfold.Rule{
+		"/*":          {Headers: map[string]string{"X-Frame-Options": "DENY", "Cache-Control": "public, max-age=31536000"}},
+		"/old/*":      {Redirect: &tenfold.Redirect{To: "/new/*", Status: 301}},
+		"/api/in/*":   {Auth: &tenfold.Auth{Allow: []string{"192.0.2.0/24"}}},
+		"/api/adm/*":  {Auth: &tenfold.Auth{Basic: secret("USERS")}},
+		"/api/few/*":  {Limit: &tenfold.Limiting{Rate: 1, Per: time.Hour, By: "route"}},
+		"/api/slim/*": {Limit: &tenfold.Limiting{Body: 10}},
+		"/soon/*":     {Maintenance: &tenfold.Page{Body: "<h1>soon</h1>"}},
+	}, map[string]string{"USERS": "ann:" + cheap(t, "wonderland")}, func(a *tenfold.App) {
+		a.Domains = []string{"shop.example", "www.shop.example"}
+		a.Door.Trust, a.Door.HSTS = []string{"127.0.0.0/8"}, time.Hour
+	})
+	rules, _, err := siterules.Read("_headers", []byte("/assets/*\n  Cache-Control: public, max-age=31536000, immutable\n  ! X-Powered-By\n"), siterules.Netlify)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := h.releaseOf(t, map[string]string{"index.html": "home", "assets/a-0123456789.js": "a"}, release.Meta{Rules: map[string]siterules.Set{"_headers": rules}})
+	if err := (release.Site{Dir: h.cfg.SiteDir(shop)}).Switch(r.ID); err != nil {
+		t.Fatal(err)
+	}
+	h.ask(t, "GET", "/api/few/x", "")
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		control            string
+	}{
+		{"GET", "/", "", 200, "public, max-age=31536000"},
+		{"GET", "/old/x", "", 301, "public, max-age=31536000"},
+		{"GET", "/api/in/x", "", 403, "no-store"},
+		{"GET", "/api/adm/x", "", 401, "no-store"},
+		{"GET", "/api/few/x", "", 429, "no-store"},
+		{"POST", "/api/slim/x", "more than ten", 413, "no-store"},
+		{"GET", "/soon/x", "", 503, "no-store"},
+		{"GET", "/assets/a-0123456789.js", "", 200, "public, max-age=31536000"},
+		{"GET", "/assets/gone-0123456789.js", "", 404, "no-store"},
+	} {
+		res, _ := h.ask(t, c.method, c.path, c.body, "X-Forwarded-Proto", "https")
+		if got := res.Header; res.StatusCode != c.status || got.Get("X-Frame-Options") != "DENY" || got.Get("Strict-Transport-Security") != "max-age=3600" || got.Get("Cache-Control") != c.control {
+			t.Errorf("%s %s: %d, want %d with Cache-Control %q; %v", c.method, c.path, res.StatusCode, c.status, c.control, got)
+		}
+	}
+	for proto, want := range map[string]string{"https": "max-age=3600", "http": ""} {
+		if res, _ := h.ask(t, "GET", "/x", "", "Host", "www.shop.example", "X-Forwarded-Proto", proto); res.StatusCode != 301 || res.Header.Get("Strict-Transport-Security") != want {
+			t.Errorf("another name of the app, over %s: %d %v", proto, res.StatusCode, res.Header)
+		}
+	}
+}
+
 func TestHSTSBehindAProxy(t *testing.T) {
 	h := ruled(t, nil, nil, func(a *tenfold.App) { a.Door.Trust, a.Door.HSTS = []string{"127.0.0.0/8"}, time.Hour })
 	for proto, want := range map[string]string{"https": "max-age=3600", "http": ""} {
@@ -254,6 +307,39 @@ func TestBadSecretsFailTheDeployWithAHint(t *testing.T) {
 			t.Errorf("%q: %+v", value, got)
 		}
 	}
+}
+
+// What stands in a secret may be another one, put there by mistake: no error repeats it.
+func TestErrorsOfKeysDoNotRepeatTheSecret(t *testing.T) {
+	for value, want := range map[string]string{
+		"hunter2":                                "no public key in PEM",
+		`{"K1": "-----BEGIN hunter2"}`:           "what begins on line 1 is not PEM",
+		"K1\nhunter2 -----BEGIN\n":               "what begins on line 2 is not PEM",
+		"hunter2 x\n" + string(somePublicKey(t)): "before each key stands a line with its id",
+		"K1\n" + string(somePublicKey(t)) + "K1\n" + string(somePublicKey(t)): "stands twice",
+	} {
+		_, err := readKeys(value)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%.40q: %v, want %q", value, err, want)
+		}
+	}
+	if keys, err := readKeys("K1:\n" + string(somePublicKey(t))); err != nil || keys["K1"] == "" {
+		t.Errorf("a key: %v %v", keys, err)
+	}
+}
+
+// somePublicKey is one in PEM.
+func somePublicKey(t *testing.T) []byte {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(&k.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
 func TestAddressesAndTrust(t *testing.T) {
@@ -653,7 +739,7 @@ func TestExplainSaysWhatServeDoes(t *testing.T) {
 	for _, c := range []struct{ method, path, client, answer, line string }{
 		{"GET", "/old/a?b", "127.0.0.1:1", "301 to /new/a?b", "edge.routes./old/*, line 7"},
 		{"GET", "/v1/a", "127.0.0.1:1", "service api", "/api/a"},
-		{"GET", "/api/in/a", "127.0.0.1:1", "403: not allowed from here: 127.0.0.1:1 is none", "line 9"},
+		{"GET", "/api/in/a", "127.0.0.1:1", "403: not allowed from here: 127.0.0.1 is none of the addresses of edge.routes.*.auth.allow", "line 9"},
 		{"GET", "/api/in/a", "192.0.2.4:1", "service api", "the right address"},
 		{"GET", "/api/adm/a", "127.0.0.1:1", "401", "line 11"},
 		{"GET", "/api/kept", "127.0.0.1:1", "service api", "nothing stored"},

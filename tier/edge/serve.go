@@ -3,7 +3,6 @@ package edge
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"slices"
@@ -57,7 +56,7 @@ const (
 	firstAstray         // 421: the connection is another host's
 )
 
-// first finds who is meant. to is where a redirect leads.
+// first finds who is meant. to is where a redirect leads, s the site that is meant or has that other name.
 func (d *Door) first(t *table, r *http.Request, host string) (what first, to string, s *site) {
 	switch {
 	case d.keys != nil && r.TLS != nil && d.keys.Misdirected(r.TLS, r.Host):
@@ -68,10 +67,11 @@ func (d *Door) first(t *table, r *http.Request, host string) (what first, to str
 		return firstConsole, "", nil
 	}
 	if to, ok := t.redirect[host]; ok {
+		s = t.hosts[to]
 		if _, port, err := net.SplitHostPort(r.Host); err == nil && port != "" {
 			to = net.JoinHostPort(to, port)
 		}
-		return firstRenamed, "//" + to + r.URL.RequestURI(), nil
+		return firstRenamed, "//" + to + r.URL.RequestURI(), s
 	}
 	if s = t.find(host); s == nil {
 		return firstNobody, "", nil
@@ -97,6 +97,9 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case firstConsole:
 		d.console.ServeHTTP(w, r)
 	case firstRenamed:
+		if s != nil && t.secure(r) {
+			(&fields{hsts: s.HSTS}).edit(w.Header(), http.StatusMovedPermanently)
+		}
 		w.Header().Set("Location", to)
 		w.WriteHeader(http.StatusMovedPermanently)
 	case firstNobody:
@@ -165,7 +168,7 @@ func (d *Door) pass(w http.ResponseWriter, r *http.Request, q *routed) {
 		w = &headerWriter{ResponseWriter: w, editor: &outward{cors: q.cors.CORS, origin: r.Header.Get("Origin")}}
 	}
 	if no := d.admit(r, q); no != nil {
-		no.show(w, r)
+		no.show(q.dress(w), r)
 		return
 	}
 	if q.site.Password != "" || q.auth.rule != nil && !q.auth.guard.off {
@@ -174,7 +177,7 @@ func (d *Door) pass(w http.ResponseWriter, r *http.Request, q *routed) {
 	most := int64(maxBody)
 	if q.limited(r) {
 		l := q.limit.limiter
-		leave, pass := l.take(w, r, q.client)
+		leave, pass := l.take(q.dress(w), r, q.client)
 		if !pass {
 			return
 		}
@@ -182,7 +185,7 @@ func (d *Door) pass(w http.ResponseWriter, r *http.Request, q *routed) {
 		most = cmp.Or(l.body, most)
 	}
 	if r.ContentLength > most {
-		page{http.StatusRequestEntityTooLarge, "the request is too large", fmt.Sprintf("at most %d bytes are taken", most), ""}.show(w, r)
+		page{http.StatusRequestEntityTooLarge, "the request is too large", "at most " + sizeText(most) + " are taken", "edge.routes.*.limit.body sets it"}.show(q.dress(w), r)
 		return
 	}
 	if r.Body != nil && r.Body != http.NoBody {
@@ -203,7 +206,7 @@ func (q *routed) limited(r *http.Request) bool { return q.limit.rule != nil && !
 // the door gets what was meant for it.
 func (d *Door) admit(r *http.Request, q *routed) *denial {
 	if q.maintenance.rule != nil && !(q.auth.rule != nil && len(q.auth.guard.allow) > 0 && q.auth.guard.addressed(q.client)) {
-		return &denial{page: page{http.StatusServiceUnavailable, "closed for maintenance", "edge.routes.*.maintenance says so", ""}, html: q.maintenance.Maintenance}
+		return &denial{page: page{http.StatusServiceUnavailable, "closed for maintenance", "edge.routes.*.maintenance says so", ""}, retry: maintenanceLook, html: q.maintenance.Maintenance}
 	}
 	if q.site.Password != "" && !isInner(r) {
 		if no := d.passwords.check(map[string]string{"": q.site.Password}, q, r); no != nil {
@@ -272,20 +275,11 @@ func (d *Door) end(onward *http.Request, q *routed) end {
 func (d *Door) answer(w http.ResponseWriter, r *http.Request) {
 	q := routedOf(r)
 	onward := q.onward(r)
-	end := d.end(onward, q)
-	if end == endRedirect {
+	w = q.dress(w)
+	switch d.end(onward, q) {
+	case endRedirect:
 		w.Header().Set("Location", q.redirect.location(r.URL))
 		w.WriteHeader(q.redirect.Status)
-		return
-	}
-	edit := fields{set: q.headers}
-	if q.secure {
-		edit.hsts = q.site.HSTS
-	}
-	if edit.set != nil || edit.hsts > 0 {
-		w = &headerWriter{ResponseWriter: w, editor: &edit}
-	}
-	switch end {
 	case endScript:
 		servePinScript(w, onward)
 	case endPicture:

@@ -88,13 +88,17 @@ type siteFields struct {
 
 func (f *siteFields) any() bool { return len(f.set)+len(f.remove) > 0 || f.private }
 
-func (f *siteFields) edit(h http.Header, _ int) {
-	hashed := strings.Contains(h.Get("Cache-Control"), "immutable")
+func (f *siteFields) edit(h http.Header, status int) {
+	hashed, failed := strings.Contains(h.Get("Cache-Control"), "immutable"), status >= 400
 	for _, name := range f.remove {
-		h.Del(name)
+		if !failed || !keeps(name) {
+			h.Del(name)
+		}
 	}
 	for k, v := range f.set {
-		h.Set(k, v)
+		if !failed || !keeps(k) {
+			h.Set(k, v)
+		}
 	}
 	if f.private {
 		h.Set("Cache-Control", "private, no-store")
@@ -103,6 +107,9 @@ func (f *siteFields) edit(h http.Header, _ int) {
 	}
 	// Browsers may keep a page as long as the site says. This cache asks each time: the next release
 	// must not have to wait for what it has kept of the last.
+	if failed {
+		return
+	}
 	if f.set["Cache-Control"] != "" && !hashed || f.set["Cdn-Cache-Control"] != "" {
 		h.Set("CDN-Cache-Control", "no-cache")
 	}
