@@ -135,6 +135,19 @@ func (b *builder) duration(t *tree, name string, deflt time.Duration) time.Durat
 	return deflt
 }
 
+// span is a duration that may be none: 0s is what stands in the reference as the default of such a key, and says
+// that nothing is waited, kept or delayed.
+func (b *builder) span(t *tree, name string, deflt time.Duration) time.Duration {
+	f, ok := value(t, name)
+	if !ok {
+		return deflt
+	}
+	if m := quantity.FindStringSubmatch(f.node.Value); m != nil && timeUnits[m[2]] > 0 && strings.Trim(m[1], "0.") == "" {
+		return 0
+	}
+	return b.duration(t, name, deflt)
+}
+
 func (b *builder) size(t *tree, name string, deflt int64) int64 {
 	if f, ok := value(t, name); ok {
 		if n, ok := readSize(b.reporter, f.node, f.path); ok {

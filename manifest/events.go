@@ -225,7 +225,7 @@ func (b *builder) busSchedule(t *tree, r *tenfold.BusRule) {
 	case !s.At.IsZero():
 		r.Schedule, r.Timezone = "at("+s.At.UTC().Format("2006-01-02T15:04:05")+")", ""
 	}
-	if r.Window = b.duration(t, "window", 0); r.Window > 24*time.Hour {
+	if r.Window = b.span(t, "window", 0); r.Window > 24*time.Hour {
 		w, _ := value(t, "window")
 		b.reporter.at(w.node, "write 24h or less", "%s: %s is out of bounds", w.path, w.node.Value)
 	}

@@ -239,10 +239,7 @@ func (b *builder) batchWindow(e *tree) (time.Duration, bool) {
 	if !ok {
 		return 0, false
 	}
-	if v.node.Value == "0s" {
-		return 0, true
-	}
-	w := b.duration(e, "wait", 0)
+	w := b.span(e, "wait", 0)
 	if w > maxWindow {
 		b.reporter.at(v.node, "write 5m or less", "%s: %s is longer than a batch is waited for", v.path, v.node.Value)
 	}
@@ -251,6 +248,9 @@ func (b *builder) batchWindow(e *tree) (time.Duration, bool) {
 
 // short writes a duration as the manifest does.
 func short(d time.Duration) string {
+	if d == 0 {
+		return "0s"
+	}
 	for _, u := range []struct {
 		d time.Duration
 		s string

@@ -341,7 +341,7 @@ func ruleKeys() []key {
 			{name: "to", form: fText, doc: "URL or path; a final * takes what the route's * matched."},
 			{name: "status", form: fCount, deflt: "301", doc: "301, 302, 303, 307 or 308."},
 		}},
-		{name: "headers", form: fTexts, doc: "Set on responses; false removes one."},
+		{name: "headers", form: fTexts, doc: "Set on responses, redirects and refusals; false removes one. Cache-Control and its like are left alone where the status is 400 or more."},
 		{name: "cache", form: fMap, main: "fresh", off: true, deflt: "by the response's own headers", doc: "The HTTP cache; false: never.", keys: cachingKeys()},
 		{name: "limit", form: fMap, main: "rate", doc: "Refuse what is too much: 429, 503, 413 or 431.", keys: []key{
 			{name: "rate", form: fRate, deflt: "none", doc: "Requests in a time: 50/s, 300/m, 1000/h."},
@@ -359,7 +359,7 @@ func ruleKeys() []key {
 		{name: "auth", form: fMap, main: "basic", off: true, deflt: "none", doc: "Who may pass; false: everybody, whatever wider routes say.", keys: []key{
 			{name: "basic", form: fText, deflt: "none", doc: "A secret with user:password lines; a password may be a bcrypt hash, as htpasswd -B makes it."},
 			{name: "mtls", form: fText, deflt: "none", doc: "A secret with the authorities, in PEM, that sign client certificates."},
-			{name: "signed", form: fText, deflt: "none", doc: "A secret with public keys, each an id and PEM: CloudFront's signed URLs and cookies."},
+			{name: "signed", form: fText, deflt: "none", doc: "A secret with public keys, each a line with its id (Key-Pair-Id) and below it the key in PEM: CloudFront's signed URLs and cookies."},
 			{name: "allow", form: fWords, deflt: "all", doc: "Addresses or CIDR that may pass; all others may not."},
 			{name: "deny", form: fWords, deflt: "none", doc: "Addresses or CIDR that may not, allowed or not."},
 		}},

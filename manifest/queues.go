@@ -82,15 +82,12 @@ func (b *builder) queues() {
 	}
 	bounded := func(t *tree, name string, deflt, low, high time.Duration) time.Duration {
 		f, ok := value(t, name)
-		if !ok || f.node.Value == "0s" && low == 0 {
-			if ok {
-				return 0
-			}
+		if !ok {
 			return deflt
 		}
-		d := b.duration(t, name, deflt)
+		d := b.span(t, name, deflt)
 		if d < low || d > high {
-			b.reporter.at(f.node, "from "+low.String()+" to "+high.String(), "%s: %s is out of bounds", f.path, f.node.Value)
+			b.reporter.at(f.node, "from "+short(low)+" to "+short(high), "%s: %s is out of bounds", f.path, f.node.Value)
 		}
 		return d
 	}

@@ -105,14 +105,14 @@ func (b *builder) accessLog(edge *tree) {
 func (b *builder) caching(t *tree) *tenfold.Caching {
 	c := &tenfold.Caching{}
 	if f, ok := value(t, "fresh"); ok {
-		c.Default, c.Min, c.Max = b.duration(f, "default", 0), b.duration(f, "min", 0), b.duration(f, "max", 0)
+		c.Default, c.Min, c.Max = b.span(f, "default", 0), b.span(f, "min", 0), b.duration(f, "max", 0)
 		if c.Max > 0 && c.Min > c.Max {
-			b.reporter.at(f.place(), "make min the smaller one", "%s: min %s is above max %s", f.path, c.Min, c.Max)
+			b.reporter.at(f.place(), "make min the smaller one", "%s: min %s is above max %s", f.path, short(c.Min), short(c.Max))
 		}
 	}
 	if f, ok := value(t, "stale"); ok {
-		c.StaleRevalidate = b.duration(f, "revalidate", 0)
-		c.StaleError = b.duration(f, "error", c.StaleRevalidate)
+		c.StaleRevalidate = b.span(f, "revalidate", 0)
+		c.StaleError = b.span(f, "error", c.StaleRevalidate)
 	}
 	if f, ok := value(t, "key"); ok {
 		if q := f.get("query"); q != nil && q.off {

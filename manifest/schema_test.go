@@ -3,6 +3,7 @@ package manifest
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -163,11 +164,36 @@ func TestDocsNameEveryKey(t *testing.T) {
 			t.Errorf("%s names %s, which is no key", docsFile, h)
 		}
 	}
+	// What the parser refuses as not run yet is listed, and nothing else.
+	_, section, _ := strings.Cut(string(b), "## Words that are reserved")
+	var said []string
+	for i, word := range strings.Split(section, "`") {
+		if i%2 == 1 {
+			said = append(said, word)
+		}
+	}
+	slices.Sort(said)
+	if refused := slices.Sorted(maps.Keys(refusedOf(topKeys()))); !slices.Equal(said, refused) {
+		t.Errorf("%s says that %v do not run yet, the parser refuses %v", docsFile, said, refused)
+	}
 	for _, block := range yamlBlocks(string(b)) {
 		if _, err := Parse("docs/manifest.md", []byte(block)); err != nil {
 			t.Errorf("an example does not parse:\n%v", err)
 		}
 	}
+}
+
+// refusedOf are the names of keys that do not run yet.
+func refusedOf(k key) map[string]bool {
+	out := map[string]bool{}
+	for _, c := range k.keys {
+		if c.later != "" {
+			out[c.name] = true
+			continue
+		}
+		maps.Copy(out, refusedOf(c))
+	}
+	return out
 }
 
 // walk visits the keys that run; those of an environment are the top's and not visited again.

@@ -239,7 +239,7 @@ func (b *builder) backups(t *tree) *tenfold.Backups {
 		out.Drill = 0
 	}
 	if out.Every > out.Keep {
-		b.reporter.at(f.place(), "take them at least as often as the time kept", "%s: a base backup every %s and kept for %s", f.path, out.Every, out.Keep)
+		b.reporter.at(f.place(), "take them at least as often as the time kept", "%s: a base backup every %s and kept for %s", f.path, short(out.Every), short(out.Keep))
 	}
 	if to, ok := value(f, "to"); ok {
 		out.To = to.node.Value
