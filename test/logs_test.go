@@ -18,7 +18,7 @@ import (
 func TestOutputIsFoundOfWhatIsGone(t *testing.T) {
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
-	const jobs = "    logs: {max: 256kb}\njobs:\n  sweep: {service: api, command: echo swept 3 rows}\n  seed: {service: api, schedule: first-deploy, retries: 1, command: echo no such table; exit 4}\n"
+	const jobs = "    logs: {max: 256kb}\njobs:\n  sweep: {service: api, command: echo swept 3 rows}\n  late: {service: api, command: sleep 600, timeout: 1s}\n  seed: {service: api, schedule: first-deploy, retries: 1, command: echo no such table; exit 4}\n"
 	// 2,400 lines are some 120 KB on disk, of which two tasks may keep 256 KB, in files of 64 KB.
 	const loud = "sh -c 'i=0; while [ $i -lt 2400 ]; do echo line $i said; i=$((i+1)); done; exec ./echo 1'"
 	text := strings.Replace(manifest("1", jobs), "command: exec ./echo 1\n", "command: "+loud+"\n", 1)
@@ -51,6 +51,12 @@ func TestOutputIsFoundOfWhatIsGone(t *testing.T) {
 	// Runs of jobs, with what each said.
 	h.must(dir, "run", "sweep")
 	h.must(dir, "run", "sweep")
+	if out, status := h.runIn(dir, "run", "late"); status != tenfold.CodeFailed.ExitStatus() || !strings.Contains(out, "late was ended: not done after 1s") || !strings.Contains(out, "jobs.late.timeout") {
+		t.Errorf("a run that takes too long: %d %s", status, out)
+	}
+	if out, status := h.runIn(dir, "run", "api"); status != tenfold.CodeInvalid.ExitStatus() || !strings.Contains(out, "tenfold run api --app") {
+		t.Errorf("a service that is run as a job: %d %s", status, out)
+	}
 	eventually(t, "the seed's two tries", 20*time.Second, func() bool {
 		out := h.must(dir, "jobs", "seed")
 		return strings.Contains(out, "first-deploy") && strings.Contains(out, "retry 1") && strings.Contains(out, "exited with status 4")

@@ -156,10 +156,10 @@ func isolation(w io.Writer, tasks []control.Task) {
 
 func (c *cli) runCommand() *cobra.Command {
 	return c.asking("run JOB | run SERVICE -- COMMAND…", "Run a job, or a command with a service's build and variables, and show its output", cobra.MinimumNArgs(1), func(ctx context.Context, api *control.Client, env control.Env, args []string) error {
-		status := 0
+		status, why := 0, ""
 		err := api.Run(ctx, control.RunRequest{Env: env, Name: tenfold.Name(args[0]), Command: args[1:]}, func(l control.LogLine) error {
 			if l.Exit != nil {
-				status = *l.Exit
+				status, why = *l.Exit, l.Text
 			}
 			if c.json {
 				return c.encode(l)
@@ -174,7 +174,14 @@ func (c *cli) runCommand() *cobra.Command {
 			_, err := fmt.Fprintln(w, l.Text)
 			return err
 		})
-		if err == nil && status != 0 {
+		switch {
+		case err == nil && status < 0: // it did not end by itself, so it has said nothing of it
+			hint := "jobs.%s.timeout sets how long it may take, its service's size how much memory; what it said: tenfold logs %[1]s"
+			if len(args) > 1 {
+				hint = "services.%s.size sets how much memory it may take"
+			}
+			return tenfold.Errorf(tenfold.CodeFailed, "%s was ended: %s", args[0], why).WithHint(hint, args[0])
+		case err == nil && status != 0:
 			return exitStatus(status)
 		}
 		return err

@@ -419,6 +419,10 @@ func TestJobs(t *testing.T) {
 	if run, err = b.WaitRun(t.Context(), run); err != nil || !run.OK() {
 		t.Fatalf("run by hand: %+v, %v", run, err)
 	}
+	service := app.ID(tenfold.KindJob, "api")
+	if _, err := b.RunJob(t.Context(), service); tenfold.CodeOf(err) != tenfold.CodeInvalid || !strings.Contains(tenfold.HintOf(err), "tenfold run api --app") {
+		t.Errorf("a service that is run as a job: %v, hint %q", err, tenfold.HintOf(err))
+	}
 	run, err = b.Exec(t.Context(), api, []string{"/bin/sh", "-c", "cat file; exit 5"})
 	if err != nil {
 		t.Fatal(err)

@@ -388,6 +388,10 @@ func (c *Compute) RunJob(ctx context.Context, id tenfold.ID) (Run, error) {
 	it := c.items[id]
 	c.mu.Unlock()
 	j, ok := it.(*job)
+	if _, err := c.find(tenfold.ID{App: id.App, Env: id.Env, Kind: tenfold.KindService, Name: id.Name}); !ok && err == nil {
+		return Run{}, tenfold.Errorf(tenfold.CodeInvalid, "%s is a service, which runs already", id.Name).
+			WithHint("run a command with its build and variables: tenfold run %s --app %s -- COMMAND", id.Name, id.App)
+	}
 	if !ok {
 		return Run{}, tenfold.Errorf(tenfold.CodeNotFound, "no job %s in %s/%s", id.Name, id.App, id.Env).WithHint("see what there is: tenfold status --app %s", id.App)
 	}
