@@ -196,9 +196,9 @@ func shown(addr, name string) *x509.Certificate {
 	return c.(*tls.Conn).ConnectionState().PeerCertificates[0]
 }
 
-func (h *house) setSecret(name, value string) {
+func (h *house) setSecret(app, name, value string) {
 	h.t.Helper()
-	cmd := exec.Command(h.bin, "--data", h.dir, "secrets", "set", name, "--app", "shop")
+	cmd := exec.Command(h.bin, "--data", h.dir, "secrets", "set", name, "--app", app)
 	cmd.Stdin = strings.NewReader(value)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		h.t.Fatalf("set %s: %v\n%s", name, err, out)
@@ -233,11 +233,11 @@ environments:
 	if out, code := h.runIn(dir, a...); code == 0 || !strings.Contains(out, "DNS_KEY") || !strings.Contains(out, "tenfold secrets set") {
 		t.Fatalf("without the secret: exit %d\n%s", code, out)
 	}
-	h.setSecret("DNS_KEY", "tenfold:aHVudGVyMg==")
+	h.setSecret("shop", "DNS_KEY", "tenfold:aHVudGVyMg==")
 	if out, code := h.runIn(dir, a...); code == 0 || !strings.Contains(out, "edge.tls.dns.rfc2136: secret DNS_KEY") || !strings.Contains(out, "tenfold secrets set DNS_KEY") || strings.Contains(out, "aHVudGVyMg") {
 		t.Fatalf("a secret of the wrong form: exit %d\n%s", code, out)
 	}
-	h.setSecret("DNS_KEY", credentials("aHVudGVyMg=="))
+	h.setSecret("shop", "DNS_KEY", credentials("aHVudGVyMg=="))
 	h.must(dir, a...)
 	eventually(t, "status tells of credentials that are refused", 30*time.Second, func() bool {
 		out := h.must(dir, "status", "--env", "preview/a")
@@ -246,7 +246,7 @@ environments:
 	eventually(t, "an event tells", 40*time.Second, func() bool {
 		return strings.Contains(h.must(dir, "events", "--env", "preview/a"), "*.preview.tenfold-shop.com has no certificate")
 	})
-	h.setSecret("DNS_KEY", credentials(zoneKey))
+	h.setSecret("shop", "DNS_KEY", credentials(zoneKey))
 	h.must(dir, a...)
 	var first *x509.Certificate
 	eventually(t, "the new credentials are used", 30*time.Second, func() bool {

@@ -7,7 +7,36 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tenfold"
 )
+
+// Who starts an app in a terminal is told which secret to set, and can set it: the house that up began is gone by then.
+func TestASecretIsSetWhereNoHouseRuns(t *testing.T) {
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), echo)
+	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [KEY]\nsecrets: [KEY]\n")})
+	if out, code := h.runIn(dir, "up", "--listen", "127.0.0.1:0"); code != tenfold.CodeInvalid.ExitStatus() || !strings.Contains(out, "tenfold secrets set KEY --app echo") {
+		t.Fatalf("without the secret: exit %d\n%s", code, out)
+	}
+	for range 2 {
+		h.setSecret("echo", "KEY", "sesame")
+		if out, code := h.runIn(dir, "ps"); code != tenfold.CodeUnavailable.ExitStatus() {
+			t.Fatalf("a house is left: exit %d\n%s", code, out)
+		}
+	}
+	h.up(dir)
+	if out, code := h.runIn(dir, "up", "--detach", "--listen", "127.0.0.1:0"); code != 0 {
+		t.Errorf("any port, where a house has one: exit %d\n%s", code, out)
+	}
+	if out, code := h.runIn(dir, "up", "--detach", "--listen", "127.0.0.1:1"); code != tenfold.CodeConflict.ExitStatus() || !strings.Contains(out, "listens on "+h.addr+" already") {
+		t.Errorf("another port: exit %d\n%s", code, out)
+	}
+	h.setSecret("echo", "KEY", "other") // where one runs, it goes on
+	if out := h.must(dir, "secrets"); !strings.Contains(out, "KEY") || !strings.Contains(out, "3") {
+		t.Errorf("secrets: %s", out)
+	}
+}
 
 // Rules of the manifest, from the file to the door, with a secret and pages of the project; and what
 // explain says of them.

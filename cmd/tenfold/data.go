@@ -14,6 +14,7 @@ import (
 
 	"tenfold"
 	"tenfold/control"
+	"tenfold/daemon"
 )
 
 func (c *cli) secretsCommand() *cobra.Command {
@@ -33,22 +34,11 @@ func (c *cli) secretsCommand() *cobra.Command {
 		if strings.Contains(args[0], "=") {
 			return usage("a value on the command line is seen by everybody who runs ps").(*tenfold.Error).WithHint("pipe it in: printf %%s \"$VALUE\" | tenfold secrets set NAME")
 		}
-		app, err := c.secretsApp(cmd.Context())
-		if err != nil {
-			return err
-		}
 		value, err := c.readSecret(args[0])
 		if err != nil {
 			return err
 		}
-		api := c.client()
-		defer api.Close()
-		v, err := api.SetSecret(cmd.Context(), app, tenfold.Name(args[0]), value)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(c.err, "%s of %s is set, version %d; a deploy hands it to those who use it\n", args[0], app, v)
-		return nil
+		return c.setSecret(cmd.Context(), tenfold.Name(args[0]), value)
 	}}
 	remove := &cobra.Command{Use: "remove NAME", Short: "Forget a secret with all its versions", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		app, err := c.secretsApp(cmd.Context())
@@ -61,6 +51,29 @@ func (c *cli) secretsCommand() *cobra.Command {
 	}}
 	list.AddCommand(set, remove)
 	return list
+}
+
+// setSecret stores a value. An app whose secrets have none is not started, and up ends the house again that it began
+// for it: so where there is no house, one is started for as long as this takes.
+func (c *cli) setSecret(ctx context.Context, name tenfold.Name, value string) (err error) {
+	api, started, err := c.house(ctx, daemon.Settings{})
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	if started {
+		defer func() { err = errors.Join(err, c.endHouse(context.WithoutCancel(ctx), api)) }()
+	}
+	app, err := c.secretsApp(ctx)
+	if err != nil {
+		return err
+	}
+	v, err := api.SetSecret(ctx, app, name, value)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.err, "%s of %s is set, version %d; a deploy hands it to those who use it\n", name, app, v)
+	return nil
 }
 
 // secretsApp is the app whose secrets are meant: one that never ran may have secrets already.

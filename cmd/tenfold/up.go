@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -174,7 +175,7 @@ func actor() string {
 func (c *cli) house(ctx context.Context, want daemon.Settings) (*control.Client, bool, error) {
 	api := c.client()
 	if h, err := api.House(ctx); err == nil {
-		if want.Listen != "" && len(h.Listen) > 0 && h.Listen[0] != want.Listen {
+		if want.Listen != "" && len(h.Listen) > 0 && !meets(want.Listen, h.Listen[0]) {
 			return nil, false, tenfold.Errorf(tenfold.CodeConflict, "the house of %s listens on %s already", h.Data, strings.Join(h.Listen, ", ")).
 				WithHint("leave --listen out, use another --data, or end it first: tenfold down --house")
 		}
@@ -216,6 +217,16 @@ func (c *cli) house(ctx context.Context, want daemon.Settings) (*control.Client,
 		return nil, false, err
 	}
 	return api, true, nil
+}
+
+// meets says that an address is the one that was asked for, where port 0 asks for any.
+func meets(asked, has string) bool {
+	host, port, err := net.SplitHostPort(asked)
+	if err != nil || port != "0" {
+		return asked == has
+	}
+	other, _, err := net.SplitHostPort(has)
+	return err == nil && host == other
 }
 
 // startHouse starts the warden detached and waits until its daemon answers. Where a keeper lives there is a house,

@@ -95,8 +95,14 @@ func (l *Ledger[R]) update(key string, f func(*R)) error {
 	return nil
 }
 
+// write makes the folder anew when somebody took it away: what is known is here, and a tier that cannot write down that
+// it is to stop would never stop.
 func (l *Ledger[R]) write(key string, r R) error {
-	if err := atomicfile.WriteJSON(l.file(key), r, 0o600); err != nil {
+	err := atomicfile.WriteJSON(l.file(key), r, 0o600)
+	if errors.Is(err, fs.ErrNotExist) && os.MkdirAll(l.dir, 0o700) == nil {
+		err = atomicfile.WriteJSON(l.file(key), r, 0o600)
+	}
+	if err != nil {
 		return fmt.Errorf("update record %s: %w", key, err)
 	}
 	return nil
