@@ -438,8 +438,10 @@ type Backups struct {
 	Keep  time.Duration `json:"keep"`            // how far back a restore can go
 	Every time.Duration `json:"every"`           // a base backup
 	Drill time.Duration `json:"drill,omitempty"` // a restore that proves them; 0: never
-	// To is a folder, absolute, or "s3://endpoint/bucket/prefix"; "": beside the data.
+	// To is a folder, absolute, or "s3://endpoint/bucket/prefix"; "": beside the data, or in Bucket.
 	To string `json:"to,omitempty"`
+	// Bucket is one of the same App, whose address and keys are known; "": To says where.
+	Bucket Name `json:"bucket,omitempty"`
 	// Key is a secret that seals them; nil: they are not sealed.
 	Key *Binding `json:"key,omitempty"`
 }

@@ -16,6 +16,7 @@ import (
 	"tenfold"
 	"tenfold/control"
 	"tenfold/internal/awsapi"
+	"tenfold/internal/depot"
 	"tenfold/tier/bucket"
 	"tenfold/tier/data"
 	"tenfold/tier/function"
@@ -165,6 +166,17 @@ func (t bucketTargets) publish(ctx context.Context, account string, to tenfold.I
 func (h *house) ownerKey(app tenfold.AppName, env tenfold.Environment) awsapi.Key {
 	k := h.accessKey(tenfold.ID{App: app, Env: env, Kind: tenfold.KindIdentity, Name: "$owner"}) // no service is called so
 	return awsapi.Key{Access: k.ID, Secret: k.Secret, Caller: awsapi.Caller{Account: account(app, env), Of: awsapi.Owner, Uses: map[string][]string{"s3": {awsapi.Every}}}}
+}
+
+// backupBucket is a bucket of a manifest that backups of the same environment go to. They are written by the owner's
+// key, so no service has to use it.
+func (h *house) backupBucket(_ context.Context, id tenfold.ID) (depot.Bucket, error) {
+	if o, ok := h.files.Is(id); !ok || o.Failed != "" {
+		err := tenfold.Errorf(tenfold.CodeUnavailable, "%s, which backups go to: %w", id.Short(), depot.ErrNotYet)
+		return depot.Bucket{}, err.WithHint("tenfold status says what it waits for; backups go on by themselves")
+	}
+	k := h.ownerKey(id.App, id.Env)
+	return depot.Bucket{Address: h.filesProcess.addr, Region: awsapi.Region, Name: data.AWSName(id, nil), Access: k.Access, Secret: k.Secret}, nil
 }
 
 // fileKeys are those of services and functions, and of the owners of environments.

@@ -247,10 +247,10 @@ func newHouse(ctx context.Context, l Layout, settings Settings, binary, version 
 
 func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 	emit := h.hub.emit
-	if h.postgres, err = postgres.New(postgres.Config{Dir: l.Tier("postgres"), Engines: l.Tier("engines"), Units: k, Emit: emit, Pooled: true, Resolve: h.resolve, Outbox: outboxes{h}}); err != nil {
+	if h.postgres, err = postgres.New(postgres.Config{Dir: l.Tier("postgres"), Engines: l.Tier("engines"), Units: k, Emit: emit, Pooled: true, Resolve: h.resolve, Bucket: h.backupBucket, Outbox: outboxes{h}}); err != nil {
 		return err
 	}
-	if h.cache, err = cache.New(cache.Config{Dir: l.Tier("cache"), Units: k, Emit: emit, Certificate: cacheCertificates(l), Resolve: h.resolve}); err != nil {
+	if h.cache, err = cache.New(cache.Config{Dir: l.Tier("cache"), Units: k, Emit: emit, Certificate: cacheCertificates(l), Resolve: h.resolve, Bucket: h.backupBucket}); err != nil {
 		return err
 	}
 	builder := &build.Builder{Dir: l.Tier("build"), Units: k, Containers: h.containers}

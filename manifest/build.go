@@ -21,6 +21,7 @@ type builder struct {
 	deadOf map[tenfold.Name]tenfold.Name // by queue: where it gives what it gave up on
 	// deadMade are queues that rules and functions give up to and that do not stand in the file.
 	deadMade []tenfold.Name
+	archives []archive // buckets that take backups
 }
 
 // routed says who has a route.
@@ -58,6 +59,7 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 	b.tables()
 	b.events()
 	b.buckets()
+	b.keptBackups()
 	b.sources()
 	b.rings()
 	b.secrets()

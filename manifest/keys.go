@@ -286,7 +286,7 @@ func databaseKeys() []key {
 		{name: "backups", form: fMap, main: "keep", off: true, deflt: "none", doc: "Its WAL as it is written, and base backups: any moment of the time kept can be restored (tenfold db restore --to).", keys: []key{
 			{name: "keep", form: fDuration, deflt: "7d", doc: "How far back a restore can go."},
 			{name: "every", form: fDuration, deflt: "1d", doc: "A base backup."},
-			{name: "to", form: fText, deflt: "beside the data, which protects from mistakes but not from a lost disk", doc: "A folder, as an absolute path, or a bucket: s3://endpoint/bucket/prefix, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment that the house was started in."},
+			{name: "to", form: fText, deflt: "beside the data, which protects from mistakes but not from a lost disk", doc: "A folder, as an absolute path; a bucket of this manifest, by its name; or s3://endpoint/bucket/prefix, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment that the house was started in."},
 			{name: "key", form: fText, deflt: "not encrypted", doc: "A secret that encrypts them, as age does with a passphrase. Without it nothing can be restored: keep it elsewhere too."},
 			{name: "drill", form: fDuration, off: true, deflt: "7d", doc: "How often a backup is restored aside, started and checked. false: never."},
 		}},
@@ -327,7 +327,7 @@ func cacheKeys() []key {
 		{name: "backups", form: fMap, main: "keep", off: true, deflt: "none", doc: "Of all data, to be restored to a cache beside it (tenfold cache restore).", keys: []key{
 			{name: "keep", form: fDuration, deflt: "7d", doc: "How long each is kept."},
 			{name: "every", form: fDuration, deflt: "1d", doc: "How often one is taken. What came since the last is lost."},
-			{name: "to", form: fText, deflt: "beside the data, which protects from mistakes but not from a lost disk", doc: "A folder, as an absolute path, or a bucket: s3://endpoint/bucket/prefix, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment that the house was started in."},
+			{name: "to", form: fText, deflt: "beside the data, which protects from mistakes but not from a lost disk", doc: "A folder, as an absolute path; a bucket of this manifest, by its name; or s3://endpoint/bucket/prefix, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment that the house was started in."},
 			{name: "key", form: fText, deflt: "not encrypted", doc: "A secret that encrypts them, as age does with a passphrase. Without it nothing can be restored: keep it elsewhere too."},
 		}},
 	})

@@ -241,15 +241,47 @@ func (b *builder) backups(t *tree) *tenfold.Backups {
 	if out.Every > out.Keep {
 		b.reporter.at(f.place(), "take them at least as often as the time kept", "%s: a base backup every %s and kept for %s", f.path, short(out.Every), short(out.Keep))
 	}
-	if to, ok := value(f, "to"); ok {
+	to, ok := value(f, "to")
+	switch {
+	case ok && kebabCase.MatchString(to.node.Value):
+		if out.Bucket = tenfold.Name(to.node.Value); b.kinds[to.node.Value] != tenfold.KindBucket {
+			b.reporter.at(to.node, "declare it: buckets: ["+string(out.Bucket)+"]; or write an absolute path: /mnt/backups", "%s: no bucket is called %q", to.path, cut(to.node.Value, 60))
+		}
+		b.archives = append(b.archives, archive{t, to, out.Bucket})
+	case ok:
 		out.To = to.node.Value
 		if !backupPlace.MatchString(out.To) || strings.Contains(out.To, "/..") {
-			b.reporter.at(to.node, "write an absolute path, best on another disk: /mnt/backups, or s3://endpoint/bucket/prefix", "%s: %q is no place for backups", to.path, cut(out.To, 60))
+			b.reporter.at(to.node, "write an absolute path, best on another disk: /mnt/backups, s3://endpoint/bucket/prefix, or the name of a bucket of this manifest", "%s: %q is no place for backups", to.path, cut(out.To, 60))
 		}
-	} else if !b.failed() {
+	case !b.failed():
 		b.reporter.warn(f.place(), "set "+f.path+".to to a folder on another disk", "%s's backups lie on the disk they protect", t.key.Value)
 	}
 	return out
+}
+
+// archive is a bucket of the manifest that takes backups.
+type archive struct {
+	of, to *tree
+	bucket tenfold.Name
+}
+
+// keptBackups looks at the buckets that take backups, once they are read.
+func (b *builder) keptBackups() {
+	for _, a := range b.archives {
+		if b.failed() {
+			return
+		}
+		x, keys := b.app.Buckets[a.bucket], string(b.app.Name)+"/"
+		for pattern, d := range x.Keep {
+			if prefix, _, _ := strings.Cut(pattern, "*"); strings.HasPrefix(keys, prefix) || strings.HasPrefix(prefix, keys) {
+				b.reporter.at(a.to.node, "take "+pattern+" out of buckets."+string(a.bucket)+".keep, or name another bucket", "%s: %s keeps %s for %s, and backups lie below %s", a.to.path, a.bucket, pattern, short(d), keys)
+			}
+		}
+		if x.Versions {
+			b.reporter.warn(a.to.node, "leave out buckets."+string(a.bucket)+".versions, or name another bucket", "backups of %s that are too old stay in %s as versions, for ever", a.of.key.Value, a.bucket)
+		}
+		b.reporter.warn(a.to.node, "good against mistakes; against the loss of the disk set "+a.to.path+" to a folder on another disk, or s3://endpoint/bucket/prefix", "%s's backups lie in %s, on this house's own disk", a.of.key.Value, a.bucket)
+	}
 }
 
 // postgres reads "postgres" or "postgres-17".

@@ -122,19 +122,25 @@ type Depot struct {
 	Old []string
 }
 
-// Open is the depot below a root, which is a folder or "s3://endpoint/bucket/prefix". key looks up a version of
-// the key that it is sealed with, 0 for the one in force; nil: it is not sealed.
-func Open(root, below string, key func(version int64) (string, error)) (Depot, error) {
-	d := Depot{Place: Dir(filepath.Join(root, filepath.FromSlash(below)))}
-	var err error
+// ErrNotYet is that a Place is about to be there: who asks again soon need tell nobody.
+var ErrNotYet = errors.New("not there yet")
+
+// Below is the Place below a root, which is a folder or "s3://endpoint/bucket/prefix".
+func Below(root, below string) (Place, error) {
 	if strings.Contains(root, "://") {
-		if d.Place, err = OpenS3(strings.TrimSuffix(root, "/") + "/" + below); err != nil {
-			return d, err
-		}
+		return OpenS3(strings.TrimSuffix(root, "/") + "/" + below)
 	}
+	return Dir(filepath.Join(root, filepath.FromSlash(below))), nil
+}
+
+// Open is the depot in a Place. key looks up a version of the key that it is sealed with, 0 for the one in force;
+// nil: it is not sealed.
+func Open(place Place, key func(version int64) (string, error)) (Depot, error) {
+	d := Depot{Place: place}
 	if key == nil {
 		return d, nil
 	}
+	var err error
 	if d.Key, err = key(0); err != nil {
 		return d, fmt.Errorf("look up the key of backups: %w", err)
 	}

@@ -39,15 +39,33 @@ func OpenS3(where string) (*S3, error) {
 		return nil, fmt.Errorf("open bucket: %q is not s3://endpoint/bucket/prefix", where)
 	}
 	bucket, prefix, _ := strings.Cut(strings.Trim(u.Path, "/"), "/")
-	if prefix != "" {
-		prefix += "/"
-	}
-	c, err := minio.New(u.Host, &minio.Options{
+	return openS3(where, u.Host, bucket, prefix, minio.Options{
 		Secure: u.Scheme == "s3", BucketLookup: minio.BucketLookupAuto,
 		Creds: credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.IAM{}}),
 	})
+}
+
+// Bucket is one whose keys are known, at an address of its own without TLS: this house's.
+type Bucket struct {
+	Address, Region string // host:port
+	Name            string
+	Access, Secret  string
+}
+
+// Below is the Place of the objects whose keys begin with prefix and "/". It asks nothing yet.
+func (b Bucket) Below(prefix string) (*S3, error) {
+	return openS3("bucket "+b.Name+"/"+prefix, b.Address, b.Name, prefix, minio.Options{
+		Region: b.Region, BucketLookup: minio.BucketLookupPath, Creds: credentials.NewStaticV4(b.Access, b.Secret, ""),
+	})
+}
+
+func openS3(where, host, bucket, prefix string, o minio.Options) (*S3, error) {
+	c, err := minio.New(host, &o)
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", where, err)
+	}
+	if prefix != "" {
+		prefix += "/"
 	}
 	return &S3{client: c, bucket: bucket, prefix: prefix, where: where}, nil
 }

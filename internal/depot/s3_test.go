@@ -7,6 +7,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -143,6 +144,26 @@ func TestABucketIsAPlace(t *testing.T) {
 		if _, err := OpenS3(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
+	}
+}
+
+// One whose keys are known is asked by them, whatever the environment says.
+func TestABucketOfThisHouseIsAPlace(t *testing.T) {
+	b := &bucket{objects: map[string][]byte{}, parts: map[string][]byte{}}
+	srv := httptest.NewServer(b)
+	defer srv.Close()
+	t.Setenv("AWS_ACCESS_KEY_ID", "another")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "another")
+	place, err := Bucket{Address: strings.TrimPrefix(srv.URL, "http://"), Region: "us-east-1", Name: "backups", Access: "who", Secret: "secret"}.Below("shop/production/db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	suite(t, place)
+	if err := place.Put(t.Context(), "wal/1", strings.NewReader("x")); err != nil {
+		t.Fatal(err)
+	}
+	if string(b.objects["shop/production/db/wal/1"]) != "x" {
+		t.Errorf("stored as %q", slices.Collect(maps.Keys(b.objects)))
 	}
 }
 

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -38,6 +39,21 @@ type base struct {
 
 func partOf(name, part string) string { return "dump/" + name + "/" + part }
 
+// placeOf is the part of where backups go that is below a name.
+func (c *Cache) placeOf(ctx context.Context, of tenfold.ID, b *tenfold.Backups, below string) (depot.Place, error) {
+	switch {
+	case b.Bucket == "":
+		return depot.Below(cmp.Or(b.To, filepath.Join(c.cfg.Dir, "backups")), below)
+	case c.cfg.Bucket == nil:
+		return nil, errors.New("nobody knows buckets")
+	}
+	bucket, err := c.cfg.Bucket(ctx, tenfold.ID{App: of.App, Env: of.Env, Kind: tenfold.KindBucket, Name: b.Bucket})
+	if err != nil {
+		return nil, err
+	}
+	return bucket.Below(below)
+}
+
 // depot is where a cache's backups lie.
 func (c *Cache) depot(ctx context.Context, r record) (depot.Depot, error) {
 	b := r.Spec.Backups
@@ -47,15 +63,14 @@ func (c *Cache) depot(ctx context.Context, r record) (depot.Depot, error) {
 	case b == nil:
 		return depot.Depot{}, tenfold.Errorf(tenfold.CodeConflict, "%s has no backups", r.ID.Short()).WithHint("write backups: 7d under it in tenfold.yaml and deploy")
 	}
-	root := b.To
-	if root == "" {
-		root = filepath.Join(c.cfg.Dir, "backups")
+	place, err := c.placeOf(ctx, r.ID, b, path.Join(string(r.ID.App), strings.ReplaceAll(string(r.ID.Env), "/", "~"), string(r.ID.Name)))
+	if err != nil {
+		return depot.Depot{}, err
 	}
-	below := path.Join(string(r.ID.App), strings.ReplaceAll(string(r.ID.Env), "/", "~"), string(r.ID.Name))
 	if b.Key == nil {
-		return depot.Open(root, below, nil)
+		return depot.Open(place, nil)
 	}
-	return depot.Open(root, below, func(version int64) (string, error) {
+	return depot.Open(place, func(version int64) (string, error) {
 		if c.cfg.Resolve == nil {
 			return "", errors.New("nobody knows secrets")
 		}
@@ -191,6 +206,9 @@ func (c *Cache) keepCopies(ctx context.Context, key string) time.Duration {
 		return 0
 	}
 	again, err := c.copyOnce(ctx, r, time.Now())
+	if errors.Is(err, depot.ErrNotYet) {
+		return lookPace // it is the bucket's own trouble, if it is one
+	}
 	if err != nil && ctx.Err() == nil {
 		c.say(at, r.ID, "backup: "+err.Error())
 		return max(c.later(at), time.Second)

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"tenfold"
+	"tenfold/internal/depot"
 	"tenfold/internal/keeper"
 	"tenfold/internal/ledger"
 )
@@ -38,6 +39,9 @@ type Config struct {
 	Certificate func() (PEM, error)
 	// Resolve looks up the key that backups are sealed with. Nil: none of them can have one.
 	Resolve tenfold.Resolve
+	// Bucket says where a bucket is that backups go to, and by which keys; depot.ErrNotYet while it is being made.
+	// Nil: there are none.
+	Bucket func(context.Context, tenfold.ID) (depot.Bucket, error)
 	// Memory is what all caches may be made of, in bytes; 0: the machine's.
 	Memory int64
 }

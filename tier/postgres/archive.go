@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,21 +80,35 @@ func (p *Postgres) backedUp() []string {
 	return out
 }
 
+// placeOf is the part of where backups go that is below a name.
+func (p *Postgres) placeOf(ctx context.Context, of tenfold.ID, b *tenfold.Backups, below string) (depot.Place, error) {
+	switch {
+	case b.Bucket == "":
+		return depot.Below(cmp.Or(b.To, filepath.Join(p.cfg.Dir, "backups")), below)
+	case p.cfg.Bucket == nil:
+		return nil, errors.New("nobody knows buckets")
+	}
+	bucket, err := p.cfg.Bucket(ctx, tenfold.ID{App: of.App, Env: of.Env, Kind: tenfold.KindBucket, Name: b.Bucket})
+	if err != nil {
+		return nil, err
+	}
+	return bucket.Below(below)
+}
+
 // depot is where a database's backups lie, with its keys.
 func (p *Postgres) depot(ctx context.Context, r record) (depot.Depot, error) {
 	b := r.Spec.Backups
 	if b == nil {
 		return depot.Depot{}, errNoBackups(r.ID)
 	}
-	root := b.To
-	if root == "" {
-		root = filepath.Join(p.cfg.Dir, "backups")
+	place, err := p.placeOf(ctx, r.ID, b, path.Join(string(r.ID.App), strings.ReplaceAll(string(r.ID.Env), "/", "~"), string(r.ID.Name), r.Lineage))
+	if err != nil {
+		return depot.Depot{}, err
 	}
-	below := path.Join(string(r.ID.App), strings.ReplaceAll(string(r.ID.Env), "/", "~"), string(r.ID.Name), r.Lineage)
 	if b.Key == nil {
-		return depot.Open(root, below, nil)
+		return depot.Open(place, nil)
 	}
-	return depot.Open(root, below, func(version int64) (string, error) {
+	return depot.Open(place, func(version int64) (string, error) {
 		if p.cfg.Resolve == nil {
 			return "", fmt.Errorf("nobody knows secrets")
 		}
@@ -123,6 +138,9 @@ func (p *Postgres) keepArchive(ctx context.Context, key string) time.Duration {
 	p.mu.Unlock()
 	if now, _ := p.get(key); ctx.Err() != nil || now.Epoch != r.Epoch {
 		return answerPace
+	}
+	if errors.Is(err, depot.ErrNotYet) {
+		return watchPace // it is the bucket's own trouble, if it is one
 	}
 	var pe *pgconn.PgError
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && (!errors.As(err, &pe) || pe.Code[:2] != "57") {

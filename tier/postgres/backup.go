@@ -255,6 +255,9 @@ func (p *Postgres) keepCopies(ctx context.Context, key string) time.Duration {
 		return 0
 	}
 	again, err := p.copyOnce(ctx, r)
+	if errors.Is(err, depot.ErrNotYet) {
+		return watchPace // it is the bucket's own trouble, if it is one
+	}
 	if err != nil && ctx.Err() == nil {
 		p.say(at, r.ID, "backup: "+err.Error())
 		return max(p.later(at), time.Second)

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"tenfold"
+	"tenfold/internal/depot"
 	"tenfold/internal/keeper"
 	"tenfold/internal/ledger"
 	"tenfold/internal/pgrepl"
@@ -37,6 +38,9 @@ type Config struct {
 	// Pooled says that a pooling proxy serves what Pool says: apps are given its port, which stays through
 	// failovers, and "-ro" behind the database's name for reads. Else they are given the servers'.
 	Pooled bool
+	// Bucket says where a bucket is that backups go to, and by which keys; depot.ErrNotYet while it is being made.
+	// Nil: there are none.
+	Bucket func(context.Context, tenfold.ID) (depot.Bucket, error)
 	// Resolve looks up the key that backups are sealed with. Nil: none of them can have one.
 	Resolve tenfold.Resolve
 	// Outbox takes the rows of outboxes. Nil: there are none.
