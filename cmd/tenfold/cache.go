@@ -186,16 +186,18 @@ func (c *cli) printTop(t cacheinfo.Top) {
 		t.EngineCPU, size(int64(m["BytesUsedForCache"])), m["DatabaseMemoryUsagePercentage"], m["CurrItems"], m["CurrConnections"], m["CacheHitRate"], m["Evictions"])
 	rows := [][]string{{"COMMAND", "A SECOND", "PROCESSOR", "CALLS", "MEAN", "P50", "P99", "FAILED"}}
 	for _, x := range t.Commands {
-		rows = append(rows, []string{x.Name, fmt.Sprintf("%.0f", x.Rate), fmt.Sprintf("%.1f %%", x.Busy), fmt.Sprintf("%.0f", x.Calls), x.Mean.String(), x.P50.String(), x.P99.String(), fmt.Sprintf("%.0f", x.Failed)})
+		rows = append(rows, []string{x.Name, fmt.Sprintf("%.0f", x.Rate), fmt.Sprintf("%.1f %%", x.Busy), fmt.Sprintf("%.0f", x.Calls), brief(x.Mean), brief(x.P50), brief(x.P99), fmt.Sprintf("%.0f", x.Failed)})
 	}
-	table(c.out, rows)
+	if len(rows) > 1 { // memcached does not tell
+		table(c.out, rows)
+	}
 	if len(t.Slow) == 0 {
 		return
 	}
 	fmt.Fprintln(c.out)
 	rows = [][]string{{"SLOW", "TOOK", "WHEN", "KEY", "WORDS"}}
 	for _, x := range t.Slow {
-		rows = append(rows, []string{x.Command, x.Took.String(), ago(x.At), dash(line(x.Key)), strconv.Itoa(x.Words)})
+		rows = append(rows, []string{x.Command, brief(x.Took), ago(x.At), dash(line(x.Key)), strconv.Itoa(x.Words)})
 	}
 	table(c.out, rows)
 }
@@ -214,6 +216,9 @@ func (c *cli) printKeys(k cacheinfo.Keys) {
 		keys  []cacheinfo.Key
 	}{{"LARGE", k.Big}, {"HOT", k.Hot}} {
 		rows := [][]string{{part.title, "TYPE", "BYTES", column}}
+		if len(part.keys) == 0 {
+			continue
+		}
 		for _, x := range part.keys {
 			rows = append(rows, []string{line(x.Name), x.Type, size(x.Bytes), warmth(x)})
 		}

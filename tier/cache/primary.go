@@ -63,7 +63,7 @@ func (c *Cache) begin(ctx context.Context, key string, r record, v view, st step
 	}
 	text, severity := fmt.Sprintf("%s started, %s, %s", version, sizeOf(r.Spec.Size), r.Spec.Evict), tenfold.SeverityInfo
 	if p.Exit != "" && !p.Asked && r.Serving == r.Goal {
-		text, severity = fmt.Sprintf("%s restarted after %s", version, p.Exit), tenfold.SeverityWarning
+		text, severity = fmt.Sprintf("%s started again, the last one: %s", version, p.Exit), tenfold.SeverityWarning
 		if st.Why != "" {
 			text += "; no reader took over: " + st.Why
 		}

@@ -78,7 +78,7 @@ func (p *Postgres) begin(ctx context.Context, key string, r record, why string) 
 		text += ", role and database made"
 	}
 	if crashed {
-		text, severity = fmt.Sprintf("PostgreSQL %s restarted after %s", e.Version, last.Describe()), tenfold.SeverityWarning
+		text, severity = fmt.Sprintf("PostgreSQL %s started again, the last one: %s", e.Version, last.Describe()), tenfold.SeverityWarning
 		if why != "" {
 			text += "; nobody was promoted: " + why
 		}

@@ -103,7 +103,10 @@ func (p *Postgres) Failover(ctx context.Context, id tenfold.ID) error {
 // served is the record of a database that has been started.
 func (p *Postgres) served(id tenfold.ID) (record, error) {
 	r, ok := p.get(id.String())
-	if !ok || r.Serving == "" || r.Stopped {
+	if !ok {
+		return r, tenfold.Errorf(tenfold.CodeNotFound, "no %s of %s", id.Short(), id.App).WithHint("list what there is: tenfold status")
+	}
+	if r.Serving == "" || r.Stopped {
 		return r, tenfold.Errorf(tenfold.CodeUnavailable, "%s does not run", id.Short()).WithHint("tenfold up")
 	}
 	return r, nil
