@@ -45,7 +45,7 @@ func await(ctx context.Context, t *transferred, again func() error) error {
 }
 
 func (c *cli) tableExport() *cobra.Command {
-	var at string
+	var at, since string
 	cmd := c.asking("export TABLE BUCKET[/PREFIX]", "Write a table as it is, or was, into a bucket, as DynamoDB does", cobra.ExactArgs(2), func(ctx context.Context, api *control.Client, env control.Env, args []string) error {
 		var d struct{ Table struct{ TableArn string } }
 		if err := dynamo(ctx, api, env, "DescribeTable", map[string]any{"TableName": args[0]}, &d); err != nil {
@@ -60,8 +60,19 @@ func (c *cli) tableExport() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if !t.IsZero() {
-			in["ExportTime"] = float64(t.UnixMilli()) / 1000
+		seconds := func(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+		if since != "" {
+			from, err := parseMoment(since)
+			if err != nil {
+				return err
+			}
+			span := map[string]any{"ExportFromTime": seconds(from)}
+			if !t.IsZero() {
+				span["ExportToTime"] = seconds(t)
+			}
+			in["ExportType"], in["IncrementalExportSpecification"] = "INCREMENTAL_EXPORT", span
+		} else if !t.IsZero() {
+			in["ExportTime"] = seconds(t)
 		}
 		var out struct{ ExportDescription transferred }
 		if err := dynamo(ctx, api, env, "ExportTableToPointInTime", in, &out); err != nil {
@@ -77,6 +88,7 @@ func (c *cli) tableExport() *cobra.Command {
 		return nil
 	})
 	cmd.Flags().StringVar(&at, "to", "latest", "as it was then, for example '2026-11-23 10:15:30' (UTC)")
+	cmd.Flags().StringVar(&since, "since", "", "only what changed since then: 15 minutes to 24 hours of it")
 	return cmd
 }
 

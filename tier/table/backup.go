@@ -2,7 +2,6 @@ package table
 
 import (
 	"cmp"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -506,39 +505,11 @@ func (s *Store) restoreItems(t *table, d *definition) error {
 
 // undo takes back the changes of a table since a moment, from the newest to the oldest, in a copy of it.
 func (s *Store) undo(snap *pebble.Snapshot, from *source, to []byte) error {
-	prefix := key(keyUndo, from.Table)
-	it, err := snap.NewIter(&pebble.IterOptions{LowerBound: numbered(keyUndo, from.Table, uint64(from.At)+1), UpperBound: after(prefix)})
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	b := s.db.NewBatch()
-	defer func() { b.Close() }()
-	for ok := it.Last(); ok; ok = it.Prev() {
-		v := it.Value()
-		n, w := binary.Uvarint(v)
-		if w <= 0 || n > uint64(len(v)-w) {
-			return fmt.Errorf("what an item was cannot be read: %x", it.Key())
-		}
-		k := append(slices.Clone(to), v[w:w+int(n)]...)
-		if was := v[w+int(n):]; len(was) == 0 {
+	return s.changes(snap, from.Table, from.At+1, 0, true, func(b *pebble.Batch, _ int64, item, was []byte) {
+		if k := slices.Concat(to, item); len(was) == 0 {
 			b.Delete(k, nil)
 		} else {
 			b.Set(k, was, nil)
 		}
-		if b.Len() > 1<<20 {
-			if s.stopped() {
-				return errStopped
-			}
-			if err := b.Commit(pebble.NoSync); err != nil {
-				return err
-			}
-			b.Close()
-			b = s.db.NewBatch()
-		}
-	}
-	if err := it.Error(); err != nil {
-		return err
-	}
-	return b.Commit(synced)
+	})
 }

@@ -15,6 +15,7 @@ import (
 	"hash"
 	"io"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -41,27 +42,41 @@ type Objects interface {
 	List(ctx context.Context, account, bucket, prefix string) ([]string, error)
 }
 
+// spanLeast and spanMost bound what an incremental export is of, as on AWS.
+const spanLeast, spanMost = 15 * time.Minute, 24 * time.Hour
+
 // perFile is how much of a table goes into one file, in bytes before they are compressed.
 const perFile = 64 << 20
 
 // export is what is kept of an export.
 type export struct {
-	ID      string     `json:"id"`
-	Of      definition `json:"of"`
-	Copy    uint32     `json:"copy"` // the number of a copy that it may have been made from
-	At      int64      `json:"at"`   // Unix ms
-	Bucket  string     `json:"bucket"`
-	Owner   string     `json:"owner,omitempty"`
-	Prefix  string     `json:"prefix,omitempty"`
-	Token   string     `json:"token,omitempty"`
-	Begun   float64    `json:"begun"`
-	Ended   float64    `json:"ended,omitempty"`
-	Items   int64      `json:"items"`
-	Bytes   int64      `json:"bytes"`
-	Failed  string     `json:"failed,omitempty"` // a code
-	Why     string     `json:"why,omitempty"`
-	Whole   bool       `json:"whole,omitempty"`
-	Summary string     `json:"summary,omitempty"` // key of the manifest
+	ID   string     `json:"id"`
+	Of   definition `json:"of"`
+	Copy uint32     `json:"copy"` // the number of a copy that it may have been made from
+	At   int64      `json:"at"`   // Unix ms
+	// An incremental export has what changed from From on and before At, both in Unix ms, and View of it.
+	From    int64   `json:"from,omitempty"`
+	View    string  `json:"view,omitempty"` // "": it is a full export
+	Bucket  string  `json:"bucket"`
+	Owner   string  `json:"owner,omitempty"`
+	Prefix  string  `json:"prefix,omitempty"`
+	Token   string  `json:"token,omitempty"`
+	Begun   float64 `json:"begun"`
+	Ended   float64 `json:"ended,omitempty"`
+	Items   int64   `json:"items"`
+	Bytes   int64   `json:"bytes"`
+	Failed  string  `json:"failed,omitempty"` // a code
+	Why     string  `json:"why,omitempty"`
+	Whole   bool    `json:"whole,omitempty"`
+	Summary string  `json:"summary,omitempty"` // key of the manifest
+}
+
+// kind is its ExportType.
+func (x *export) kind() string {
+	if x.View != "" {
+		return "INCREMENTAL_EXPORT"
+	}
+	return "FULL_EXPORT"
 }
 
 func (x *export) arn() string { return x.Of.arn() + "/export/" + x.ID }
@@ -78,8 +93,13 @@ func status(whole bool, failed string) string {
 
 func (x *export) describe() member {
 	m := member{
-		"ExportArn": x.arn(), "ExportStatus": status(x.Whole, x.Failed), "ExportType": "FULL_EXPORT", "ExportFormat": "DYNAMODB_JSON", "ExportTime": float64(x.At) / 1000,
+		"ExportArn": x.arn(), "ExportStatus": status(x.Whole, x.Failed), "ExportType": x.kind(), "ExportFormat": "DYNAMODB_JSON",
 		"StartTime": x.Begun, "TableArn": x.Of.arn(), "TableId": x.Of.UUID, "S3Bucket": x.Bucket, "S3SseAlgorithm": "AES256",
+	}
+	if x.View == "" {
+		m["ExportTime"] = float64(x.At) / 1000
+	} else {
+		m["IncrementalExportSpecification"] = member{"ExportFromTime": float64(x.From) / 1000, "ExportToTime": float64(x.At) / 1000, "ExportViewType": x.View}
 	}
 	optional := func(name, v string) {
 		if v != "" {
@@ -159,8 +179,6 @@ func (s *Store) exportPoint(c awsapi.Caller, in *request.Input) (any, error) {
 	switch {
 	case in.ExportFormat == "ION":
 		return nil, invalid("ExportFormat ION is not served: use DYNAMODB_JSON")
-	case in.ExportType == "INCREMENTAL_EXPORT":
-		return nil, invalid("ExportType INCREMENTAL_EXPORT is not served: use FULL_EXPORT")
 	case d.Recover == 0:
 		return nil, fault("PointInTimeRecoveryUnavailableException", "Point in time recovery is not enabled for table '%s'", d.Name)
 	}
@@ -168,12 +186,20 @@ func (s *Store) exportPoint(c awsapi.Caller, in *request.Input) (any, error) {
 		return nil, err
 	}
 	now := s.cfg.Now()
-	at := in.ExportTime
+	at, from, view := in.ExportTime, time.Time{}, ""
+	if i := in.IncrementalExportSpecification; i != nil {
+		at, from, view = i.ExportToTime, i.ExportFromTime, cmp.Or(i.ExportViewType, viewBoth)
+	}
 	if at.IsZero() {
 		at = now
 	}
-	if at.After(now) || at.Before(s.earliest(d)) {
-		return nil, fault("InvalidExportTimeException", "The export time %s is not between %s and %s", at.UTC().Format(time.RFC3339), s.earliest(d).UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	for _, t := range []time.Time{from, at} {
+		if first := s.earliest(d); !t.IsZero() && (t.After(now) || t.Before(first)) {
+			return nil, fault("InvalidExportTimeException", "The export time %s is not between %s and %s", t.UTC().Format(time.RFC3339), first.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		}
+	}
+	if span := at.Sub(from); view != "" && (span < spanLeast || span > spanMost) {
+		return nil, invalid("The export period must be at least 15 minutes and at most 24 hours, and is %s", span.Round(time.Second))
 	}
 	s.transfers.Lock()
 	defer s.transfers.Unlock()
@@ -190,7 +216,10 @@ func (s *Store) exportPoint(c awsapi.Caller, in *request.Input) (any, error) {
 	if err := s.number(&num); err != nil {
 		return nil, err
 	}
-	x := &export{ID: s.transferID(), Of: *d, Copy: num.ID, At: at.UnixMilli(), Bucket: in.S3Bucket, Owner: in.S3BucketOwner, Prefix: strings.Trim(in.S3Prefix, "/"), Token: cmp.Or(in.ClientToken, uuid.NewString()), Begun: dateTime(now)}
+	x := &export{ID: s.transferID(), Of: *d, Copy: num.ID, At: at.UnixMilli(), View: view, Bucket: in.S3Bucket, Owner: in.S3BucketOwner, Prefix: strings.Trim(in.S3Prefix, "/"), Token: cmp.Or(in.ClientToken, uuid.NewString()), Begun: dateTime(now)}
+	if view != "" {
+		x.From = from.UnixMilli()
+	}
 	if err := s.db.Writable(); err != nil {
 		return nil, err
 	}
@@ -255,8 +284,10 @@ func (s *Store) writeExport(ctx context.Context, x *export) error {
 	}
 	snap := s.db.NewSnapshot()
 	var items, size int64
-	err := s.copyItems(snap, key(keyItem, x.Of.ID), copied, &items, &size)
-	if err == nil {
+	var err error
+	if x.View != "" {
+		err = s.span(snap, x, copied)
+	} else if err = s.copyItems(snap, key(keyItem, x.Of.ID), copied, &items, &size); err == nil {
 		err = s.undo(snap, &source{Table: x.Of.ID, At: x.At}, copied)
 	}
 	snap.Close()
@@ -306,7 +337,11 @@ func (f *file) end(err error) error {
 func (s *Store) exportFiles(ctx context.Context, x *export, copied []byte) error {
 	x.Items, x.Bytes = 0, 0
 	base := strings.TrimPrefix(x.Prefix+"/AWSDynamoDB/"+x.ID, "/")
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: copied, UpperBound: after(copied)})
+	data, lines := base+"/data/", copied
+	if x.View != "" { // the files of all incremental exports are together
+		data, lines = path.Dir(base)+"/data/", partOf(copied, partWhen, nil)
+	}
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lines, UpperBound: after(lines)})
 	if err != nil {
 		return err
 	}
@@ -328,13 +363,13 @@ func (s *Store) exportFiles(ctx context.Context, x *export, copied []byte) error
 	}
 	for ok := it.First(); ok; ok = it.Next() {
 		if f == nil {
-			f = s.file(ctx, x, base+"/data/"+strings.ReplaceAll(uuid.NewString(), "-", "")+".json.gz")
+			f = s.file(ctx, x, data+strings.ReplaceAll(uuid.NewString(), "-", "")+".json.gz")
 		}
-		p, err := unpack(it.Value())
-		if err == nil {
-			line = append(line[:0], `{"Item":`...)
-			line, err = attr.BinaryToJSON(line, p.item)
-			line = append(line, "}\n"...)
+		size := 0
+		if x.View != "" {
+			line, size, err = s.spanLine(line[:0], x, copied, it.Key()[len(lines):], it.Value())
+		} else {
+			line, size, err = itemLine(line[:0], it.Value())
 		}
 		if err == nil {
 			_, err = f.zip.Write(line)
@@ -342,9 +377,12 @@ func (s *Store) exportFiles(ctx context.Context, x *export, copied []byte) error
 		if err != nil {
 			return f.end(err)
 		}
+		if len(line) == 0 { // it came and went
+			continue
+		}
 		f.items++
 		x.Items++
-		x.Bytes += int64(p.size)
+		x.Bytes += int64(size)
 		if f.bytes += len(line); f.bytes > perFile {
 			if err := finish(); err != nil {
 				return err
@@ -355,6 +393,16 @@ func (s *Store) exportFiles(ctx context.Context, x *export, copied []byte) error
 		return err
 	}
 	return s.manifests(ctx, x, base, files.Bytes())
+}
+
+// itemLine appends the line of an item of the log. size is its own, in bytes.
+func itemLine(line, raw []byte) (_ []byte, size int, err error) {
+	p, err := unpack(raw)
+	if err != nil {
+		return line, 0, err
+	}
+	line, err = attr.BinaryToJSON(append(line, `{"Item":`...), p.item)
+	return append(line, "}\n"...), p.size, err
 }
 
 // manifests writes the list of the files and what they are of, each with its MD5. The summary comes last: where it
@@ -374,11 +422,18 @@ func (s *Store) manifests(ctx context.Context, x *export, base string, files []b
 	stamp := func(sec float64) string {
 		return time.UnixMilli(int64(sec * 1000)).UTC().Format("2006-01-02T15:04:05.000Z")
 	}
-	b, err := json.Marshal(member{
-		"version": "2020-06-30", "exportArn": x.arn(), "startTime": stamp(x.Begun), "endTime": stamp(s.moment()), "tableArn": x.Of.arn(), "tableId": x.Of.UUID, "exportTime": stamp(float64(x.At) / 1000),
+	summary := member{
+		"version": "2020-06-30", "exportArn": x.arn(), "startTime": stamp(x.Begun), "endTime": stamp(s.moment()), "tableArn": x.Of.arn(), "tableId": x.Of.UUID,
 		"s3Bucket": x.Bucket, "s3Prefix": x.Prefix, "s3SseAlgorithm": "AES256", "s3SseKmsKeyId": nil, "manifestFilesS3Key": base + "/manifest-files.json",
-		"billedSizeBytes": x.Bytes, "itemCount": x.Items, "outputFormat": "DYNAMODB_JSON", "exportType": "FULL_EXPORT",
-	})
+		"billedSizeBytes": x.Bytes, "itemCount": x.Items, "outputFormat": "DYNAMODB_JSON", "exportType": x.kind(),
+	}
+	if at := stamp(float64(x.At) / 1000); x.View == "" {
+		summary["exportTime"] = at
+	} else {
+		summary["version"], summary["outputView"] = "2023-08-01", x.View
+		summary["exportFromTime"], summary["exportToTime"] = stamp(float64(x.From)/1000), at
+	}
+	b, err := json.Marshal(summary)
 	if err == nil {
 		err = put("manifest-summary", b)
 	}
@@ -409,7 +464,7 @@ func (s *Store) listExports(c awsapi.Caller, in *request.Input) (any, error) {
 	}
 	all = slices.DeleteFunc(all, func(x *export) bool { return !may(c, &x.Of) || in.TableArn != "" && in.TableArn != x.Of.arn() })
 	return page("ExportSummaries", all, in.NextToken, in.MaxResults, func(x *export) (string, member) {
-		return x.arn(), member{"ExportArn": x.arn(), "ExportStatus": status(x.Whole, x.Failed), "ExportType": "FULL_EXPORT"}
+		return x.arn(), member{"ExportArn": x.arn(), "ExportStatus": status(x.Whole, x.Failed), "ExportType": x.kind()}
 	}), nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -245,5 +246,165 @@ func TestExportsAndImports(t *testing.T) {
 		t.Error(list, err)
 	} else if rest, err := h.ListImports(ctx, &dynamodb.ListImportsInput{PageSize: aws.Int32(2), NextToken: list.NextToken}); err != nil || len(rest.ImportSummaryList) != 1 || rest.NextToken != nil {
 		t.Error(rest, err)
+	}
+}
+
+// An incremental export has of each item that changed in its span what it was before and what it was at the end of it,
+// whatever came later and though its process dies meanwhile.
+func TestIncrementalExports(t *testing.T) {
+	c := &clock{}
+	files := &folder{dir: t.TempDir(), gate: make(chan struct{})}
+	dir := t.TempDir()
+	cfg := table.Config{Now: c.now, Objects: files}
+	s, stop := open(t, dir, cfg)
+	srv := httptest.NewServer(front(s))
+	h := &house{Store: s, Client: client(srv.URL, "ALL"), at: srv.URL}
+	ctx := t.Context()
+	h.make(t, "one", "b", byC)
+	if _, err := h.UpdateContinuousBackups(ctx, &dynamodb.UpdateContinuousBackupsInput{TableName: aws.String("one"), PointInTimeRecoverySpecification: &types.PointInTimeRecoverySpecification{PointInTimeRecoveryEnabled: aws.Bool(true)}}); err != nil {
+		t.Fatal(err)
+	}
+	put := func(n int, text string) { h.put(t, "one", item{"a": str("x"), "b": num(n), "c": str(text)}) }
+	drop := func(n int) {
+		if _, err := h.DeleteItem(ctx, &dynamodb.DeleteItemInput{TableName: aws.String("one"), Key: item{"a": str("x"), "b": num(n)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.move(time.Second)
+	for n := range 10 {
+		put(n, "old")
+	}
+	c.move(time.Hour)
+	from := c.now()
+	put(0, "between")
+	put(21, "comes")
+	c.move(10 * time.Minute)
+	changed := c.now()
+	put(0, "new")
+	drop(1)
+	put(20, "made")
+	drop(21)
+	last := c.now()
+	c.move(10 * time.Minute)
+	to := c.now().Truncate(time.Millisecond)
+	put(0, "later") // the end is not in it
+	c.move(time.Minute)
+	put(0, "later still")
+	put(2, "later")
+	drop(20)
+	put(1, "again")
+	put(21, "again")
+	c.move(time.Minute)
+
+	ask := &dynamodb.ExportTableToPointInTimeInput{TableArn: aws.String("arn:aws:dynamodb:us-east-1:" + account + ":table/one"), S3Bucket: aws.String("files"), S3Prefix: aws.String("daily"), ExportType: types.ExportTypeIncrementalExport}
+	for what, span := range map[string]*types.IncrementalExportSpecification{
+		"none":       nil,
+		"no start":   {ExportToTime: &to},
+		"a minute":   {ExportFromTime: &from, ExportToTime: aws.Time(from.Add(time.Minute))},
+		"two days":   {ExportFromTime: aws.Time(to.Add(-48 * time.Hour)), ExportToTime: &to},
+		"the future": {ExportFromTime: &from, ExportToTime: aws.Time(to.Add(time.Hour))},
+		"backwards":  {ExportFromTime: &to, ExportToTime: &from},
+	} {
+		ask.IncrementalExportSpecification, ask.ClientToken = span, nil
+		if _, err := h.ExportTableToPointInTime(ctx, ask); code(err) != "ValidationException" && code(err) != "InvalidExportTimeException" {
+			t.Errorf("a span of %s: %v", what, err)
+		}
+	}
+	ask.IncrementalExportSpecification = &types.IncrementalExportSpecification{ExportFromTime: &from, ExportToTime: &to}
+	ask.ExportFormat = types.ExportFormatIon
+	if _, err := h.ExportTableToPointInTime(ctx, ask); code(err) != "ValidationException" || !strings.Contains(err.Error(), "ION is not served") {
+		t.Error(err)
+	}
+	ask.ExportFormat, ask.ClientToken = "", nil
+	out, err := h.ExportTableToPointInTime(ctx, ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for files.puts.Load() == 0 {
+	}
+	srv.Close()
+	stop() // in the middle of it
+	close(files.gate)
+	s, stop = open(t, dir, cfg)
+	srv = httptest.NewServer(front(s))
+	t.Cleanup(func() { srv.Close(); stop() })
+	h.Store, h.Client = s, client(srv.URL, "ALL")
+
+	type image map[string]map[string]string
+	type line struct {
+		Metadata struct{ WriteTimestampMicros struct{ N string } }
+		Keys     image
+		OldImage image
+		NewImage image
+	}
+	// read is what an export has, by the number in its keys.
+	read := func(d *types.ExportDescription) map[string]line {
+		t.Helper()
+		if d.ExportStatus != types.ExportStatusCompleted || d.ExportType != types.ExportTypeIncrementalExport || !d.IncrementalExportSpecification.ExportToTime.Round(time.Millisecond).Equal(to) {
+			t.Fatalf("%+v", d)
+		}
+		var summary struct {
+			ItemCount                        int
+			ExportType, OutputView           string
+			ManifestFilesS3Key, ExportToTime string
+		}
+		raw, err := os.ReadFile(filepath.Join(files.dir, *d.ExportManifest))
+		if err != nil || json.Unmarshal(raw, &summary) != nil || int64(summary.ItemCount) != *d.ItemCount || summary.ExportType != "INCREMENTAL_EXPORT" || summary.OutputView != string(d.IncrementalExportSpecification.ExportViewType) {
+			t.Fatal(string(raw), err)
+		}
+		if raw, err = os.ReadFile(filepath.Join(files.dir, summary.ManifestFilesS3Key)); err != nil {
+			t.Fatal(err)
+		}
+		var one struct{ DataFileS3Key string }
+		if json.Unmarshal(bytes.TrimSpace(raw), &one) != nil || filepath.Dir(one.DataFileS3Key) != "daily/AWSDynamoDB/data" {
+			t.Fatal(string(raw))
+		}
+		f, err := os.Open(filepath.Join(files.dir, one.DataFileS3Key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		z, err := gzip.NewReader(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := map[string]line{}
+		for in := json.NewDecoder(z); in.More(); {
+			var l line
+			if err := in.Decode(&l); err != nil {
+				t.Fatal(err)
+			}
+			lines[l.Keys["b"]["N"]] = l
+		}
+		if int64(len(lines)) != *d.ItemCount {
+			t.Errorf("%d lines of %d", len(lines), *d.ItemCount)
+		}
+		return lines
+	}
+	has := func(l line, old, now string) {
+		t.Helper()
+		at, err := strconv.ParseInt(l.Metadata.WriteTimestampMicros.N, 10, 64)
+		if err != nil || at < changed.UnixMilli()*1000 || at > last.UnixMicro() || l.OldImage["c"]["S"] != old || l.NewImage["c"]["S"] != now || len(l.Keys) != 2 {
+			t.Errorf("%+v, want %q and %q", l, old, now)
+		}
+	}
+	got := read(h.exported(t, out.ExportDescription.ExportArn))
+	if len(got) != 3 {
+		t.Errorf("%+v", got)
+	}
+	has(got["0"], "old", "new")
+	has(got["1"], "old", "")
+	has(got["20"], "", "made")
+
+	ask.IncrementalExportSpecification.ExportViewType, ask.ClientToken = types.ExportViewTypeNewImage, nil
+	if out, err = h.ExportTableToPointInTime(ctx, ask); err != nil {
+		t.Fatal(err)
+	}
+	got = read(h.exported(t, out.ExportDescription.ExportArn))
+	has(got["0"], "", "new")
+	has(got["1"], "", "")
+	has(got["20"], "", "made")
+	if list, err := h.ListExports(ctx, &dynamodb.ListExportsInput{}); err != nil || len(list.ExportSummaries) != 2 || list.ExportSummaries[0].ExportType != types.ExportTypeIncrementalExport {
+		t.Error(list, err)
 	}
 }

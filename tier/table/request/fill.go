@@ -312,11 +312,9 @@ func texts(raw []byte) []string {
 
 func small(raw []byte) int { return int(min(integer(raw), math.MaxInt32)) }
 
-// moment is a time in seconds since 1970, with a fraction.
+// moment is a time in seconds since 1970, with a fraction: to the millisecond, which a binary fraction is not exactly.
 func moment(raw []byte) time.Time {
-	f := decimal(raw)
-	whole, part := math.Modf(f)
-	return time.Unix(int64(whole), int64(part*1e9)).UTC()
+	return time.UnixMilli(int64(math.Round(decimal(raw) * 1000))).UTC()
 }
 
 func decimal(raw []byte) float64 {

@@ -355,9 +355,9 @@ func (in *Input) checkExport() error {
 	switch i := in.IncrementalExportSpecification; {
 	case in.TableName == "":
 		return validation("Invalid TableArn: " + in.TableArn)
-	case in.ExportType == "INCREMENTAL_EXPORT" && (i == nil || i.ExportFromTime.IsZero() || i.ExportToTime.IsZero()):
-		return validation("ExportFromTime and ExportToTime must be specified for an incremental export")
-	case in.ExportType == "INCREMENTAL_EXPORT" && !i.ExportFromTime.Before(i.ExportToTime):
+	case in.ExportType == "INCREMENTAL_EXPORT" && (i == nil || i.ExportFromTime.IsZero()):
+		return validation("ExportFromTime must be specified for an incremental export")
+	case in.ExportType == "INCREMENTAL_EXPORT" && !i.ExportToTime.IsZero() && !i.ExportFromTime.Before(i.ExportToTime):
 		return validation("ExportFromTime must be before ExportToTime")
 	case in.ExportType != "INCREMENTAL_EXPORT" && i != nil:
 		return validation("IncrementalExportSpecification can only be specified when ExportType is INCREMENTAL_EXPORT")
