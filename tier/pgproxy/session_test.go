@@ -416,8 +416,9 @@ func TestCancelReachesTheRightStatement(t *testing.T) {
 }
 
 func TestWhoWaitsTooLongIsToldWhy(t *testing.T) {
-	f := begin(t, single, func(d *pooldir.Database) { d.Wait = 50 * time.Millisecond })
-	a, b := f.connect(), f.connect()
+	f := begin(t, single)
+	a, b := f.connect(), f.connect() // which may take longer than what follows is to wait
+	f.put(func(d *pooldir.Database) { d.Wait = 50 * time.Millisecond })
 	f.exec(a, "begin")
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
 		_, err := b.Exec(bg, "select 1", mode)

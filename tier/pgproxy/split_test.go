@@ -298,7 +298,13 @@ func TestNobodyReadsLessWhileReadersBreak(t *testing.T) {
 	f.put(func(d *pooldir.Database) {
 		d.Readers = []pooldir.Reader{{Addr: near.Addr().String()}, {Addr: far.Addr().String()}}
 	})
-	f.exec(f.connect(), "create table pairs (client int primary key, n int)")
+	c := f.connect()
+	f.exec(c, "create table pairs (client int primary key, n int)")
+	for begun := time.Now(); one[string](f, c, where) != "on"; {
+		if time.Since(begun) > 20*time.Second {
+			t.Fatal("not at a reader")
+		}
+	}
 	const clients, each = 12, 150
 	var done, atReader atomic.Int64
 	var all sync.WaitGroup

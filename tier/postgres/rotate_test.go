@@ -19,7 +19,7 @@ func TestRotateRefusesTheOldPasswordAndCutsNobody(t *testing.T) {
 	f := begin(t)
 	f.Postgres = nil
 	stop := f.open(t)
-	if err := f.Rotate(t.Context(), id); tenfold.CodeOf(err) != tenfold.CodeUnavailable || tenfold.HintOf(err) == "" {
+	if err := f.Rotate(t.Context(), id); tenfold.CodeOf(err) != tenfold.CodeNotFound || tenfold.HintOf(err) == "" {
 		t.Errorf("of a database that is not there: %v", err)
 	}
 	f.start(t, tenfold.Database{})

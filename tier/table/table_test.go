@@ -415,13 +415,16 @@ func TestBackupsAndPointInTime(t *testing.T) {
 			n     int
 		}{{"old", 300}, {"new", 0}} {
 			got, err := h.Query(ctx, &dynamodb.QueryInput{TableName: &name, IndexName: aws.String("by-c"), KeyConditionExpression: aws.String("c = :c"), ExpressionAttributeValues: item{":c": str(x.color)}})
-			if err != nil || len(got.Items) != x.n {
-				t.Errorf("%s has %d items %s, not %d: %v", name, len(got.Items), x.color, x.n, err)
+			if err != nil {
+				t.Fatalf("%s by its index: %v", name, err)
+			}
+			if len(got.Items) != x.n {
+				t.Errorf("%s has %d items %s, not %d", name, len(got.Items), x.color, x.n)
 			}
 		}
 		d, err := h.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &name})
 		if err != nil || *d.Table.ItemCount != 300 {
-			t.Error(err, *d.Table.ItemCount)
+			t.Fatalf("%s: %v, %+v", name, err, d)
 		}
 	}
 	whole(t, h.Store)
