@@ -80,16 +80,15 @@ func (d *DB) sync() {
 // gather waits while writers come that only a processor keeps from joining, and closes the group to others.
 func (d *DB) gather(g *Group) {
 	begun := time.Now()
-	for before := 0; ; {
+	for before := 0; ; runtime.Gosched() {
 		d.joining.Lock()
-		if n := g.n; n == before || time.Since(begun) > gatherLimit {
+		n := g.n
+		if n == before || time.Since(begun) > gatherLimit {
 			d.gathering = nil
 			d.joining.Unlock()
 			return
-		} else {
-			before = n
 		}
 		d.joining.Unlock()
-		runtime.Gosched()
+		before = n
 	}
 }

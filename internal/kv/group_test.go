@@ -138,6 +138,16 @@ func TestADiskOfReadsAloneRefusesCommits(t *testing.T) {
 		if err := set(db, "other"); !errors.Is(err, pebble.ErrReadOnly) {
 			t.Errorf("a write on a disk of reads alone: %v", err)
 		}
+		g := db.Join()
+		b := db.NewBatch()
+		b.Set([]byte("other"), nil, nil)
+		if err := g.Apply(b); !errors.Is(err, pebble.ErrReadOnly) {
+			t.Errorf("a write of a group on a disk of reads alone: %v", err)
+		}
+		b.Close()
+		if err := g.Wait(); !errors.Is(err, pebble.ErrReadOnly) { // and not never
+			t.Errorf("who waits for what a disk of reads alone took: %v", err)
+		}
 	}
 	if !has(t, db, "key") {
 		t.Error("what was written before is not read")

@@ -74,7 +74,6 @@ type DB struct {
 	joining   sync.Mutex
 	gathering *Group      // under joining
 	begin     chan *Group // groups from their first writer on
-	synced    sync.WaitGroup
 
 	ballast sync.Mutex // held while the ballast is made or given up
 	kept    bool       // under ballast
@@ -105,7 +104,7 @@ func Open(dir string, o Options) (*DB, error) {
 		if err == nil {
 			d.check()
 			d.done.Go(d.watch)
-			d.synced.Go(d.sync)
+			d.done.Go(d.sync)
 			return d, nil
 		}
 		if !vfs.IsNoSpaceError(err) && !isReadOnly(err) {
@@ -118,6 +117,7 @@ func Open(dir string, o Options) (*DB, error) {
 	}
 	o.Log.Error("database is open for reading only", "dir", dir, "err", d.only)
 	d.why.Store(&d.only)
+	d.done.Go(d.sync) // to refuse: who waits for a group, or reads behind it, is to have an answer
 	return d, nil
 }
 
@@ -202,9 +202,8 @@ func (d *DB) Checkpoint(dir string) error {
 // Close ends the watch over the disk and closes the database. No iterator, snapshot or batch may be open.
 func (d *DB) Close() error {
 	close(d.end)
-	d.done.Wait()
 	close(d.begin)
-	d.synced.Wait()
+	d.done.Wait()
 	return d.DB.Close()
 }
 

@@ -217,14 +217,13 @@ func (s *Store) write(cs []*change, extra func(b *pebble.Batch), how func() erro
 		}
 		if !b.Empty() {
 			g, err := s.apply(b, held)
-			if err != nil {
-				return err
+			if err == nil {
+				for _, c := range cs {
+					c.counted()
+				}
+				unlock()
+				err = g.Wait()
 			}
-			for _, c := range cs {
-				c.counted()
-			}
-			unlock()
-			err = g.Wait()
 			for _, c := range cs {
 				if c.record != 0 {
 					c.t.stream.written(c.record)
