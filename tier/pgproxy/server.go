@@ -201,8 +201,8 @@ func (p *Proxy) login(ctx context.Context, addr, database, user, password string
 	return conn, s, nil
 }
 
-// dial connects to a server, by its Unix socket where it has one: there a message costs about half of what it costs
-// over loopback. A server that was started before it was told to listen there is found at its address.
+// dial connects to a server, by its Unix socket where it has one, which spares messages the way through TCP. A server
+// that was started before it was told to listen there is found at its address.
 func (p *Proxy) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if known := p.sockets.Load(); known != nil && (*known)[addr] != "" {
 		if conn, err := new(net.Dialer).DialContext(ctx, "unix", (*known)[addr]); err == nil || ctx.Err() != nil {

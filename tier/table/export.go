@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"math/rand/v2"
 	"path"
 	"slices"
@@ -419,19 +420,17 @@ func (s *Store) manifests(ctx context.Context, x *export, base string, files []b
 	if err := put("manifest-files", files); err != nil {
 		return err
 	}
-	stamp := func(sec float64) string {
-		return time.UnixMilli(int64(sec * 1000)).UTC().Format("2006-01-02T15:04:05.000Z")
-	}
+	stamp := func(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z") }
 	summary := member{
-		"version": "2020-06-30", "exportArn": x.arn(), "startTime": stamp(x.Begun), "endTime": stamp(s.moment()), "tableArn": x.Of.arn(), "tableId": x.Of.UUID,
+		"version": "2020-06-30", "exportArn": x.arn(), "startTime": stamp(int64(math.Round(x.Begun * 1000))), "endTime": stamp(s.cfg.Now().UnixMilli()), "tableArn": x.Of.arn(), "tableId": x.Of.UUID,
 		"s3Bucket": x.Bucket, "s3Prefix": x.Prefix, "s3SseAlgorithm": "AES256", "s3SseKmsKeyId": nil, "manifestFilesS3Key": base + "/manifest-files.json",
 		"billedSizeBytes": x.Bytes, "itemCount": x.Items, "outputFormat": "DYNAMODB_JSON", "exportType": x.kind(),
 	}
-	if at := stamp(float64(x.At) / 1000); x.View == "" {
+	if at := stamp(x.At); x.View == "" {
 		summary["exportTime"] = at
 	} else {
 		summary["version"], summary["outputView"] = "2023-08-01", x.View
-		summary["exportFromTime"], summary["exportToTime"] = stamp(float64(x.From)/1000), at
+		summary["exportFromTime"], summary["exportToTime"] = stamp(x.From), at
 	}
 	b, err := json.Marshal(summary)
 	if err == nil {
