@@ -29,12 +29,23 @@ import (
 // form asks in the query protocol, at a path of the server.
 func (h *harness) form(path string, form url.Values) (int, string) {
 	h.t.Helper()
-	body := form.Encode()
+	res := h.post(path, form.Encode(), http.Header{"Content-Type": {"application/x-www-form-urlencoded; charset=utf-8"}})
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+// post sends a signed request.
+func (h *harness) post(path, body string, header http.Header) *http.Response {
+	h.t.Helper()
 	r, err := http.NewRequest(http.MethodPost, h.at+path, strings.NewReader(body))
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
+	r.Header = header
 	sum := sha256.Sum256([]byte(body))
 	if err := v4.NewSigner().SignHTTP(h.t.Context(), aws.Credentials{AccessKeyID: "ALL", SecretAccessKey: "s"}, r, hex.EncodeToString(sum[:]), "sqs", "us-east-1", time.Now()); err != nil {
 		h.t.Fatal(err)
@@ -43,12 +54,7 @@ func (h *harness) form(path string, form url.Values) (int, string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return res.StatusCode, string(b)
+	return res
 }
 
 // leaves are the texts of a document by where they stand: "/A/B[2]/C" is C of the second B of A.
@@ -543,20 +549,7 @@ func statusOf(err error) int {
 // raw asks in JSON, past what the SDK checks by itself, and returns the refusal as the SDK would.
 func (h *harness) raw(operation, body string) error {
 	h.t.Helper()
-	r, err := http.NewRequest(http.MethodPost, h.at, strings.NewReader(body))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	r.Header.Set("Content-Type", "application/x-amz-json-1.0")
-	r.Header.Set("X-Amz-Target", "AmazonSQS."+operation)
-	sum := sha256.Sum256([]byte(body))
-	if err := v4.NewSigner().SignHTTP(h.t.Context(), aws.Credentials{AccessKeyID: "ALL", SecretAccessKey: "s"}, r, hex.EncodeToString(sum[:]), "sqs", "us-east-1", time.Now()); err != nil {
-		h.t.Fatal(err)
-	}
-	res, err := http.DefaultClient.Do(r)
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	res := h.post("", body, http.Header{"Content-Type": {"application/x-amz-json-1.0"}, "X-Amz-Target": {"AmazonSQS." + operation}})
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusOK {
 		return nil

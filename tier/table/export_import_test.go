@@ -118,16 +118,30 @@ func (h *house) imported(t *testing.T, in *dynamodb.ImportTableInput) *types.Imp
 	}
 }
 
+// exporting is a house whose exports wait at their first file until it has died; die has another one there.
+func exporting(t *testing.T, c *clock) (h *house, files *folder, die func()) {
+	t.Helper()
+	files = &folder{dir: t.TempDir(), gate: make(chan struct{})}
+	dir := t.TempDir()
+	h = &house{}
+	var stop func()
+	var srv *httptest.Server
+	begin := func() {
+		h.Store, stop = open(t, dir, table.Config{Now: c.now, Objects: files})
+		srv = httptest.NewServer(front(h.Store))
+		h.Client, h.at = client(srv.URL, "ALL"), srv.URL
+	}
+	end := func() { srv.Close(); stop() }
+	begin()
+	t.Cleanup(func() { end() })
+	return h, files, func() { end(); close(files.gate); begin() }
+}
+
 // A table goes to a bucket as it was at a moment, though its process dies meanwhile, and comes back as another
 // table; what is no item is counted and left out.
 func TestExportsAndImports(t *testing.T) {
 	c := &clock{}
-	files := &folder{dir: t.TempDir(), gate: make(chan struct{})}
-	dir := t.TempDir()
-	cfg := table.Config{Now: c.now, Objects: files}
-	s, stop := open(t, dir, cfg)
-	srv := httptest.NewServer(front(s))
-	h := &house{Store: s, Client: client(srv.URL, "ALL"), at: srv.URL}
+	h, files, die := exporting(t, c)
 	ctx := t.Context()
 	h.make(t, "one", "b", byC)
 	arn := aws.String("arn:aws:dynamodb:us-east-1:" + account + ":table/one")
@@ -135,9 +149,7 @@ func TestExportsAndImports(t *testing.T) {
 	if _, err := h.ExportTableToPointInTime(ctx, ask); code(err) != "PointInTimeRecoveryUnavailableException" {
 		t.Error(err)
 	}
-	if _, err := h.UpdateContinuousBackups(ctx, &dynamodb.UpdateContinuousBackupsInput{TableName: aws.String("one"), PointInTimeRecoverySpecification: &types.PointInTimeRecoverySpecification{PointInTimeRecoveryEnabled: aws.Bool(true)}}); err != nil {
-		t.Fatal(err)
-	}
+	h.recoverable(t, "one")
 	c.move(time.Second)
 	for n := range 300 {
 		h.put(t, "one", item{"a": str("x"), "b": num(n), "c": str("old"), "raw": &types.AttributeValueMemberB{Value: []byte{0, 255}}})
@@ -149,7 +161,7 @@ func TestExportsAndImports(t *testing.T) {
 		h.put(t, "one", item{"a": str("x"), "b": num(n * 4), "c": str("new")})
 	}
 	ask.ExportTime = &then
-	if _, err := client(srv.URL, "ONE").ExportTableToPointInTime(ctx, ask); code(err) != "AccessDeniedException" {
+	if _, err := client(h.at, "ONE").ExportTableToPointInTime(ctx, ask); code(err) != "AccessDeniedException" {
 		t.Error(err) // its uses does not name the bucket
 	}
 	out, err := h.ExportTableToPointInTime(ctx, ask)
@@ -158,13 +170,7 @@ func TestExportsAndImports(t *testing.T) {
 	}
 	for files.puts.Load() == 0 {
 	}
-	srv.Close()
-	stop() // in the middle of it
-	close(files.gate)
-	s, stop = open(t, dir, cfg)
-	srv = httptest.NewServer(front(s))
-	t.Cleanup(func() { srv.Close(); stop() })
-	h.Store, h.Client = s, client(srv.URL, "ALL")
+	die() // in the middle of it
 	d := h.exported(t, out.ExportDescription.ExportArn)
 	if d.ExportStatus != types.ExportStatusCompleted || *d.ItemCount != 300 || *d.BilledSizeBytes < 300*10 {
 		t.Fatalf("%+v", d)
@@ -253,17 +259,10 @@ func TestExportsAndImports(t *testing.T) {
 // whatever came later and though its process dies meanwhile.
 func TestIncrementalExports(t *testing.T) {
 	c := &clock{}
-	files := &folder{dir: t.TempDir(), gate: make(chan struct{})}
-	dir := t.TempDir()
-	cfg := table.Config{Now: c.now, Objects: files}
-	s, stop := open(t, dir, cfg)
-	srv := httptest.NewServer(front(s))
-	h := &house{Store: s, Client: client(srv.URL, "ALL"), at: srv.URL}
+	h, files, die := exporting(t, c)
 	ctx := t.Context()
 	h.make(t, "one", "b", byC)
-	if _, err := h.UpdateContinuousBackups(ctx, &dynamodb.UpdateContinuousBackupsInput{TableName: aws.String("one"), PointInTimeRecoverySpecification: &types.PointInTimeRecoverySpecification{PointInTimeRecoveryEnabled: aws.Bool(true)}}); err != nil {
-		t.Fatal(err)
-	}
+	h.recoverable(t, "one")
 	put := func(n int, text string) { h.put(t, "one", item{"a": str("x"), "b": num(n), "c": str(text)}) }
 	drop := func(n int) {
 		if _, err := h.DeleteItem(ctx, &dynamodb.DeleteItemInput{TableName: aws.String("one"), Key: item{"a": str("x"), "b": num(n)}}); err != nil {
@@ -322,13 +321,7 @@ func TestIncrementalExports(t *testing.T) {
 	}
 	for files.puts.Load() == 0 {
 	}
-	srv.Close()
-	stop() // in the middle of it
-	close(files.gate)
-	s, stop = open(t, dir, cfg)
-	srv = httptest.NewServer(front(s))
-	t.Cleanup(func() { srv.Close(); stop() })
-	h.Store, h.Client = s, client(srv.URL, "ALL")
+	die() // in the middle of it
 
 	type image map[string]map[string]string
 	type line struct {

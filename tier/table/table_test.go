@@ -367,14 +367,20 @@ func wait(t *testing.T, h *house, name string) {
 	}
 }
 
+// recoverable has a table's past be kept.
+func (h *house) recoverable(t *testing.T, name string) {
+	t.Helper()
+	if _, err := h.UpdateContinuousBackups(t.Context(), &dynamodb.UpdateContinuousBackupsInput{TableName: &name, PointInTimeRecoverySpecification: &types.PointInTimeRecoverySpecification{PointInTimeRecoveryEnabled: aws.Bool(true)}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestBackupsAndPointInTime(t *testing.T) {
 	c := &clock{}
 	h := serve(t, table.Config{Now: c.now})
 	ctx := t.Context()
 	h.make(t, "one", "b", byC)
-	if _, err := h.UpdateContinuousBackups(ctx, &dynamodb.UpdateContinuousBackupsInput{TableName: aws.String("one"), PointInTimeRecoverySpecification: &types.PointInTimeRecoverySpecification{PointInTimeRecoveryEnabled: aws.Bool(true)}}); err != nil {
-		t.Fatal(err)
-	}
+	h.recoverable(t, "one")
 	c.move(time.Second)
 	for n := range 300 {
 		h.put(t, "one", item{"a": str("x"), "b": num(n), "c": str("old")})
