@@ -369,8 +369,8 @@ func (l *loop) startup(c *client, b []byte) int {
 		l.reply(c, []byte{'N'})
 		return size
 	case pgwire.StartupCancel:
-		l.cancel(s.PID, s.Secret)
-		l.leave(c)
+		l.silence(c, true) // nothing more is said on it
+		l.cancel(c, s.PID, s.Secret)
 		return 0
 	}
 	l.identify(c, s)
@@ -521,26 +521,29 @@ func (c *client) take(l *loop, s *settings) {
 	c.backslash = v == "off"
 }
 
-// cancel passes a request to cancel on to the server that works for whoever has this key.
-func (l *loop) cancel(pid uint32, secret []byte) {
+// cancel passes a request to cancel on to the server that works for whoever has this key, and hangs up on who
+// asked only when the server has been told, as a server does: who waits for that knows that what it sends
+// next is not cancelled.
+func (l *loop) cancel(from *client, pid uint32, secret []byte) {
 	c := l.byPID[pid]
 	if c == nil || subtle.ConstantTimeCompare(c.secret, secret) != 1 {
+		l.leave(from)
 		return
 	}
 	if c.inQueue != nil && c.phase == phaseReady {
 		// It has not begun.
 		c.inQueue.remove(c)
 		l.refuse(c, &pgwire.Error{Code: "57014", Message: "canceling statement due to user request"})
+	} else if s := c.server; s != nil && !s.idle() {
+		l.cancelAt(s, from)
 		return
 	}
-	if s := c.server; s != nil && !s.idle() {
-		l.cancelAt(s)
-	}
+	l.leave(from)
 }
 
 // cancelAt asks a server to cancel. Until the request is through, nobody else gets the connection: it
-// would be theirs that is cancelled.
-func (l *loop) cancelAt(s *server) {
+// would be theirs that is cancelled. Then whoever asked, where it was a client, is hung up on.
+func (l *loop) cancelAt(s *server, from *client) {
 	s.cancelling++
 	l.stats.Cancelled++
 	addr, pid, secret := s.addr, s.pid, s.secret
@@ -548,6 +551,9 @@ func (l *loop) cancelAt(s *server) {
 		l.p.sendCancel(addr, pid, secret)
 		l.do(func() {
 			s.cancelling--
+			if from != nil {
+				l.leave(from)
+			}
 			if !s.closing && s.client == nil && s.idle() {
 				l.ready(s)
 			} else if !s.closing && s.client != nil && s.idle() {

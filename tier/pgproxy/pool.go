@@ -358,7 +358,7 @@ func (l *loop) abandoned(s *server, c *client) {
 		l.clean(s)
 	case s.pending() > 0 || s.begun || s.skip > 0 || len(s.out) > 0:
 		if s.pending() > 0 {
-			l.cancelAt(s)
+			l.cancelAt(s, nil)
 		}
 		l.cut(s)
 	case s.tx != 'I':

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -413,6 +414,37 @@ func TestCancelReachesTheRightStatement(t *testing.T) {
 	if err := <-waits; err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Drivers take the end of the connection for the end of the matter, and send their next statement.
+func TestWhoCancelsHearsWhenTheServerWasTold(t *testing.T) {
+	f, r := relayed(t, single)
+	c := f.connect()
+	direct := f.direct()
+	f.exec(direct, "select pg_advisory_lock(1)")
+	done := async(c, "select pg_advisory_lock(1)", pgx.QueryExecModeSimpleProtocol)
+	f.await("busy", func(st Stats, _ pooldir.State) bool { return st.Busy == 1 })
+	r.mu.Lock() // the server hears of no connection more
+	letOn := sync.OnceFunc(r.mu.Unlock)
+	t.Cleanup(letOn)
+	asked := make(chan error, 1)
+	go func() { asked <- c.PgConn().CancelRequest(bg) }()
+	f.await("cancelled", func(st Stats, _ pooldir.State) bool { return st.Cancelled == 1 })
+	f.exec(direct, "select pg_advisory_unlock(1)")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	f.exec(c, "select 1")
+	select {
+	case err := <-asked:
+		t.Fatal("told before the server was:", err)
+	default:
+	}
+	letOn()
+	if err := <-asked; err != nil {
+		t.Error(err)
+	}
+	f.exec(c, "select 1")
 }
 
 func TestWhoWaitsTooLongIsToldWhy(t *testing.T) {
