@@ -23,9 +23,15 @@ func serial() http.HandlerFunc {
 	}
 }
 
+// onDisk waits until n responses are on the disk and nobody is under way whose answer another could share:
+// clocks that are set forward would make that answer an old one.
 func onDisk(t *testing.T, c *Cache, n int) {
 	t.Helper()
-	poll(t, func() bool { return c.Stats().DiskEntries == n && len(c.disk.queue) == 0 })
+	poll(t, func() bool {
+		c.flights.mu.Lock()
+		defer c.flights.mu.Unlock()
+		return c.Stats().DiskEntries == n && len(c.disk.queue) == 0 && len(c.flights.m) == 0
+	})
 }
 
 // files lists what lies in the folder besides the journal.
