@@ -43,7 +43,7 @@ lint:
 ## scenarios: what a user sees, over the real binary (minutes)
 scenarios: build
 	@scripts/need scenarios
-	$(GO) test -tags scenario -count 1 -timeout 30m -v ./test/
+	$(GO) test -tags scenario -count 1 -timeout 30m -parallel 4 -v ./test/ # most wait most of the time
 	$(GO) test -race -tags scenario -count 1 -timeout 15m ./tier/postgres # databases that die, in several ways
 
 ## conformance: third-party suites, fetched or beside the checkout; says what it skips
@@ -54,7 +54,7 @@ conformance:
 	GOBIN=$(CURDIR)/bin/tools $(GO) install github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1
 	GOBIN=$(CURDIR)/bin/tools $(GO) install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	@for p in client server; do [ -x bin/tools/grpc-$$p ] || { GOBIN=$(CURDIR)/bin/tools/grpc $(GO) install google.golang.org/grpc/interop/$$p@v1.85.0 && mv bin/tools/grpc/$$p bin/tools/grpc-$$p; } || exit 1; done
-	PATH="$(CURDIR)/bin/tools:$$PATH" $(GO) test -tags conformance -count 1 -timeout 40m -v -run 'Conformance|H2spec' ./daemon ./tier/table ./tier/cache ./tier/edge ./tier/edge/httpcache ./tier/edge/wire ./tier/edge/certs
+	PATH="$(CURDIR)/bin/tools:$$PATH" $(GO) test -tags conformance -count 1 -p 4 -timeout 40m -v -run 'Conformance|H2spec' ./daemon ./tier/table ./tier/cache ./tier/edge ./tier/edge/httpcache ./tier/edge/wire ./tier/edge/certs
 	$(GO) test -tags conformance -count 1 -timeout 20m -v -run 'ConformanceGORM|ConformanceSQLAlchemy' ./tier/pgproxy # the others there by hand: pgx, go-pg
 
 ## bench B=<area>: us and the peers in the same run, a line per figure

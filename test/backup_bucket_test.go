@@ -18,6 +18,7 @@ import (
 // A database and a cache whose backups go to a bucket of the same manifest: nobody sets a key, the archive waits while
 // the buckets' process is gone, and what is restored from there is whole.
 func TestBackupsGoToABucketOfTheManifest(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), map[string]string{"tenfold.yaml": "app: shop\ndatabases: {db: {backups: {to: archive, key: KEY}}}\ncaches: {cache: {backups: {to: archive, key: KEY}}}\nbuckets: [archive]\nsecrets: {KEY: {generate: 32}}\n"})
 	if out := h.up(dir); !strings.Contains(out, "lie in archive, on this house's own disk") {

@@ -14,6 +14,7 @@ import (
 // The daemon is killed in the middle of a base backup: what was written of it is no backup, another is taken, and that
 // is restored whole. Each is of many frames.
 func TestABackupOutlivesAKillInItsMiddle(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	to := filepath.Join(t.TempDir(), "backups")

@@ -39,6 +39,7 @@ func bucketClient(env map[string]string) *s3.Client {
 // What is stored by a browser's form at the front door, in parts and by a copy is told of to a function and, by a
 // rule of a bus, to a queue; so is what is removed.
 func TestBucketEvents(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), map[string]string{
 		"functions/thumb/handler.py": `def handler(event, context):

@@ -21,6 +21,7 @@ import (
 // acknowledged outlives the process of the buckets, the daemon and the manifest; a presigned URL works at the
 // front door; what is stored is told to a queue.
 func TestBucketsOfAService(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	const buckets = "    uses: [uploads, made]\nqueues: [made]\nbuckets:\n  uploads: {routes: [/uploads/*], versions: true, keep: {tmp/*: 1d}, cors: [https://shop.example.com], limit: {body: 30mb}, events: {new: {on: [created, removed], prefix: raw/, to: made}}}\n  private: {}\n"

@@ -213,6 +213,7 @@ func TestCacheFailsOverAtItsAddress(t *testing.T) {
 // What people ask of a cache over the command line: its keys, what it does, metrics, a shell, other passwords, TLS,
 // and what it had yesterday.
 func TestCacheIsAskedAndRestored(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	const cache = "    uses: [cache]\ncaches: {cache: {size: 32mb, readers: 1, persist: true, tls: true, backups: {every: 1h, key: KEY}}}\nsecrets: {KEY: {generate: 32}}\n"
@@ -287,6 +288,7 @@ func memcachedDo(raw, command string) (string, error) {
 
 // A cache of memcached, for apps that speak that: its address stays what it is whatever happens to the server.
 func TestCacheOfMemcached(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	const cache = "    uses: [pages]\ncaches: {pages: {engine: memcached, size: %s}}\n"

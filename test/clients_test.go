@@ -14,6 +14,7 @@ import (
 // clients of their language, told nothing but their environment. boto3 brings the examples of AWS' documentation:
 // they are run too.
 func TestClientsOfOtherLanguages(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{

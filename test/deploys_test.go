@@ -269,6 +269,7 @@ func TestPromoteAbortAndGoBack(t *testing.T) {
 
 // A page goes on calling the API that it was made for.
 func TestCallsArePinnedToTheDeploymentThatMadeThePage(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), moody)
 	deploy := func(version string) string {

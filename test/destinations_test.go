@@ -20,6 +20,7 @@ const reporter = `def handler(event, context):
 // What comes of an asynchronous event reaches a queue and a bus, whose rules match it; and a function is called with those
 // messages alone that its pattern takes.
 func TestDestinationsAndFilters(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), map[string]string{
 		"functions/sell/handler.py": reporter,

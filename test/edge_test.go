@@ -41,6 +41,7 @@ func TestASecretIsSetWhereNoHouseRuns(t *testing.T) {
 // Rules of the manifest, from the file to the door, with a secret and pages of the project; and what
 // explain says of them.
 func TestEdgeRules(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{

@@ -25,6 +25,7 @@ import (
 // An event goes to a queue, a function, a job and an address that fails at first; what is refused for good is
 // buried; schedules are made by the SDK; what was acknowledged outlives the process of the stores.
 func TestEventsOfAService(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	var mu sync.Mutex
 	var told []string // by the partner's endpoint: the authorization and the body

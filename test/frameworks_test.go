@@ -72,6 +72,7 @@ func (h *house) bundle(t *testing.T, host, page string) string {
 }
 
 func TestMonoreposBuildOnlyWhatChanged(t *testing.T) {
+	t.Parallel()
 	for name, files := range workspaces {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t)
@@ -116,6 +117,7 @@ func TestMonoreposBuildOnlyWhatChanged(t *testing.T) {
 // TestVariablesOfAnEnvironmentReachItsBuild: each environment is built with its own, and what is secret
 // appears nowhere.
 func TestVariablesOfAnEnvironmentReachItsBuild(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir()+"/colours", map[string]string{
 		"index.html": "<h1>unbuilt</h1>",
@@ -178,6 +180,7 @@ var frameworks = map[string]struct {
 }
 
 func TestFrameworksDeployWithoutAManifest(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	for name, site := range frameworks {
 		out := h.up(write(t, t.TempDir()+"/"+name, site.files))

@@ -45,6 +45,7 @@ func greeter(version string) map[string]string {
 }
 
 func TestFunctions(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, greeter("one"))
@@ -192,6 +193,7 @@ func processOf(t *testing.T, h *house, part string) int {
 
 // An unmodified handler of aws-lambda-go runs as "provided".
 func TestAFunctionInGo(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), map[string]string{
 		"tenfold.yaml": "app: gofn\nfunctions:\n  web: {path: ., build: go build -mod=mod -o bin/app ., routes: [/*], scale: {min: 1, max: 4, concurrency: 4}}\n",

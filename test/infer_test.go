@@ -67,6 +67,7 @@ func main() {
 }
 
 func TestStrangersStartWithoutAManifest(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	for name, app := range strangers {
 		dir := write(t, t.TempDir()+"/"+name, app.files)

@@ -48,6 +48,7 @@ func main() {
 // A WebSocket outlives an upgrade of the house, with the door that has it; when its time is over, its client
 // is told.
 func TestWebSocketsOutliveAnUpgrade(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), map[string]string{"go.mod": "module greets\n\ngo 1.24\n", "main.go": greets,
 		"tenfold.yaml": "app: greets\nservices:\n  api: {path: ., build: go build -o greets ., command: exec ./greets, routes: [/*]}\n"})

@@ -16,6 +16,7 @@ import (
 // What tasks and runs of jobs said is found when they are gone, failed or rotated away from the newest file, by the
 // command line and by the console.
 func TestOutputIsFoundOfWhatIsGone(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	const jobs = "    logs: {max: 256kb}\njobs:\n  sweep: {service: api, command: echo swept 3 rows}\n  late: {service: api, command: sleep 600, timeout: 1s}\n  seed: {service: api, schedule: first-deploy, retries: 1, command: echo no such table; exit 4}\n"

@@ -16,6 +16,7 @@ import (
 
 // Rows of a table are events of a bus, whoever of the house dies: the app only inserts, in its own transactions.
 func TestOutboxOfADatabase(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [db, seen]\n") + `databases: [db]

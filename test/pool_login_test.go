@@ -96,6 +96,7 @@ func TestPoolTLSAndTokens(t *testing.T) {
 // A service finds the Data API in its environment, and AWS' own client needs no more than that. A service
 // that does not use the database has no key.
 func TestDataAPIOfAService(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [db]\ndatabases: {db: {api: true}}\n")})
@@ -195,6 +196,7 @@ func TestPoolTellsACollector(t *testing.T) {
 
 // A function holds no connection: AWS' own client finds the Data API in its environment.
 func TestDataAPIOfAFunction(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), map[string]string{
 		"tenfold.yaml": "app: datafn\nfunctions:\n  count: {path: ., build: go build -mod=mod -o bin/app ., routes: [/*], uses: [db]}\ndatabases: {db: {api: true}}\n",

@@ -190,6 +190,7 @@ func (h *house) visit(host, password string) (int, string) {
 
 // Recorded deliveries of three Git hosts become previews, each behind its password; statuses go back.
 func TestPullRequestsHavePreviews(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		kind, payload, repository, ref string
 		swap                           []string
@@ -250,6 +251,7 @@ func TestPullRequestsHavePreviews(t *testing.T) {
 // A fork's pull request waits, runs without secrets once it is approved, waits again with its next
 // commit, and is gone when it is closed.
 func TestForksWaitAndGetNoSecrets(t *testing.T) {
+	t.Parallel()
 	h, origin, host := withApp(t), newRepo(t), newFakeHost(t)
 	for name, value := range map[string]string{"GIT_TOKEN": "hush-hush", "STRIPE_KEY": "sk_live_production"} {
 		if _, err := h.client().SetSecret(t.Context(), "shop", tenfold.Name(name), value); err != nil {

@@ -15,6 +15,7 @@ import (
 // A service finds its queues in its environment, and AWS' own client needs no more than that. What was
 // acknowledged outlives the process of the stores, the daemon, the manifest and an upgrade.
 func TestQueuesOfAService(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	named := manifest("1", "    uses: [emails, orders]\nqueues: {emails: {retries: 1, timeout: 1s}, orders: {fifo: content}, others: {}}\n")

@@ -10,6 +10,7 @@ import (
 // Rule files of another host: followed, noted where they are not, kept when they break, and gone back
 // with a rollback.
 func TestRuleFilesOfOtherHosts(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), map[string]string{
 		"tenfold.yaml": "app: pages\nfrontends: {web: {path: ., build: false}}\nedge: {routes: {/mine: {redirect: /manifest}}}\n",

@@ -32,6 +32,7 @@ func (h *house) databaseURLs(command string) map[string]bool {
 
 // A new password reaches the services by new tasks, while what is open goes on and no visitor notices.
 func TestRotateGivesServicesANewPassword(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [db]\ndatabases: [db]\nfunctions: {told: {path: told, handler: index.handler, runtime: node, uses: [db]}}\n"),

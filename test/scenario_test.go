@@ -92,8 +92,9 @@ func echoApp(t *testing.T) (*house, string) {
 }
 
 func TestFiftyDeploysFailNoRequest(t *testing.T) {
+	t.Parallel()
 	h, dir := echoApp(t)
-	l := h.load("echo.localhost", 8, 2*time.Millisecond)
+	l := h.load("echo.localhost", 8, 10*time.Millisecond)
 	for i := 2; i <= 51; i++ {
 		if out, status := h.deploy(dir, fmt.Sprint(i), ""); status != 0 {
 			t.Fatalf("deploy %d: exit %d\n%s", i, status, out)
@@ -110,6 +111,7 @@ func TestFiftyDeploysFailNoRequest(t *testing.T) {
 }
 
 func TestBrokenReleasesAreNamedAndFailNoRequest(t *testing.T) {
+	t.Parallel()
 	h, dir := echoApp(t)
 	l := h.load("echo.localhost", 8, 2*time.Millisecond)
 	cases := []struct{ name, args, extra, cause string }{
@@ -225,6 +227,7 @@ func TestUpgradeHandsOver(t *testing.T) {
 
 // The HTTP cache, from the manifest to the command line.
 func TestCacheRulesAndPurge(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	rules := "edge:\n  routes:\n    /echo: {cache: {fresh: 1h, tags: [echo]}}\n    /slow: {limit: {rate: 2/h}}\n"
@@ -361,6 +364,7 @@ func TestGitPushDeploys(t *testing.T) {
 }
 
 func TestDataOutlivesManifests(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "")})
@@ -459,6 +463,7 @@ func TestPostgresKilledUnderLoadLosesNoCommit(t *testing.T) {
 }
 
 func TestHelpfulFailures(t *testing.T) {
+	t.Parallel()
 	h, dir := echoApp(t)
 	for args, want := range map[string]struct {
 		status int

@@ -31,6 +31,7 @@ def handler(event, context):
 
 // Messages reach a function, whoever of the house dies meanwhile; what it cannot do goes to the dead-letter queue, alone.
 func TestAFunctionOfAQueue(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{

@@ -36,6 +36,7 @@ const graveyard = `def handler(event, context):
 // The changes of a table reach a function, those of each item in order, whoever of the house dies meanwhile; one that
 // cannot be done is found by halving, and it alone is given up on.
 func TestAFunctionOfATable(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{

@@ -34,6 +34,7 @@ func (h *house) environ(process string) map[string]string {
 // acknowledged outlives the process of the stores, the daemon and the manifest; a mistake is taken back by
 // having the table as it was.
 func TestTablesOfAService(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	const tables = "    uses: [sessions]\ntables: {sessions: {key: user, sort: at, types: {at: number}, ttl: until, stream: new-and-old-images%s}, others: id}\n"
@@ -127,6 +128,7 @@ func TestTablesOfAService(t *testing.T) {
 
 // A table goes into a bucket, and another is made of it: by hand, and by a service that uses both.
 func TestExportsOfATable(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), echo)
 	write(t, dir, map[string]string{"tenfold.yaml": manifest("1", "    uses: [sessions, files]\ntables: {sessions: {key: user, sort: at, types: {at: number}, backups: 1d}}\nbuckets: [files, others]\n")})

@@ -50,7 +50,7 @@ func unpack(packed []byte) ([]byte, error) {
 }
 
 func TestFramesComeBackInOrder(t *testing.T) {
-	for _, n := range []int{0, 1, frameSize, frameSize + 1, 9*frameSize + 7} {
+	for _, n := range []int{0, 1, frameSize, frameSize + 1, (workers()+1)*frameSize + 7} {
 		text := blob(n)
 		packed := pack(t, text)
 		got, err := unpack(packed)
@@ -151,7 +151,7 @@ func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 // A part that does not come in time is waited for no longer than its reader does.
 func TestAReaderOfABucketLeavesInTheMiddle(t *testing.T) {
 	place, b := testBucket(t)
-	large := blob(3*partSize + 3)
+	large := blob(2*partSize + 3)
 	if err := place.Put(t.Context(), "large", bytes.NewReader(large)); err != nil {
 		t.Fatal(err)
 	}

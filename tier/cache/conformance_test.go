@@ -80,15 +80,22 @@ func TestConformanceEngineSuite(t *testing.T) {
 	if sides[1].ok < 1000 {
 		t.Fatalf("the bare server passed %d tests: the suite did not run\n%s", sides[1].ok, sides[1].tail)
 	}
-	// Some tests go by the clock: what failed on ours alone is asked once more, alone.
-	if len(again) > 0 {
-		s := &side{name: "managed, again", port: r.Port, base: 21111}
-		s.run(t, dir, again)
-		for _, name := range again {
-			if s.failed[name] > 0 || s.ok+s.bad == 0 {
-				t.Errorf("%q fails on the managed server and passes on the bare one", name)
-			}
+	// Some tests go by the clock, or find what the manager asks each second in SLOWLOG: what failed on ours alone
+	// is asked again, alone, and not each time.
+	left := again
+	for turn := 1; len(left) > 0; turn++ {
+		s := &side{name: fmt.Sprint("managed, again ", turn), port: r.Port, base: 21111}
+		s.run(t, dir, left)
+		if s.ok+s.bad == 0 {
+			t.Fatalf("nothing of %q ran\n%s", left, s.tail)
 		}
+		left = slices.DeleteFunc(slices.Clone(left), func(name string) bool { return s.failed[name] == 0 })
+		if turn == 5 {
+			break
+		}
+	}
+	for _, name := range left {
+		t.Errorf("%q fails on the managed server and passes on the bare one", name)
 	}
 	if len(again) == 0 && sides[0].ok+sides[0].bad != sides[1].ok+sides[1].bad {
 		t.Errorf("%d tests ran on the managed server, %d on the bare one\n%s", sides[0].ok+sides[0].bad, sides[1].ok+sides[1].bad, sides[0].tail)
