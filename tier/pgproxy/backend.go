@@ -505,7 +505,8 @@ func (l *loop) repeat(s *server) {
 	c.retried = true
 	l.stats.Retried++
 	if c.split {
-		c.server, s.client, s.sealed = nil, nil, false
+		l.part(s)
+		s.sealed = false
 		if !s.closing && s.idle() {
 			l.ready(s)
 		}
@@ -516,7 +517,7 @@ func (l *loop) repeat(s *server) {
 		l.resume(c)
 		return
 	}
-	c.server, s.client = nil, nil
+	l.part(s)
 	c.blocked, c.since = true, l.now
 	c.pool.waiting.pushFront(c)
 	l.grow(c.pool)
@@ -583,7 +584,7 @@ func (l *loop) internalDone(s *server, kind opKind, broken *pgwire.Error) {
 			return
 		}
 		// A setting that the server does not take: of the startup packet, for a session is only what it took.
-		s.client, c.server = nil, nil
+		l.part(s)
 		l.clean(s)
 		l.dismiss(c, broken)
 	case opProbe:

@@ -11,10 +11,7 @@ import (
 
 // BenchmarkRoundTrip is what the loop itself takes for a query and its answer, the kernel's part included.
 func BenchmarkRoundTrip(b *testing.B) {
-	p, err := New(Config{Dir: b.TempDir()})
-	if err != nil {
-		b.Fatal(err)
-	}
+	p := unopened(b)
 	simple := pgwire.AppendQuery(nil, "SELECT abalance FROM pgbench_accounts WHERE aid = 4711;")
 	named := append(pgwire.Append(nil, 'B', "\x00P0\x00\x00\x00\x00\x01\x00\x00\x00\x044711\x00\x00"), pgwire.Append(pgwire.Append(nil, 'E', "\x00\x00\x00\x00\x00"), 'S')...)
 	row := pgwire.AppendRow(nil, "123456")
@@ -29,10 +26,10 @@ func BenchmarkRoundTrip(b *testing.B) {
 			buf := make([]byte, readSize)
 			turn := func(ask, told []byte) {
 				unix.Write(app, ask)
-				l.readClient(c)
+				l.readClient(c, &heard{})
 				unix.Read(engine, buf)
 				unix.Write(engine, told)
-				l.serverEvent(s, unix.EPOLLIN)
+				l.serverEvent(s, unix.EPOLLIN, &heard{})
 				if n, _ := unix.Read(app, buf); n == 0 {
 					b.Fatal("no answer")
 				}

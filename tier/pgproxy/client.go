@@ -36,9 +36,8 @@ type client struct {
 	local bool
 	// retried says that what is under way was begun for the second time.
 	retried bool
-	// sequence says that the client was refused currval or lastval once.
-	silent bool // reading is suspended
-	out    bool // EPOLLOUT is asked for
+	silent  bool // reading is suspended
+	out     bool // EPOLLOUT is asked for
 
 	reader    bool // of name-ro
 	split     bool // what is under way was sent to a reader
@@ -50,7 +49,8 @@ type client struct {
 	server *server
 	since  time.Time // waits since, or logs in since
 	in     []byte    // read and not used
-	outbuf []byte    // to be sent
+	outbuf []byte    // to be sent when the connection takes more
+	queued int       // one more than its place among the sends of this round; 0: none
 	skip   int       // bytes of a message that is passed on in parts
 
 	inQueue    *queue
@@ -111,18 +111,18 @@ const (
 	byToken     // for users with TokenUser behind their name
 )
 
-func (l *loop) clientEvent(c *client, events uint32) {
+func (l *loop) clientEvent(c *client, events uint32, h *heard) {
 	if events&unix.EPOLLOUT != 0 {
 		l.flushClient(c)
 	}
 	if !c.closed && events&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		l.readClient(c)
+		l.readClient(c, h)
 	}
 }
 
-func (l *loop) readClient(c *client) {
-	if c.silent {
-		// Only a hang-up comes here.
+func (l *loop) readClient(c *client, h *heard) {
+	if c.silent && !h.did {
+		// It is not watched: this is a hang-up.
 		l.leave(c)
 		return
 	}
@@ -131,15 +131,19 @@ func (l *loop) readClient(c *client) {
 		return
 	}
 	buf, kept := l.room(c)
-	n, errno := recv(c.fd, buf)
+	data, errno := h.receive(c.fd, buf)
 	if errno == unix.EAGAIN || errno == unix.EINTR {
 		return
 	}
-	if errno != 0 || n == 0 {
+	if errno != 0 || len(data) == 0 {
 		l.leave(c)
 		return
 	}
-	l.took(c, buf[:n], kept)
+	if h.did && kept > 0 { // since then it was given its batch back, to begin again
+		c.in = append(c.in, data...)
+		data = c.in[kept:]
+	}
+	l.took(c, data, kept)
 }
 
 // room is where what a client sends next goes: behind the kept bytes of c.in, or into the loop's buffer.
@@ -151,7 +155,7 @@ func (l *loop) room(c *client) (buf []byte, kept int) {
 	return c.in[kept:cap(c.in)], kept
 }
 
-// took takes what was read into room.
+// took takes what was read: behind the kept bytes of c.in, where there are any.
 func (l *loop) took(c *client, data []byte, kept int) {
 	if kept > 0 {
 		c.in = c.in[:kept+len(data)]
@@ -180,7 +184,7 @@ func (l *loop) missing(c *client) int {
 	return 0
 }
 
-// use looks through data, which is c.in or lies in the loop's buffer, and keeps what remains.
+// use looks through data, which is c.in or lies in a buffer of the loop's, and keeps what remains.
 func (l *loop) use(c *client, data []byte) {
 	used := l.feed(c, data)
 	if c.closed {
@@ -244,20 +248,30 @@ func (l *loop) reply(c *client, b []byte) {
 	l.put(c, b)
 }
 
-// put sends bytes as they are on the wire.
+// put sends bytes as they are on the wire, at the end of the round where that is as good.
 func (l *loop) put(c *client, b []byte) {
+	if len(c.outbuf) > 0 {
+		c.outbuf = append(c.outbuf, b...)
+	} else if !l.later(c, b) {
+		l.putNow(c, b)
+	}
+}
+
+func (l *loop) putNow(c *client, b []byte) {
 	if len(c.outbuf) > 0 {
 		c.outbuf = append(c.outbuf, b...)
 		return
 	}
-	sent, failed := sendAll(c.fd, b)
-	if failed {
-		// Reading tells of it as well; what is under way is ended there.
-		return
+	// When it fails, reading tells of it as well; what is under way is ended there.
+	if sent, failed := sendAll(c.fd, b); !failed {
+		l.putRest(c, b[sent:])
 	}
-	if sent < len(b) {
-		c.outbuf = append([]byte(nil), b[sent:]...)
-		c.out = true
+}
+
+// putRest keeps what a client's connection does not take yet.
+func (l *loop) putRest(c *client, rest []byte) {
+	if len(rest) > 0 {
+		c.outbuf, c.out = append([]byte(nil), rest...), true
 		l.rewatch(c)
 	}
 }
@@ -283,6 +297,7 @@ func (l *loop) leave(c *client) {
 	if c.closed {
 		return
 	}
+	l.sooner(c)
 	c.closed = true
 	if c.inQueue != nil {
 		c.inQueue.remove(c)
@@ -544,6 +559,9 @@ func (l *loop) cancel(from *client, pid uint32, secret []byte) {
 // cancelAt asks a server to cancel. Until the request is through, nobody else gets the connection: it
 // would be theirs that is cancelled. Then whoever asked, where it was a client, is hung up on.
 func (l *loop) cancelAt(s *server, from *client) {
+	if s.queued {
+		l.send(s) // or what is to be cancelled came after the request
+	}
 	s.cancelling++
 	l.stats.Cancelled++
 	addr, pid, secret := s.addr, s.pid, s.secret

@@ -50,6 +50,7 @@ type loop struct {
 	sealed     []byte         // for one
 	gather     []byte         // for a client, while a server's bytes are looked through
 	now        time.Time
+	pack       pack
 	more       int  // bytes of messages that were answered with the one that is looked at
 	after      byte // type of the message after the one that is looked at; 0: unknown
 
@@ -177,31 +178,17 @@ func (l *loop) remove(fd int) {
 // run serves until end was called.
 func (l *loop) run() {
 	defer close(l.done)
+	l.openPack()
 	for !l.ended {
 		n := l.wait()
 		l.now = time.Now()
-		for i := range l.events[:n] {
-			e := &l.events[i]
-			switch fd := int(e.Fd); fd {
-			case l.bell:
-				var b [8]byte
-				unix.Read(l.bell, b[:])
-				l.readMail()
-			case l.listener:
-				l.accept()
-			default:
-				if fd >= len(l.conns) || l.conns[fd].gen != uint32(e.Pad) {
-					continue // closed by an event before this one
-				}
-				if s := l.conns[fd].server; s != nil {
-					l.serverEvent(s, e.Events)
-				} else if c := l.conns[fd].client; c != nil {
-					l.clientEvent(c, e.Events)
-				}
-			}
+		for at := 0; at < n; at += batchSize {
+			l.round(l.events[at:min(at+batchSize, n)])
 		}
 		l.timers()
+		l.deliver()
 	}
+	l.closePack()
 	for _, x := range l.conns {
 		if x.client != nil {
 			unix.Close(x.client.fd)
@@ -222,6 +209,32 @@ func (l *loop) run() {
 	unix.Close(l.bell)
 	l.bell = -1
 	l.mu.Unlock()
+}
+
+// round deals with what came of up to batchSize descriptors.
+func (l *loop) round(events []unix.EpollEvent) {
+	l.hear(events)
+	for i := range events {
+		e := &events[i]
+		switch fd := int(e.Fd); fd {
+		case l.bell:
+			var b [8]byte
+			unix.Read(l.bell, b[:])
+			l.readMail()
+		case l.listener:
+			l.accept()
+		default:
+			if fd >= len(l.conns) || l.conns[fd].gen != uint32(e.Pad) {
+				continue // closed by an event before this one
+			}
+			if s := l.conns[fd].server; s != nil {
+				l.serverEvent(s, e.Events, &l.pack.heard[i])
+			} else if c := l.conns[fd].client; c != nil {
+				l.clientEvent(c, e.Events, &l.pack.heard[i])
+			}
+		}
+	}
+	l.deliver()
 }
 
 // wait gives the number of events. It asks without blocking first: a call that may block costs the

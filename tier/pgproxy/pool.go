@@ -308,7 +308,8 @@ func (l *loop) settle(s *server) {
 		}
 		return
 	}
-	s.client, c.server, s.last = nil, nil, c
+	l.part(s)
+	s.last = c
 	if c.skip > 0 {
 		// A COPY failed in the middle of a message: the server waits for the rest, and would take what the
 		// next client says for it.
@@ -320,6 +321,19 @@ func (l *loop) settle(s *server) {
 	l.ready(s)
 	if c.split && c.blocked && !c.closed && c.inQueue == nil && c.server == nil {
 		l.resume(c) // it sent more before the reader had answered
+	}
+}
+
+// part takes a client and its server apart. Where one was not read because the other did not keep up, it is
+// read again.
+func (l *loop) part(s *server) {
+	c := s.client
+	s.client, c.server = nil, nil
+	if !c.closed && !c.blocked {
+		l.silence(c, false)
+	}
+	if !s.closing {
+		l.silenceServer(s, false)
 	}
 }
 
@@ -348,6 +362,7 @@ func (l *loop) abandoned(s *server, c *client) {
 	if s.closing {
 		return
 	}
+	l.silenceServer(s, false)
 	if s.unnamed == c {
 		s.unnamed = nil
 	}
@@ -429,7 +444,7 @@ func (l *loop) lose(s *server, why error) {
 func (l *loop) bereave(s *server, c *client) {
 	if len(s.ops) > 0 && s.internal() && !s.begun && s.ops[s.head].kind == opReplay {
 		// It had not begun: it waits for another.
-		s.client, c.server = nil, nil
+		l.part(s)
 		if c.split {
 			l.toPrimary(c)
 			return
@@ -465,7 +480,7 @@ func (l *loop) bereave(s *server, c *client) {
 		l.dismiss(c, l.lostError(s))
 		return
 	}
-	s.client, c.server = nil, nil
+	l.part(s)
 	e := l.lostError(s)
 	if s.primary && (s.wrote || s.traits&writes != 0) {
 		l.wrote(c, true) // it may have been committed

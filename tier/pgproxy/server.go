@@ -74,6 +74,7 @@ type server struct {
 	retired bool // closed when it is given back
 	silent  bool // reading is suspended
 	wants   bool // EPOLLOUT is asked for
+	queued  bool // out is sent at the end of the round
 	since   time.Time
 
 	in, out    []byte
@@ -304,7 +305,7 @@ func (p *Proxy) sendCancel(addr string, pid uint32, secret []byte) {
 	io.Copy(io.Discard, conn) // it hangs up when the signal is sent
 }
 
-func (l *loop) serverEvent(s *server, events uint32) {
+func (l *loop) serverEvent(s *server, events uint32, h *heard) {
 	if events&unix.EPOLLOUT != 0 {
 		l.flush(s)
 	}
@@ -312,27 +313,26 @@ func (l *loop) serverEvent(s *server, events uint32) {
 		return
 	}
 	buf, kept := l.buf[:], len(s.in)
-	if kept <= 4096 {
-		copy(buf, s.in)
-		s.in = s.in[:0]
-		buf = buf[kept:]
-	} else {
+	if kept > 4096 {
 		s.in = slices.Grow(s.in, readSize)
 		buf = s.in[kept:cap(s.in)]
+	} else {
+		buf = buf[copy(buf, s.in):]
 	}
-	n, errno := recv(s.fd, buf)
+	data, errno := h.receive(s.fd, buf)
 	if errno == unix.EAGAIN || errno == unix.EINTR {
-		n = 0
-	} else if errno != 0 || n == 0 {
+		return
+	} else if errno != 0 || len(data) == 0 {
 		l.lose(s, errors.New("the server hung up"))
 		return
 	}
-	var data []byte
-	if len(s.in) > 0 {
-		s.in = s.in[:kept+n]
+	switch {
+	case kept > 4096:
+		s.in = s.in[:kept+len(data)]
 		data = s.in
-	} else {
-		data = l.buf[:kept+n]
+	case kept > 0:
+		s.in = s.in[:0]
+		data = l.buf[:kept+len(data)]
 	}
 	used := l.answer(s, data)
 	if s.closing {
@@ -344,7 +344,7 @@ func (l *loop) serverEvent(s *server, events uint32) {
 	}
 }
 
-// flush sends what is kept for a server: all of it in one write. When everything that it was asked is
+// flush sends what is kept for a server: all of it in one write, at the end of the round where that is as good. When everything that it was asked is
 // for the pool to answer, it is answered here.
 func (l *loop) flush(s *server) {
 	if s.closing {
@@ -360,14 +360,23 @@ func (l *loop) flush(s *server) {
 			l.settle(s)
 		}
 	}
-	if len(s.out) == 0 {
-		return
+	if len(s.out) > 0 && !l.laterServer(s) {
+		l.send(s)
 	}
+}
+
+// send sends what is kept for a server, now.
+func (l *loop) send(s *server) {
 	sent, failed := sendAll(s.fd, s.out)
 	if failed {
 		l.lose(s, errors.New("the server hung up"))
 		return
 	}
+	l.accepted(s, sent)
+}
+
+// accepted notes how much of what is kept for a server it took.
+func (l *loop) accepted(s *server, sent int) {
 	if sent == len(s.out) {
 		if s.out = s.out[:0]; cap(s.out) > throttleAt {
 			s.out = nil
