@@ -44,7 +44,7 @@ lint:
 scenarios: build
 	@scripts/need scenarios
 	$(GO) test -tags scenario -count 1 -timeout 30m -parallel 4 -v ./test/ # most wait most of the time
-	$(GO) test -race -tags scenario -count 1 -timeout 15m ./tier/postgres # databases that die, in several ways
+	$(GO) test -race -tags scenario -count 1 -timeout 15m -run "$$(grep -ohE '^func Test\w+' $$(grep -lx '//go:build scenario' tier/postgres/*_test.go) | cut -c6- | paste -sd'|')" ./tier/postgres # databases that die, in several ways
 
 ## conformance: third-party suites, fetched or beside the checkout; says what it skips
 conformance:
@@ -54,8 +54,7 @@ conformance:
 	GOBIN=$(CURDIR)/bin/tools $(GO) install github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1
 	GOBIN=$(CURDIR)/bin/tools $(GO) install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	@for p in client server; do [ -x bin/tools/grpc-$$p ] || { GOBIN=$(CURDIR)/bin/tools/grpc $(GO) install google.golang.org/grpc/interop/$$p@v1.85.0 && mv bin/tools/grpc/$$p bin/tools/grpc-$$p; } || exit 1; done
-	PATH="$(CURDIR)/bin/tools:$$PATH" $(GO) test -tags conformance -count 1 -p 4 -timeout 40m -v -run 'Conformance|H2spec' ./daemon ./tier/table ./tier/cache ./tier/edge ./tier/edge/httpcache ./tier/edge/wire ./tier/edge/certs
-	$(GO) test -tags conformance -count 1 -timeout 20m -v -run 'ConformanceGORM|ConformanceSQLAlchemy' ./tier/pgproxy # the others there by hand: pgx, go-pg
+	PATH="$(CURDIR)/bin/tools:$$PATH" $(GO) test -tags conformance -count 1 -p 3 -timeout 40m -v -run 'Conformance|H2spec' -skip 'ConformancePgx|ConformanceGoPG' ./tier/cache ./daemon ./tier/edge ./tier/edge/httpcache ./tier/edge/wire ./tier/edge/certs ./tier/pgproxy ./tier/table # pgx's and go-pg's by hand
 
 ## bench B=<area>: us and the peers in the same run, a line per figure
 bench: build
