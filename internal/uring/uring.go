@@ -5,9 +5,9 @@
 // calls of one round are put down in memory that the kernel reads, and carried out together. All of them are
 // over when Do returns: none waits, nothing stays under way, and buffers are the caller's again.
 //
-// Source: io_uring(7), io_uring_setup(2), io_uring_enter(2), linux/io_uring.h. Linux 5.6 has what is needed;
-// where it is missing, or forbidden (kernel.io_uring_disabled, seccomp), New says so and callers make single
-// calls.
+// Source: io_uring(7), io_uring_setup(2), io_uring_enter(2), linux/io_uring.h. Linux 6.0 is asked for: earlier
+// ones have the calls too, but some had them wait where these must not. Where it is missing, or forbidden
+// (kernel.io_uring_disabled, seccomp), New says so and callers make single calls.
 package uring
 
 import (
@@ -31,6 +31,8 @@ const (
 	opRecv = 27
 
 	enterGetEvents = 1 << 0
+
+	featLinkedFile = 1 << 12 // IORING_FEAT_LINKED_FILE, of Linux 6.0
 )
 
 // submission is struct io_uring_sqe.
@@ -95,6 +97,10 @@ func New(size int) (*Ring, error) {
 	fd, _, errno := syscall.Syscall(unix.SYS_IO_URING_SETUP, uintptr(size), uintptr(unsafe.Pointer(&p)), 0)
 	if errno != 0 {
 		return nil, fmt.Errorf("set up io_uring: %w", errno)
+	}
+	if p.features&featLinkedFile == 0 {
+		unix.Close(int(fd))
+		return nil, errors.New("set up io_uring: this kernel is older than Linux 6.0")
 	}
 	r := &Ring{fd: int(fd), results: make([]result, size), pin: make([][]byte, 0, size)}
 	if err := r.open(&p); err != nil {
