@@ -128,7 +128,7 @@ func TestFiftyDeploysFailNoRequest(t *testing.T) {
 func TestBrokenReleasesAreNamedAndFailNoRequest(t *testing.T) {
 	t.Parallel()
 	h, dir := echoApp(t)
-	l := h.load("echo.localhost", 8, 2*time.Millisecond)
+	l := h.load("echo.localhost", 8, 10*time.Millisecond)
 	cases := []struct{ name, args, extra, cause string }{
 		{"crash", "2 crash", "", "no luck today"},
 		{"hang", "2 hang", "", "connection refused"},
