@@ -99,19 +99,16 @@ func TestFiftyDeploysFailNoRequest(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	// Built once: it is the switching that is looked at.
-	deploy := func(version int) (string, int) {
-		text := strings.Replace(manifest(fmt.Sprint(version), ""), "    build: go build -o echo .\n", "", 1)
+	version := func(n int) {
+		text := strings.Replace(manifest(fmt.Sprint(n), ""), "    build: go build -o echo .\n", "", 1)
 		write(t, dir, map[string]string{"tenfold.yaml": text})
-		if version == 1 {
-			h.up(dir)
-			return "", 0
-		}
-		return h.runIn(dir, "deploy")
 	}
-	deploy(1)
+	version(1)
+	h.up(dir)
 	l := h.load("echo.localhost", 8, 10*time.Millisecond)
 	for i := 2; i <= 51; i++ {
-		if out, status := deploy(i); status != 0 {
+		version(i)
+		if out, status := h.runIn(dir, "deploy"); status != 0 {
 			t.Fatalf("deploy %d: exit %d\n%s", i, status, out)
 		}
 	}

@@ -149,14 +149,16 @@ func (r *Ring) try() error {
 	}
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
-	b := make([]byte, 4)
-	r.Send(pair[0], []byte("try"))
-	r.Recv(pair[1], b)
-	if err := r.Do(); err != nil {
-		return err
+	calls := []func(){
+		func() { r.Send(pair[0], []byte("try")) },
+		func() { r.Recv(pair[1], make([]byte, 4)) },
 	}
-	for i := range 2 {
-		if n, errno := r.Result(i); errno != 0 || n != 3 {
+	for i, call := range calls {
+		call()
+		if err := r.Do(); err != nil {
+			return err
+		}
+		if n, errno := r.Result(0); errno != 0 || n != 3 {
 			return fmt.Errorf("call %d gave %d bytes, %w", i, n, errno)
 		}
 	}

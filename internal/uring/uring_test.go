@@ -13,7 +13,7 @@ func open(t testing.TB, size int) *Ring {
 	t.Helper()
 	r, err := New(size)
 	if err != nil {
-		t.Skip(err)
+		t.Skip("skipped: ", err)
 	}
 	t.Cleanup(r.Close)
 	return r
@@ -29,12 +29,16 @@ func pair(t testing.TB) [2]int {
 	return [2]int{p[0], p[1]}
 }
 
+func many(t testing.TB, n int) (pairs [][2]int) {
+	for range n {
+		pairs = append(pairs, pair(t))
+	}
+	return pairs
+}
+
 func TestManyAtOnce(t *testing.T) {
 	r := open(t, 8)
-	var pairs [4][2]int
-	for i := range pairs {
-		pairs[i] = pair(t)
-	}
+	pairs := many(t, 4)
 	for round := range 100 { // around the rings, several times
 		var got [4][16]byte
 		for i, p := range pairs {
@@ -96,6 +100,17 @@ func TestNothingWaits(t *testing.T) {
 	}
 }
 
+func TestTheSmallest(t *testing.T) {
+	r, p := open(t, 1), pair(t)
+	r.Send(p[0], []byte("x"))
+	if err := r.Do(); err != nil {
+		t.Fatal(err)
+	}
+	if n, errno := r.Result(0); errno != 0 || n != 1 {
+		t.Error(n, errno)
+	}
+}
+
 func TestClosedGivesAllBack(t *testing.T) {
 	open(t, 4)
 	count := func() int {
@@ -123,10 +138,7 @@ func BenchmarkCalls(b *testing.B) {
 	const at = 32
 	msg := bytes.Repeat([]byte("x"), 60)
 	single := func(b *testing.B) {
-		var pairs [at][2]int
-		for i := range pairs {
-			pairs[i] = pair(b)
-		}
+		pairs := many(b, at)
 		got := make([]byte, 128)
 		for b.Loop() {
 			for _, p := range pairs {
@@ -139,10 +151,7 @@ func BenchmarkCalls(b *testing.B) {
 	}
 	together := func(b *testing.B) {
 		r := open(b, 2*at)
-		var pairs [at][2]int
-		for i := range pairs {
-			pairs[i] = pair(b)
-		}
+		pairs := many(b, at)
 		got := make([]byte, 128)
 		for b.Loop() {
 			for _, p := range pairs {

@@ -384,7 +384,6 @@ func (l *loop) startup(c *client, b []byte) int {
 		l.reply(c, []byte{'N'})
 		return size
 	case pgwire.StartupCancel:
-		l.silence(c, true) // nothing more is said on it
 		l.cancel(c, s.PID, s.Secret)
 		return 0
 	}
@@ -550,6 +549,7 @@ func (l *loop) cancel(from *client, pid uint32, secret []byte) {
 		c.inQueue.remove(c)
 		l.refuse(c, &pgwire.Error{Code: "57014", Message: "canceling statement due to user request"})
 	} else if s := c.server; s != nil && !s.idle() {
+		l.silence(from, true) // nothing more is said on it
 		l.cancelAt(s, from)
 		return
 	}

@@ -21,17 +21,10 @@ func bare(t testing.TB, p *Proxy) (l *loop, c *client, s *server, app, engine in
 	l.apply(pooldir.Database{ID: "d", Name: "d", Users: []pooldir.User{{Name: "u"}}, Primary: "127.0.0.1:1"}, 1, map[string]*pgwire.Keys{"u": p.nobody})
 	a := l.accounts["u"]
 	a.pools[0].retryAt = time.Now().Add(time.Hour) // no server but the one below
-	pair := func() (int, int) {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fds[0], fds[1]
-	}
 	c = &client{phase: phaseReady, account: a, pool: a.pools[0], pid: 1, secret: []byte("key")}
 	s = &server{pool: a.pools[0], addr: "127.0.0.1:1", epoch: 1, primary: true, tx: 'I', statements: map[*prepared]*kept{}}
-	c.fd, app = pair()
-	s.fd, engine = pair()
+	c.fd, app = sockets(t)
+	s.fd, engine = sockets(t)
 	l.clients, a.clients = 1, 1
 	l.byPID[1] = c
 	l.add(c.fd, c, nil)
@@ -52,6 +45,29 @@ func bare(t testing.TB, p *Proxy) (l *loop, c *client, s *server, app, engine in
 		p.helpers.Wait()
 	})
 	return l, c, s, app, engine
+}
+
+// another is a client beside c, with the far end of its connection.
+func another(t testing.TB, l *loop, c *client) (other *client, far int) {
+	other = &client{phase: phaseReady, account: c.account, pool: c.pool, pid: 2}
+	other.fd, far = sockets(t)
+	l.add(other.fd, other, nil)
+	t.Cleanup(func() {
+		if !other.closed {
+			l.leave(other)
+		}
+		unix.Close(far)
+	})
+	return other, far
+}
+
+// sockets are the two ends of a connection; whoever asks closes them.
+func sockets(t testing.TB) (int, int) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fds[0], fds[1]
 }
 
 // FuzzWire sends arbitrary bytes from both sides, in turns. The loop must stand, and an observer that
@@ -90,14 +106,7 @@ func FuzzWire(f *testing.F) {
 			ps[1].all[s] = struct{}{}
 			s.pool, s.primary = ps[1], false
 		}
-		observer, far := &client{phase: phaseReady, account: c.account, pool: c.pool, pid: 2}, 0
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		observer.fd, far = fds[0], fds[1]
-		l.add(observer.fd, observer, nil)
-		defer unix.Close(far)
+		observer, far := another(t, l, c)
 		if len(in)%2 == 0 { // as where the kernel has io_uring
 			l.openPack()
 			defer l.closePack()
@@ -125,9 +134,6 @@ func FuzzWire(f *testing.F) {
 		}
 		if n, _ := unix.Read(far, drained); n > 0 {
 			t.Errorf("one who asked nothing was told %q", drained[:n])
-		}
-		if !observer.closed {
-			l.leave(observer)
 		}
 	})
 }

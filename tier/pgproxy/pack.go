@@ -39,7 +39,6 @@ type heard struct {
 	data  []byte
 	errno syscall.Errno
 	did   bool // it was made; else the socket is to be read
-	index int  // in the ring, until it is made
 }
 
 // sending is what a socket is to get at the end of the round: text[from:to] for a client, all that is kept for
@@ -48,9 +47,8 @@ type sending struct {
 	c        *client
 	s        *server
 	from, to int
-
-	index, sent int
-	failed      bool
+	sent     int
+	failed   bool
 }
 
 func (l *loop) openPack() {
@@ -83,7 +81,7 @@ func (l *loop) failPack(err error) {
 func (l *loop) hear(events []unix.EpollEvent) {
 	b := &l.pack
 	for i := range events {
-		b.heard[i] = heard{index: -1}
+		b.heard[i] = heard{}
 	}
 	if b.ring == nil || len(events) < 2 {
 		return
@@ -99,27 +97,29 @@ func (l *loop) hear(events []unix.EpollEvent) {
 		} else if s := l.conns[fd].server; s != nil && (s.silent || len(s.in) > 0) || c == nil && s == nil {
 			continue
 		}
-		b.heard[i].index = b.ring.Len()
+		b.heard[i].did = true
 		b.ring.Recv(fd, b.room[i])
 	}
 	if b.ring.Len() == 0 {
 		return
 	}
-	if err := b.ring.Do(); err != nil {
-		// What was received is lost with the ring, so these connections are, too.
-		for i := range events {
-			if b.heard[i].index >= 0 {
-				b.heard[i] = heard{did: true, errno: unix.EIO}
-			}
-		}
-		l.failPack(err)
-		return
-	}
+	err := b.ring.Do()
+	made := 0
 	for i := range events {
-		if h := &b.heard[i]; h.index >= 0 {
-			n, errno := b.ring.Result(h.index)
-			*h = heard{data: b.room[i][:n], errno: errno, did: true}
+		h := &b.heard[i]
+		switch {
+		case !h.did:
+		case err != nil:
+			h.errno = unix.EIO // what was received is lost with the ring, so the connection is, too
+		default:
+			var n int
+			n, h.errno = b.ring.Result(made)
+			h.data = b.room[i][:n]
+			made++
 		}
+	}
+	if err != nil {
+		l.failPack(err)
 	}
 }
 
@@ -225,43 +225,41 @@ func (l *loop) deliverSome(sends []sending) {
 			continue
 		}
 		if together {
-			e.index = b.ring.Len()
 			b.ring.Send(fd, text)
 		} else {
 			e.sent, e.failed = sendAll(fd, text)
 		}
 	}
-	if together && b.ring.Len() > 0 {
-		if err := b.ring.Do(); err != nil {
-			// Nobody knows what was sent: these connections are of no more use.
-			for i := range sends {
-				if e := &sends[i]; e.c != nil {
-					unix.Shutdown(e.c.fd, unix.SHUT_RDWR)
-				}
-				sends[i].failed = true
-			}
-			l.failPack(err)
-			return
-		}
+	var err error
+	if together {
+		err = b.ring.Do()
 	}
+	made := 0
 	for i := range sends {
 		e := &sends[i]
 		if e.c == nil && e.s == nil {
 			continue
 		}
-		if together {
+		switch {
+		case err != nil:
+			e.failed = true // nobody knows what was sent
+		case together:
 			var errno syscall.Errno
-			e.sent, errno = b.ring.Result(e.index)
+			e.sent, errno = b.ring.Result(made)
 			e.failed = errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR
+			made++
 		}
 		switch {
 		case e.failed && e.c != nil:
-			unix.Shutdown(e.c.fd, unix.SHUT_RDWR) // whatever it was, what comes next would follow on a gap; reading ends it
-		case e.failed:
+			unix.Shutdown(e.c.fd, unix.SHUT_RDWR) // what comes next would follow on a gap; reading ends it
+		case e.failed: // deliver ends it
 		case e.c != nil:
 			l.putRest(e.c, b.text[e.from+e.sent:e.to])
 		default:
 			l.accepted(e.s, e.sent)
 		}
+	}
+	if err != nil {
+		l.failPack(err)
 	}
 }

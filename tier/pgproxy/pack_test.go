@@ -7,53 +7,41 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tenfold/internal/pgwire"
+	"tenfold/internal/uring"
 )
 
 // What came of a client in the same round in which its server was lost stands behind the batch that is begun
 // again.
 func TestWhatCameInTheRoundOfALossIsKept(t *testing.T) {
 	p := unopened(t)
-	for _, together := range []bool{false, true} {
-		l, c, s, app, engine := bare(t, p)
-		if together {
-			if l.openPack(); l.pack.ring == nil {
-				t.Skip("no io_uring here")
+	for name, open := range map[string]func(testing.TB, *loop){"single": func(testing.TB, *loop) {}, "together": together} {
+		t.Run(name, func(t *testing.T) {
+			l, c, s, app, engine := bare(t, p)
+			open(t, l)
+			l.now = time.Now()
+			first, second := pgwire.AppendQuery(nil, "select 1"), pgwire.AppendQuery(nil, "select 2")
+			unix.Write(app, first)
+			l.round([]unix.EpollEvent{eventOf(l, c.fd)})
+			b := make([]byte, 64)
+			if n, _ := unix.Read(engine, b); string(b[:n]) != string(first) {
+				t.Fatalf("%q", b[:n])
 			}
-			defer l.closePack()
-		}
-		l.now = time.Now()
-		first, second := pgwire.AppendQuery(nil, "select 1"), pgwire.AppendQuery(nil, "select 2")
-		unix.Write(app, first)
-		l.round([]unix.EpollEvent{eventOf(l, c.fd)})
-		b := make([]byte, 64)
-		if n, _ := unix.Read(engine, b); string(b[:n]) != string(first) {
-			t.Fatalf("%q", b[:n])
-		}
-		unix.Shutdown(engine, unix.SHUT_RDWR)
-		unix.Write(app, second)
-		l.round([]unix.EpollEvent{eventOf(l, s.fd), eventOf(l, c.fd)})
-		if got, want := string(c.in), string(first)+string(second); got != want || !c.blocked || c.closed {
-			t.Errorf("together %v: %q is kept, want %q", together, got, want)
-		}
+			unix.Shutdown(engine, unix.SHUT_RDWR)
+			unix.Write(app, second)
+			l.round([]unix.EpollEvent{eventOf(l, s.fd), eventOf(l, c.fd)})
+			if got, want := string(c.in), string(first)+string(second); got != want || !c.blocked || c.closed {
+				t.Errorf("%q is kept, want %q", got, want)
+			}
+		})
 	}
 }
 
 // A round answers several, each with its own, and what one does not take yet comes later.
 func TestARoundTellsEachItsOwn(t *testing.T) {
 	l, c, s, app, engine := bare(t, unopened(t))
-	if l.openPack(); l.pack.ring == nil {
-		t.Skip("no io_uring here")
-	}
-	defer l.closePack()
+	together(t, l)
 	l.now = time.Now()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	other := &client{phase: phaseReady, account: c.account, pool: c.pool, pid: 2, fd: fds[0]}
-	l.add(other.fd, other, nil)
-	defer unix.Close(fds[1])
-	defer l.leave(other)
+	other, far := another(t, l, c)
 	// It takes a little: its peer reads nothing.
 	large := make([]byte, 32<<10)
 	for len(other.outbuf) == 0 {
@@ -86,10 +74,10 @@ func TestARoundTellsEachItsOwn(t *testing.T) {
 	}
 	var got []byte
 	for len(other.outbuf) > 0 {
-		got = append(got, read(fds[1])...)
+		got = append(got, read(far)...)
 		l.flushClient(other)
 	}
-	got = append(got, read(fds[1])...)
+	got = append(got, read(far)...)
 	if len(got) != rounds*len(large)+4 || string(got[len(got)-4:]) != "last" {
 		t.Errorf("%d bytes came, of %d", len(got), rounds*len(large)+4)
 	}
@@ -99,6 +87,16 @@ func TestARoundTellsEachItsOwn(t *testing.T) {
 	if got := read(app); string(got) != "goodbye" {
 		t.Errorf("%q", got)
 	}
+}
+
+// together has the loop use the kernel's ring. Where there is none, the test is skipped with the reason.
+func together(t testing.TB, l *loop) {
+	t.Helper()
+	if l.openPack(); l.pack.ring == nil {
+		_, err := uring.New(batchSize)
+		t.Skip("skipped: ", err)
+	}
+	t.Cleanup(l.closePack)
 }
 
 // unopened is a proxy without a directory.
