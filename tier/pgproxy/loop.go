@@ -238,8 +238,8 @@ func (l *loop) round(events []unix.EpollEvent) {
 }
 
 // wait gives the number of events. It waits a millisecond without the scheduler's knowledge first: a call that
-// may block costs a hand-over to another thread and keeps the runtime's monitor awake, a quarter of what a query
-// costs. Under load something comes sooner; and who stops the world waits a millisecond at most.
+// may block costs a hand-over to another thread and keeps the runtime's monitor awake (docs/bench).
+// Under load something comes sooner; and who stops the world waits a millisecond at most.
 func (l *loop) wait() int {
 	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.poll), uintptr(unsafe.Pointer(&l.events[0])), eventsAtOnce, 1, 0, 0)
 	if errno == 0 && n > 0 {
