@@ -37,19 +37,22 @@ func (c *cli) dbPool(name *string) *cobra.Command {
 }
 
 func (c *cli) printPool(v pooldir.View, limit int) {
-	rows := [][]string{{"USER", "TO", "CLIENTS", "CONNECTIONS", "BUSY", "PINNED", "WAITING"}}
+	rows := [][]string{{"USER", "TO", "CLIENTS", "CONNECTIONS", "BUSY", "AT ONCE", "PINNED", "WAITING"}}
 	for _, g := range v.Groups {
 		if g.Readers && g.Clients == 0 && g.Servers == 0 {
 			continue
 		}
-		to, waiting := "primary", strconv.Itoa(g.Waiting)
+		to, waiting, atOnce := "primary", strconv.Itoa(g.Waiting), "all"
+		if g.AtOnce > 0 {
+			atOnce = strconv.Itoa(g.AtOnce)
+		}
 		if g.Readers {
 			to = "readers"
 		}
 		if g.Waiting > 0 {
 			waiting += ", " + took(g.Oldest)
 		}
-		rows = append(rows, []string{g.User, to, strconv.Itoa(g.Clients), strconv.Itoa(g.Servers), strconv.Itoa(g.Busy), strconv.Itoa(g.Pinned), waiting})
+		rows = append(rows, []string{g.User, to, strconv.Itoa(g.Clients), strconv.Itoa(g.Servers), strconv.Itoa(g.Busy), atOnce, strconv.Itoa(g.Pinned), waiting})
 	}
 	table(c.out, rows)
 	if len(v.Statements) > 0 {

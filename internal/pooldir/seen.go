@@ -69,12 +69,14 @@ type Pin struct {
 
 // Group is the connections of one user to the primary, or to readers.
 type Group struct {
-	User    string        `json:"user"`
-	Readers bool          `json:"readers"`
-	Clients int           `json:"clients"`
-	Servers int           `json:"servers"`
-	Busy    int           `json:"busy"`
-	Pinned  int           `json:"pinned"`
+	User    string `json:"user"`
+	Readers bool   `json:"readers"`
+	Clients int    `json:"clients"`
+	Servers int    `json:"servers"`
+	Busy    int    `json:"busy"`
+	Pinned  int    `json:"pinned"`
+	// AtOnce is how many servers are given work at the same time, because more would wait for a processor; 0: all.
+	AtOnce  int           `json:"atOnce,omitempty"`
 	Waiting int           `json:"waiting"`
 	Oldest  time.Duration `json:"oldest"` // waits for so long
 }

@@ -108,9 +108,9 @@ func (l *loop) showCache() (columns []string, rows [][]string) {
 
 func (l *loop) showPools() (columns []string, rows [][]string) {
 	for _, g := range l.groups() {
-		rows = append(rows, []string{g.User, role(g), strconv.Itoa(g.Clients), strconv.Itoa(g.Servers), strconv.Itoa(g.Busy), strconv.Itoa(g.Pinned), strconv.Itoa(g.Waiting), millis(g.Oldest), strconv.Itoa(l.db.Pool)})
+		rows = append(rows, []string{g.User, role(g), strconv.Itoa(g.Clients), strconv.Itoa(g.Servers), strconv.Itoa(g.Busy), strconv.Itoa(g.Pinned), strconv.Itoa(g.Waiting), millis(g.Oldest), strconv.Itoa(l.db.Pool), strconv.Itoa(g.AtOnce)})
 	}
-	return []string{"user", "to", "clients", "servers", "busy", "pinned", "waiting", "oldest_wait_ms", "limit"}, rows
+	return []string{"user", "to", "clients", "servers", "busy", "pinned", "waiting", "oldest_wait_ms", "limit", "at_once"}, rows
 }
 
 func (l *loop) showClients() (columns []string, rows [][]string) {

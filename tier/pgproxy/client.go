@@ -38,6 +38,7 @@ type client struct {
 	retried bool
 	silent  bool // reading is suspended
 	out     bool // EPOLLOUT is asked for
+	urgent  bool // it is heard even while enough others wait
 
 	reader    bool // of name-ro
 	split     bool // what is under way was sent to a reader
@@ -202,8 +203,11 @@ func (l *loop) use(c *client, data []byte) {
 	} else {
 		c.in = keep(rest)
 	}
-	if c.server != nil {
-		l.flush(c.server)
+	if s := c.server; s != nil {
+		l.flush(s)
+		if s.expects() {
+			l.hurry(c)
+		}
 	}
 }
 
@@ -234,7 +238,7 @@ func (l *loop) rewatch(c *client) {
 	if c.out {
 		e |= unix.EPOLLOUT
 	}
-	l.watch(c.fd, e, unix.EPOLL_CTL_MOD)
+	l.watch(c.fd, e, unix.EPOLL_CTL_MOD, c.urgent)
 }
 
 // reply sends bytes to a client, or keeps them until it takes them.

@@ -41,6 +41,7 @@ func bare(t testing.TB, p *Proxy) (l *loop, c *client, s *server, app, engine in
 		unix.Close(app)
 		unix.Close(engine)
 		unix.Close(l.poll)
+		unix.Close(l.urgent)
 		unix.Close(l.bell)
 		p.helpers.Wait()
 	})

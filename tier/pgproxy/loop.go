@@ -40,19 +40,23 @@ type loop struct {
 	p   *Proxy
 	log *slog.Logger
 
-	poll, bell int // epoll, eventfd
-	listener   int // -1: none
-	conns      []slot
-	gen        uint32
-	events     [eventsAtOnce]unix.EpollEvent
-	buf        [readSize]byte
-	cipher     [readSize]byte // what a client with TLS sent
-	sealed     []byte         // for one
-	gather     []byte         // for a client, while a server's bytes are looked through
-	now        time.Time
-	pack       pack
-	more       int  // bytes of messages that were answered with the one that is looked at
-	after      byte // type of the message after the one that is looked at; 0: unknown
+	poll     int       // epoll of everything
+	urgent   int       // epoll of what is heard even while enough clients wait (width.go)
+	heard    time.Time // when everything was heard last
+	patient  patience
+	bell     int // eventfd
+	listener int // -1: none
+	conns    []slot
+	gen      uint32
+	events   [eventsAtOnce]unix.EpollEvent
+	buf      [readSize]byte
+	cipher   [readSize]byte // what a client with TLS sent
+	sealed   []byte         // for one
+	gather   []byte         // for a client, while a server's bytes are looked through
+	now      time.Time
+	pack     pack
+	more     int  // bytes of messages that were answered with the one that is looked at
+	after    byte // type of the message after the one that is looked at; 0: unknown
 
 	db       pooldir.Database
 	version  uint64
@@ -111,18 +115,24 @@ func newLoop(p *Proxy) (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open loop: %w", err)
 	}
-	bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	urgent, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		unix.Close(poll)
 		return nil, fmt.Errorf("open loop: %w", err)
 	}
+	bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(poll)
+		unix.Close(urgent)
+		return nil, fmt.Errorf("open loop: %w", err)
+	}
 	l := &loop{
-		p: p, log: p.cfg.Log, poll: poll, bell: bell, listener: -1, accounts: map[string]*account{}, byPID: map[uint32]*client{},
+		p: p, log: p.cfg.Log, poll: poll, urgent: urgent, bell: bell, listener: -1, accounts: map[string]*account{}, byPID: map[uint32]*client{},
 		interned: interned{}, statements: statements{byBody: map[string]*prepared{}}, sick: map[string]fault{}, seen: newSeen(), split: split{applied: map[string]uint64{}, reset: map[string]uint64{}}, stats: Stats{Pins: map[string]uint64{}}, done: make(chan struct{}),
 		now: time.Now(),
 	}
 	l.lastPID = uint32(l.now.UnixNano()) & 0x7fffffff
-	l.watch(bell, unix.EPOLLIN, unix.EPOLL_CTL_ADD)
+	l.watch(bell, unix.EPOLLIN, unix.EPOLL_CTL_ADD, true)
 	return l, nil
 }
 
@@ -151,13 +161,18 @@ func (l *loop) ask(fn func()) bool {
 	}
 }
 
-func (l *loop) watch(fd int, events uint32, op int) error {
+// watch has the kernel tell of events, even while enough clients wait when urgent.
+func (l *loop) watch(fd int, events uint32, op int, urgent bool) error {
 	var gen uint32
 	if fd < len(l.conns) {
 		gen = l.conns[fd].gen
 	}
 	e := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: int32(gen)}
-	return unix.EpollCtl(l.poll, op, fd, &e)
+	err := unix.EpollCtl(l.poll, op, fd, &e)
+	if urgent && err == nil {
+		err = unix.EpollCtl(l.urgent, op, fd, &e)
+	}
+	return err
 }
 
 // add begins to watch a connection for input.
@@ -167,7 +182,7 @@ func (l *loop) add(fd int, c *client, s *server) error {
 	}
 	l.gen++
 	l.conns[fd] = slot{l.gen, c, s}
-	return l.watch(fd, unix.EPOLLIN, unix.EPOLL_CTL_ADD)
+	return l.watch(fd, unix.EPOLLIN, unix.EPOLL_CTL_ADD, s != nil)
 }
 
 func (l *loop) remove(fd int) {
@@ -178,10 +193,10 @@ func (l *loop) remove(fd int) {
 // run serves until end was called.
 func (l *loop) run() {
 	defer close(l.done)
+	runtime.LockOSThread() // patience is a thread's; with the goroutine it ends
 	l.openPack()
 	for !l.ended {
 		n := l.wait()
-		l.now = time.Now()
 		for at := 0; at < n; at += batchSize {
 			l.round(l.events[at:min(at+batchSize, n)])
 		}
@@ -195,6 +210,7 @@ func (l *loop) run() {
 		}
 		if x.server != nil {
 			unix.Close(x.server.fd)
+			x.server.turns.close()
 		}
 	}
 	if l.cache != nil {
@@ -205,6 +221,7 @@ func (l *loop) run() {
 	}
 	l.stopListening()
 	unix.Close(l.poll)
+	unix.Close(l.urgent)
 	l.mu.Lock()
 	unix.Close(l.bell)
 	l.bell = -1
@@ -241,19 +258,35 @@ func (l *loop) round(events []unix.EpollEvent) {
 // may block costs a hand-over to another thread and keeps the runtime's monitor awake (docs/bench).
 // Under load something comes sooner; and who stops the world waits a millisecond at most.
 func (l *loop) wait() int {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.poll), uintptr(unsafe.Pointer(&l.events[0])), eventsAtOnce, 1, 0, 0)
-	if errno == 0 && n > 0 {
-		return int(n)
+	n, enough := 0, l.enough()
+	l.patience(enough)
+	if enough && l.now.Sub(l.heard) < unheardFor {
+		n = l.look(l.urgent)
 	}
-	timeout := -1
-	if due := l.due(); !due.IsZero() {
-		timeout = max(0, int(time.Until(due)/time.Millisecond)+1)
+	if n > 0 {
+		l.now = time.Now()
+		return n
 	}
-	k, err := unix.EpollWait(l.poll, l.events[:], timeout)
-	if err != nil {
-		return 0 // EINTR
+	if n = l.look(l.poll); n == 0 {
+		l.bePatient(false) // who comes next comes alone
+		timeout := -1
+		if due := l.due(); !due.IsZero() {
+			timeout = max(0, int(time.Until(due)/time.Millisecond)+1)
+		}
+		n, _ = unix.EpollWait(l.poll, l.events[:], timeout)
 	}
-	return k
+	l.now = time.Now()
+	l.heard = l.now
+	return max(0, n) // less: EINTR
+}
+
+// look gives the number of events that come within a millisecond.
+func (l *loop) look(poll int) int {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(poll), uintptr(unsafe.Pointer(&l.events[0])), eventsAtOnce, 1, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
 }
 
 func (l *loop) readMail() {
@@ -303,12 +336,13 @@ func (l *loop) listen(ln net.Listener) error {
 		return err
 	}
 	l.listener = fd
-	return l.watch(fd, unix.EPOLLIN, unix.EPOLL_CTL_ADD)
+	return l.watch(fd, unix.EPOLLIN, unix.EPOLL_CTL_ADD, true)
 }
 
 func (l *loop) stopListening() {
 	if l.listener >= 0 {
 		unix.EpollCtl(l.poll, unix.EPOLL_CTL_DEL, l.listener, nil)
+		unix.EpollCtl(l.urgent, unix.EPOLL_CTL_DEL, l.listener, nil)
 		unix.Close(l.listener)
 		l.listener = -1
 	}

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"tenfold/internal/pgwire"
 	"tenfold/internal/pooldir"
 )
@@ -32,6 +30,7 @@ type pool struct {
 	retryAt time.Time
 	backoff time.Duration
 	failing error // of the last attempt; nil when it succeeded
+	width
 }
 
 // target is where the pool's next connection goes; "" when there is nothing.
@@ -92,7 +91,7 @@ func (l *loop) borrow(c *client, typ byte, msg []byte) *server {
 		return nil
 	}
 	l.lastAsked = l.now
-	if p.waiting.size == 0 && l.mayBegin(p) {
+	if p.waiting.size == 0 && l.mayBegin(p) && p.wide(l.now) {
 		if s := l.takeIdle(p, c); s != nil {
 			l.stats.waited(0)
 			return l.give(s, c)
@@ -169,7 +168,7 @@ func (l *loop) give(s *server, c *client) *server {
 
 // grow opens connections for those who wait.
 func (l *loop) grow(p *pool) {
-	for p.waiting.size > p.dialing && p.dialing < dialsAtOnce && len(p.all)+p.dialing < l.db.Pool && l.mayBegin(p) && !l.now.Before(p.retryAt) {
+	for p.waiting.size > p.dialing+len(p.idle) && p.dialing < dialsAtOnce && len(p.all)+p.dialing < l.db.Pool && l.mayBegin(p) && !l.now.Before(p.retryAt) && p.wide(l.now) {
 		addr, primary := l.target(p)
 		p.dialing++
 		epoch, db, user, password := l.db.Epoch, l.db.Name, p.account.user.Name, p.account.user.Password
@@ -192,16 +191,17 @@ func (l *loop) dialed(p *pool, addr string, primary bool, epoch uint64, got sess
 	}
 	p.failing, p.backoff, p.retryAt = nil, 0, time.Time{}
 	if primary && (epoch != l.db.Epoch || addr != l.db.Primary) {
-		unix.Close(got.fd) // meanwhile there is another primary
+		got.close() // meanwhile there is another primary
 		l.grow(p)
 		return
 	}
 	if l.params == nil {
 		l.params = got.params
 	}
-	s := &server{fd: got.fd, pool: p, addr: addr, epoch: epoch, primary: primary, pid: got.pid, secret: got.secret, tx: 'I', statements: map[*prepared]*kept{}, since: l.now}
+	s := &server{fd: got.fd, pool: p, addr: addr, epoch: epoch, primary: primary, pid: got.pid, secret: got.secret, turns: got.turns, tx: 'I', statements: map[*prepared]*kept{}, since: l.now}
 	if err := l.add(s.fd, nil, s); err != nil {
 		l.remove(s.fd)
+		s.turns.close()
 		return
 	}
 	p.all[s] = struct{}{}
@@ -244,7 +244,8 @@ func (l *loop) ready(s *server) {
 	}
 	p := s.pool
 	s.since = l.now
-	for l.mayBegin(p) {
+	s.answered()
+	for l.mayBegin(p) && p.wide(l.now) {
 		c := p.waiting.pop()
 		if c == nil {
 			break
@@ -416,6 +417,8 @@ func (l *loop) lose(s *server, why error) {
 	}
 	s.closing = true
 	p := s.pool
+	s.answered()
+	s.turns.close()
 	delete(p.all, s)
 	for i, x := range p.idle {
 		if x == s {
@@ -607,9 +610,8 @@ func (l *loop) timers() {
 			p.held.remove(c)
 			l.refuse(c, l.waitedInVain(p, l.now.Sub(c.since)))
 		}
-		if p.waiting.size > 0 {
-			l.grow(p)
-		}
+		l.adjust(p)
+		l.employ(p)
 		for len(p.idle) > 0 && l.now.Sub(p.idle[0].since) > idleServer {
 			l.cut(p.idle[0])
 		}
@@ -650,6 +652,9 @@ func (l *loop) due() time.Time {
 		earlier(p.held.due(l.db.Hold, time.Time{}))
 		if p.waiting.size > p.dialing {
 			earlier(p.retryAt)
+		}
+		if p.waiting.size > 0 {
+			earlier(p.width.due())
 		}
 	}
 	return due
@@ -774,11 +779,7 @@ func (l *loop) begin() {
 			c.waited += l.now.Sub(c.since)
 			l.resume(c)
 		}
-		for len(p.idle) > 0 && p.waiting.size > 0 && l.mayBegin(p) {
-			s := p.idle[len(p.idle)-1]
-			p.idle = p.idle[:len(p.idle)-1]
-			l.ready(s)
-		}
+		l.employ(p)
 		l.grow(p)
 	}
 }

@@ -77,6 +77,12 @@ type server struct {
 	queued  bool // out is sent at the end of the round
 	since   time.Time
 
+	asked        bool // something that it has not answered
+	young        bool // it counts for its pool's width, since began
+	began        time.Time
+	older, newer *server
+	turns        *turns // of its process; nil: it is not of this machine, or nobody knows
+
 	in, out    []byte
 	skip       int // bytes of a message that is passed on in parts
 	ops        []op
@@ -139,6 +145,12 @@ func (s *server) pass(msg []byte, o op) {
 	s.ops = append(s.ops, o)
 }
 
+// answered notes that the server has nothing to do.
+func (s *server) answered() {
+	s.asked = false
+	s.pool.rested(s)
+}
+
 // idle says that nothing is under way.
 func (s *server) idle() bool { return !s.begun && s.pending() == 0 && s.tx == 'I' }
 
@@ -167,6 +179,12 @@ type session struct {
 	pid    uint32
 	secret []byte
 	params []pgwire.Param
+	turns  *turns
+}
+
+func (s *session) close() {
+	unix.Close(s.fd)
+	s.turns.close()
 }
 
 // connect opens a connection for the loop. It blocks.
@@ -177,8 +195,16 @@ func (p *Proxy) connect(ctx context.Context, addr, database, user, password stri
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Time{})
-	s.fd, err = duplicate(conn.(syscall.Conn))
-	return s, err
+	if s.fd, err = duplicate(conn.(syscall.Conn)); err != nil {
+		return s, err
+	}
+	if conn.RemoteAddr().Network() == "unix" {
+		// Who listens there is the postmaster, whose children the servers are.
+		if peer, err := unix.GetsockoptUcred(s.fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil && peer.Pid > 0 {
+			s.turns = openTurns(int(s.pid), int(peer.Pid))
+		}
+	}
+	return s, nil
 }
 
 // login opens a connection and logs in. It blocks. The connection keeps its deadline.
@@ -338,6 +364,12 @@ func (l *loop) serverEvent(s *server, events uint32, h *heard) {
 	if s.closing {
 		return
 	}
+	if s.asked && !s.begun && s.pending() == 0 {
+		s.answered()
+	}
+	if s.client != nil && s.expects() {
+		l.hurry(s.client)
+	}
 	rest := data[used:]
 	if s.in = append(s.in[:0], rest...); len(rest) == 0 && cap(s.in) > readSize {
 		s.in = nil
@@ -360,7 +392,14 @@ func (l *loop) flush(s *server) {
 			l.settle(s)
 		}
 	}
-	if len(s.out) > 0 && !l.laterServer(s) {
+	if len(s.out) == 0 {
+		return
+	}
+	if !s.asked {
+		s.asked = true
+		s.pool.works(s, l.now)
+	}
+	if !l.laterServer(s) {
 		l.send(s)
 	}
 }
@@ -408,7 +447,7 @@ func (l *loop) rewatchServer(s *server) {
 	if s.wants {
 		e |= unix.EPOLLOUT
 	}
-	l.watch(s.fd, e, unix.EPOLL_CTL_MOD)
+	l.watch(s.fd, e, unix.EPOLL_CTL_MOD, true)
 }
 
 // silenceServer stops reading from a server whose client does not keep up, or begins again.

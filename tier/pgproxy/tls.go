@@ -173,7 +173,7 @@ func (l *loop) shaken(c *client, ch *channel, err error) {
 		return
 	}
 	c.tls = ch
-	if err := l.watch(c.fd, unix.EPOLLIN, unix.EPOLL_CTL_ADD); err != nil {
+	if err := l.watch(c.fd, unix.EPOLLIN, unix.EPOLL_CTL_ADD, false); err != nil {
 		l.leave(c)
 		return
 	}

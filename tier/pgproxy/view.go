@@ -45,7 +45,7 @@ func (n *seen) all() []pooldir.Statement {
 func (l *loop) groups() []pooldir.Group {
 	byPool := map[*pool]*pooldir.Group{}
 	for p := range l.pools() {
-		g := &pooldir.Group{User: p.account.user.Name, Readers: p.reader, Servers: len(p.all), Waiting: p.waiting.size + p.held.size}
+		g := &pooldir.Group{User: p.account.user.Name, Readers: p.reader, Servers: len(p.all), AtOnce: p.n, Waiting: p.waiting.size + p.held.size}
 		for _, c := range []*client{p.waiting.oldest(), p.held.first} {
 			if c != nil {
 				g.Oldest = max(g.Oldest, l.now.Sub(c.since))

@@ -1,0 +1,312 @@
+package pgproxy
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A database whose every processor computes answers no sooner for being asked by more connections at once: its
+// servers take turns, and lose their caches by it. On two processors twenty of them answered 6,900 queries a second
+// that two answered 10,900 of (docs/bench/database.md). So while clients wait, the pool sees how long its servers
+// wait for a processor, beside how long they have one, as the kernel counts it, and gives work to fewer or to more of
+// them at once: this is a pool's width. Servers that wait for the disk or for a lock do not wait for a processor, so
+// nothing keeps others from being asked meanwhile.
+//
+// A server counts only in the first moment of what it was asked. What takes longer has others asked beside it, so
+// no client waits for another's long query because of this, and nothing that a query waits for can hold the pool.
+
+const (
+	// youngFor is how long a server that works counts: a short query is over by then.
+	youngFor = 2 * time.Millisecond
+	// turnsEvery is how often it is looked at how servers get on, while clients wait.
+	turnsEvery = 50 * time.Millisecond
+	// forgetAfter nobody had to wait, a width is no more.
+	forgetAfter = time.Second
+	// A server that waits for a processor for crowded times as long as it has one has too many beside it; below
+	// roomy there is room for more. With n that would compute on c processors each waits n/c-1 times as long.
+	crowded, roomy = 1.5, 0.8
+)
+
+// width is how many servers of a pool are given work at once.
+type width struct {
+	n        int // 0: all of them
+	young    int // that have worked for less than youngFor
+	eldest   *server
+	youngest *server
+	looked   time.Time // when it was last looked at how they get on
+}
+
+// leastWidth keeps every processor busy, with one more for when a query waits.
+var leastWidth = runtime.NumCPU() + 1
+
+// wide says that one more server may be given work now.
+func (w *width) wide(now time.Time) bool {
+	for w.eldest != nil && now.Sub(w.eldest.began) >= youngFor {
+		w.rested(w.eldest)
+	}
+	return w.n == 0 || w.young < w.n
+}
+
+// works notes that a server was asked something.
+func (w *width) works(s *server, now time.Time) {
+	if s.young {
+		w.rested(s)
+	}
+	s.young, s.began, s.older, s.newer = true, now, w.youngest, nil
+	if w.youngest != nil {
+		w.youngest.newer = s
+	} else {
+		w.eldest = s
+	}
+	w.youngest = s
+	w.young++
+}
+
+// rested notes that a server has answered, or no longer counts.
+func (w *width) rested(s *server) {
+	if !s.young {
+		return
+	}
+	if s.older != nil {
+		s.older.newer = s.newer
+	} else {
+		w.eldest = s.newer
+	}
+	if s.newer != nil {
+		s.newer.older = s.older
+	} else {
+		w.youngest = s.older
+	}
+	s.young, s.older, s.newer = false, nil, nil
+	w.young--
+}
+
+// due is when one more server may be given work without another's having answered; zero: now, or nobody knows.
+func (w *width) due() time.Time {
+	if w.n == 0 || w.young < w.n || w.eldest == nil {
+		return time.Time{}
+	}
+	return w.eldest.began.Add(youngFor)
+}
+
+// employ gives work to as many servers at rest as may have it.
+func (l *loop) employ(p *pool) {
+	for p.waiting.size > 0 && len(p.idle) > 0 && l.mayBegin(p) && p.wide(l.now) {
+		s := p.idle[len(p.idle)-1]
+		p.idle = p.idle[:len(p.idle)-1]
+		l.ready(s)
+	}
+	if p.waiting.size > 0 {
+		l.grow(p)
+	}
+}
+
+// While enough clients wait for every server, nothing is gained by hearing what others ask at once: they are heard
+// together some moments later, and the pool is woken for half as many messages. Not so who has a server: it is idle
+// until its client says more.
+
+// unheardFor is how long at most a client is not heard because others wait.
+const unheardFor = 2 * time.Millisecond
+
+// patience is how the kernel treats the loop's thread. One that has slept is let on at once in place of one that
+// computes, so that the pool is woken for each answer, and every time takes the processor from a server that would
+// have answered next. A batch thread (SCHED_BATCH, sched(7)) waits until the processor is given up, some 70 µs under
+// load, finds more to do, and costs two thirds. A client that comes alone would pay for it beside a program that
+// computes, so it is for as long as enough clients wait.
+type patience struct {
+	on, unable bool
+	enough     time.Time // when enough waited last
+	since      time.Time // and since when they have, but for moments
+}
+
+// Enough have waited, but for moments, for patientAfter before the loop is patient.
+const (
+	patientAfter = 10 * time.Millisecond
+	moment       = 5 * time.Millisecond
+)
+
+// patience makes the loop patient or impatient, as clients wait.
+func (l *loop) patience(enough bool) {
+	p := &l.patient
+	if enough {
+		if l.now.Sub(p.enough) > moment {
+			p.since = l.now
+		}
+		p.enough = l.now
+	}
+	l.bePatient(l.now.Sub(p.enough) <= moment && l.now.Sub(p.since) >= patientAfter)
+}
+
+func (l *loop) bePatient(on bool) {
+	p := &l.patient
+	if on == p.on || p.unable {
+		return
+	}
+	p.on = on
+	policy := uintptr(schedOther)
+	if on {
+		policy = schedBatch
+	}
+	var priority int32
+	if _, _, errno := syscall.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, policy, uintptr(unsafe.Pointer(&priority))); errno != 0 {
+		p.unable = true // something forbids it
+	}
+}
+
+// From linux/sched.h.
+const schedOther, schedBatch = 0, 3
+
+// enough says that so many clients wait that no server lacks work before more are heard. Where some may need no
+// server, or another's, all are heard.
+func (l *loop) enough() bool {
+	if l.cache != nil && l.now.Sub(l.cache.used) < forgetAfter || l.db.Paused || l.db.Suspended || l.closing {
+		return false
+	}
+	some := false
+	for p := range l.pools() {
+		busy := len(p.all) - len(p.idle)
+		if busy == 0 && p.waiting.size == 0 && (len(p.idle) == 0 || l.now.Sub(p.idle[len(p.idle)-1].since) > forgetAfter) {
+			continue // nobody uses it
+		}
+		if p.waiting.size <= busy {
+			return false
+		}
+		some = true
+	}
+	return some
+}
+
+// hurry has a client heard even while enough others wait, from now on: who has kept a server between two messages
+// will do so again.
+func (l *loop) hurry(c *client) {
+	if c.urgent || c.closed {
+		return
+	}
+	c.urgent = true
+	e := unix.EpollEvent{Fd: int32(c.fd), Pad: int32(l.conns[c.fd].gen)}
+	unix.EpollCtl(l.urgent, unix.EPOLL_CTL_ADD, c.fd, &e)
+	l.rewatch(c)
+}
+
+// expects says that a server waits for more of its client: within a transaction or a COPY, behind a Flush, for the
+// rest of a message, or because it is pinned.
+func (s *server) expects() bool {
+	if s.closing {
+		return false
+	}
+	if s.copyIn || s.pending() == 0 {
+		return true
+	}
+	k := s.ops[len(s.ops)-1].kind
+	return k != opQuery && k != opSync && !(k >= opProbe && k <= opDiscard)
+}
+
+// adjust looks at how a pool's servers get on, while clients wait for them.
+func (l *loop) adjust(p *pool) {
+	took := l.now.Sub(p.looked)
+	if p.waiting.size == 0 || took < turnsEvery {
+		return
+	}
+	var run, late time.Duration
+	for s := range p.all {
+		if s.turns != nil && !(s.client == nil && s.since.Before(p.looked)) { // else it was at rest all the time
+			r, d := s.turns.since()
+			run, late = run+r, late+d
+		}
+	}
+	p.looked = l.now
+	if took > forgetAfter {
+		p.n = 0 // what was read is of long ago
+		return
+	}
+	p.n = nextWidth(p.n, l.db.Pool, run, late, took)
+}
+
+// nextWidth is the width after servers that could have had work for took had a processor for run, and waited for
+// one for late.
+func nextWidth(n, most int, run, late, took time.Duration) int {
+	if n == 0 {
+		n = most
+	}
+	switch ratio := float64(late) / float64(max(run, 1)); {
+	case run < took/10 || ratio < roomy:
+		n += max(1, n/4)
+	case ratio > crowded:
+		n = max(leastWidth, n-max(1, n/4))
+	}
+	if n >= most {
+		return 0
+	}
+	return n
+}
+
+// turns reads how long a process of this machine has had a processor, and has waited for one.
+//
+// Source: Linux, Documentation/scheduler/sched-stats.rst: /proc/PID/schedstat.
+type turns struct {
+	file      int
+	run, late uint64 // ns, as last read
+}
+
+// openTurns is for the process pid, a child of parent; nil when it is not, or nothing is counted.
+func openTurns(pid, parent int) *turns {
+	dir := "/proc/" + strconv.Itoa(pid)
+	status, err := os.ReadFile(dir + "/status")
+	if err != nil || !bytes.Contains(status, fmt.Appendf(nil, "\nPPid:\t%d\n", parent)) {
+		return nil // its number is another's here: it is of another PID namespace
+	}
+	file, err := unix.Open(dir+"/schedstat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	t := &turns{file: file}
+	t.since()
+	if t.run == 0 {
+		t.close()
+		return nil
+	}
+	return t
+}
+
+// since gives what was added since the last call; nothing when the process has ended.
+func (t *turns) since() (run, late time.Duration) {
+	var buf [64]byte
+	n, _, errno := syscall.RawSyscall6(unix.SYS_PREAD64, uintptr(t.file), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0, 0)
+	if errno != 0 {
+		return 0, 0
+	}
+	r, rest := leadingNumber(buf[:n])
+	d, _ := leadingNumber(rest)
+	if r < t.run || d < t.late || r > math.MaxInt64 || d > math.MaxInt64 {
+		return 0, 0
+	}
+	run, late = time.Duration(r-t.run), time.Duration(d-t.late)
+	t.run, t.late = r, d
+	return run, late
+}
+
+func (t *turns) close() {
+	if t != nil {
+		unix.Close(t.file)
+	}
+}
+
+// leadingNumber reads a decimal number and the space behind it.
+func leadingNumber(b []byte) (n uint64, rest []byte) {
+	for len(b) > 0 && b[0] >= '0' && b[0] <= '9' {
+		n, b = n*10+uint64(b[0]-'0'), b[1:]
+	}
+	if len(b) > 0 {
+		b = b[1:]
+	}
+	return n, b
+}
