@@ -184,7 +184,9 @@ func (h *house) Wait(ctx context.Context, e control.Env, n tenfold.Revision) (co
 		if err != nil {
 			return control.Revision{}, err
 		}
+		h.deciding.RLock() // who follows events has all that led to the state it is told
 		rev, err := h.store.Revision(ctx, string(e.App), string(e.Env), int64(n))
+		h.deciding.RUnlock()
 		if errors.Is(err, store.ErrNotFound) {
 			return control.Revision{}, tenfold.Errorf(tenfold.CodeNotFound, "no deployment %d of %s", n, e.App)
 		}

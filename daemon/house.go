@@ -73,6 +73,7 @@ type house struct {
 	wakeup     chan struct{} // of the loop; holds one
 	previewing sync.Map      // a lock for each preview (lockPreview)
 	deploying  sync.Mutex    // one revision is made at a time
+	deciding   sync.RWMutex  // held while a revision's state is stored with the event that tells of it
 
 	mu sync.Mutex
 	// Under mu: decoded documents, and counts of requests for rates.

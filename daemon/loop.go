@@ -192,6 +192,8 @@ func (h *house) settle(ctx context.Context, e store.Environment, out plan.Outcom
 		}
 		return h.giveUp(ctx, e, out.Failed, int64(before))
 	case out.Done && rev.State != "serving":
+		h.deciding.Lock()
+		defer h.deciding.Unlock()
 		if err := h.store.Serve(ctx, e.App, e.Env, e.Goal); err != nil {
 			return err
 		}
@@ -222,6 +224,8 @@ func (h *house) giveUp(ctx context.Context, e store.Environment, failed []tenfol
 	if err != nil {
 		return err
 	}
+	h.deciding.Lock()
+	defer h.deciding.Unlock()
 	if err := h.store.GiveUp(ctx, e.App, e.Env, e.Goal, back, string(reason), time.Now()); err != nil {
 		return err
 	}

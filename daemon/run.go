@@ -254,7 +254,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 		return err
 	}
 	builder := &build.Builder{Dir: l.Tier("build"), Units: k, Containers: h.containers}
-	if h.frontend, err = frontend.New(frontend.Config{Dir: l.Tier("frontend"), Builder: builder, Resolve: h.resolve, Emit: emit,
+	if h.frontend, err = frontend.New(frontend.Config{Dir: l.Tier("frontend"), Builder: builder, Resolve: h.resolve, Emit: emit, Changed: h.wake,
 		Serves: func(id tenfold.ID, key string) (bool, string) { return h.compute.Serves(id, key) },
 		Try:    h.try,
 	}); err != nil {
@@ -267,7 +267,7 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 		return err
 	}
 	if h.compute, err = compute.New(compute.Config{
-		Dir: l.Tier("compute"), Units: k, Builder: builder, Traffic: h.edge, Resolve: h.resolve, Emit: emit, URL: h.url,
+		Dir: l.Tier("compute"), Units: k, Builder: builder, Traffic: h.edge, Resolve: h.resolve, Emit: emit, Changed: h.wake, URL: h.url,
 		Box: h.box, Strict: strict(), Containers: h.containers, KeepBuilds: h.builds, Backlog: h.backlog, FrontendBuild: frontend.BuildKey, Released: h.frontend.Released,
 	}); err != nil {
 		return err

@@ -86,6 +86,8 @@ func (h *house) abort(ctx context.Context, e store.Environment, actor string) (s
 	if err != nil {
 		return "", err
 	}
+	h.deciding.Lock()
+	defer h.deciding.Unlock()
 	if err := h.store.GiveUp(ctx, e.App, e.Env, e.Goal, back, string(reason), time.Now()); err != nil {
 		return "", err
 	}

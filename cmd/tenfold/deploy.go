@@ -154,29 +154,27 @@ func (c *cli) follow(ctx context.Context, api control.API, d control.Deployed, b
 	events, stop := context.WithCancel(ctx)
 	defer stop()
 	p := newProgress(c.err)
+	last := d.After // of the events shown
+	show := func(e tenfold.Event) error {
+		last = e.Seq
+		if e.Severity != tenfold.SeverityError && e.Severity != tenfold.SeverityAlarm {
+			c.show(p, e)
+		}
+		return nil
+	}
 	shown := make(chan struct{})
-	decided := make(chan struct{})
 	go func() {
 		defer close(shown)
-		api.Events(events, control.EventQuery{Env: d.Env, After: d.After, Follow: true}, func(e tenfold.Event) error {
-			if e.Severity != tenfold.SeverityError && e.Severity != tenfold.SeverityAlarm {
-				c.show(p, e)
-			}
-			return nil
-		})
+		api.Events(events, control.EventQuery{Env: d.Env, After: d.After, Follow: true}, show)
 	}()
 	rev, err := waitFor(ctx, api, d)
-	close(decided)
-	// What was stored before the decision is still on its way here.
-	select {
-	case <-time.After(100 * time.Millisecond):
-	case <-shown:
-	}
 	stop()
 	<-shown
 	if err != nil {
 		return err
 	}
+	// What was stored with the decision, or was still on its way here. Without it the decision stands.
+	_ = api.Events(ctx, control.EventQuery{Env: d.Env, After: last}, show)
 	if rev.State == "failed" {
 		return failedRevision(rev)
 	}

@@ -21,7 +21,7 @@ const (
 	maxBytes = 4 << 30
 )
 
-// Pack writes the files that Digest reads as a tar stream, for a house that cannot read root itself:
+// Pack writes the files that Digest reads, and the manifest, as a tar stream, for a house that cannot read root itself:
 // one that runs as another user, or on another machine.
 func Pack(ctx context.Context, root string, w io.Writer) error {
 	files, err := list(ctx, root, root)

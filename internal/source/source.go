@@ -3,7 +3,8 @@
 //
 // In a git work tree the files are those that git tracks or would track; elsewhere all of them. Never
 // among them: .git, .tenfold, node_modules, .venv, __pycache__, and the files that hold a developer's
-// own secrets (.env, .env.local, .env.*.local). Nothing here changes the project. Begin at Digest.
+// own secrets (.env, .env.local, .env.*.local). The manifest travels with the project (Pack), and is no
+// source of what is built: another setting is no other program. Nothing here changes the project. Begin at Digest.
 package source
 
 import (
@@ -25,6 +26,9 @@ import (
 	"sync"
 )
 
+// Manifest is the file in a project's root that says how it runs.
+const Manifest = "tenfold.yaml"
+
 // file is one entry of a project. Only files and symbolic links count: folders follow from them.
 type file struct {
 	path   string // slash path below the context
@@ -33,13 +37,13 @@ type file struct {
 }
 
 // Digest is the SHA-256, in hexadecimal, over path, executable bit, link target and content of every
-// file of context, a folder below root ("." for all of it). It does not depend on where root lies,
+// source in context, a folder below root ("." for all of it). It does not depend on where root lies,
 // on times or on owners.
 //
 // With only, slash paths below context, it is about those files and folders alone.
 func Digest(ctx context.Context, root, context string, only ...string) (string, error) {
 	dir := filepath.Join(root, context)
-	files, err := list(ctx, root, dir)
+	files, err := sources(ctx, root, dir)
 	if err != nil {
 		return "", fmt.Errorf("digest %s: %w", dir, err)
 	}
@@ -106,7 +110,7 @@ func sum(path string) (s [sha256.Size]byte, err error) {
 // With only, those files and folders alone.
 func Copy(ctx context.Context, root, context, dst string, only ...string) error {
 	dir := filepath.Join(root, context)
-	files, err := list(ctx, root, dir)
+	files, err := sources(ctx, root, dir)
 	if err != nil {
 		return fmt.Errorf("copy %s: %w", dir, err)
 	}
@@ -190,6 +194,16 @@ func each(ctx context.Context, n int, f func(int) error) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// sources are the files below dir without the manifest.
+func sources(ctx context.Context, root, dir string) ([]file, error) {
+	files, err := list(ctx, root, dir)
+	if err != nil {
+		return nil, err
+	}
+	manifest := filepath.Join(root, Manifest)
+	return slices.DeleteFunc(files, func(f file) bool { return filepath.Join(dir, filepath.FromSlash(f.path)) == manifest }), nil
 }
 
 // list finds the files below dir in order of path and checks each.

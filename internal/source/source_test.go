@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"net"
 	"os"
 	"os/exec"
@@ -94,6 +95,39 @@ func TestDigestSeesEveryChange(t *testing.T) {
 	write(t, dir, map[string]string{".env": "SECRET=2", "node_modules/b.js": "x"})
 	if digest(t, dir, ".") != before {
 		t.Error("files that are never copied changed the digest")
+	}
+}
+
+// Another setting is no other program: nothing is built again for a line of the manifest.
+func TestTheManifestIsNoSource(t *testing.T) {
+	dir := project(t)
+	write(t, dir, map[string]string{"api/main.go": "package main"})
+	before, api := digest(t, dir, "."), digest(t, dir, "api")
+	write(t, dir, map[string]string{Manifest: "app: shop"})
+	if digest(t, dir, ".") != before {
+		t.Error("the manifest changed the digest")
+	}
+	dst := filepath.Join(t.TempDir(), "copy")
+	if err := Copy(t.Context(), dir, ".", dst); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dst, Manifest)); err == nil {
+		t.Error("the manifest was copied, so that a build could go by an old one")
+	}
+	var packed bytes.Buffer
+	if err := Pack(t.Context(), dir, &packed); err != nil {
+		t.Fatal(err)
+	}
+	there := filepath.Join(t.TempDir(), "there")
+	if err := Unpack(t.Context(), &packed, there); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(there, Manifest)); err != nil {
+		t.Errorf("the manifest did not travel: %v", err)
+	}
+	write(t, dir, map[string]string{"api/" + Manifest: "of another project"})
+	if digest(t, dir, "api") == api {
+		t.Error("a file of the manifest's name is a source where it is no manifest")
 	}
 }
 

@@ -167,6 +167,7 @@ func (b *buildItem) build(ctx context.Context, g buildGoal) {
 		return
 	}
 	b.rec = rec
+	b.c.cfg.Changed() // what is built serves only now; the events came before
 }
 
 // stageText is the line a finished stage prints.

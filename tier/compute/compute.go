@@ -59,7 +59,7 @@ type Backlog struct {
 	Sent, Done       uint64
 }
 
-// Config is what a Compute stands on. All fields but KeepBuilds, URL and BaseEnv are required.
+// Config is what a Compute stands on. Dir, Units, Builder, Traffic, Resolve and Emit are required.
 type Config struct {
 	Dir     string // records and logs
 	Units   Units
@@ -67,6 +67,8 @@ type Config struct {
 	Traffic Traffic
 	Resolve tenfold.Resolve
 	Emit    tenfold.Emit
+	// Changed is called when the state that Observe gives of something changed, and does not block. nil: nobody is told.
+	Changed func()
 	// KeepBuilds names builds of a shared Builder that others need; nil: none.
 	KeepBuilds func() map[string]bool
 	// FrontendBuild is the key of a frontend's build, and Released that of the one whose release users
@@ -123,6 +125,9 @@ func New(cfg Config) (*Compute, error) {
 				cfg.BaseEnv = append(cfg.BaseEnv, name+"="+v)
 			}
 		}
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func() {}
 	}
 	c := &Compute{cfg: cfg, wake: make(chan struct{}, 1), leaving: map[home]bool{}, items: map[tenfold.ID]item{}, first: map[string]firstProcess{}}
 	if err := os.MkdirAll(c.records(), 0o750); err != nil {

@@ -47,6 +47,7 @@ type service struct {
 	published  []directory.Endpoint
 	down       string
 	known      bool             // the door goes by published
+	stands     standing         // as Changed was told last
 	listed     map[int]unitSeen // the units of this look
 	followed   bool             // it began in a deployment, whose events somebody waits for
 	looked     time.Time
@@ -154,6 +155,18 @@ func (s *service) observe() (tenfold.Resource, bool) {
 	return o, true
 }
 
+// standing is what of observe decides what happens next elsewhere.
+type standing struct {
+	there           bool
+	state           tenfold.State
+	serving, failed string
+}
+
+func (s *service) standing() standing {
+	o, there := s.observe()
+	return standing{there, o.State, o.Serving, o.Failed}
+}
+
 func plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
@@ -177,6 +190,10 @@ func (s *service) run(ctx context.Context) {
 	s.known = false
 	for {
 		quiet, err := s.look(ctx)
+		if now := s.standing(); now != s.stands {
+			s.stands = now
+			s.c.cfg.Changed()
+		}
 		rec := s.snapshot()
 		waking := s.waking(rec)
 		if !waking { // else it would take from the task that comes to life

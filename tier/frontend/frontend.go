@@ -35,6 +35,9 @@ type Config struct {
 	Builder *build.Builder
 	Resolve tenfold.Resolve
 	Emit    tenfold.Emit
+	// Changed is called when the state that Observe gives of something may have changed, and does not block. nil:
+	// nobody is told.
+	Changed func()
 	// Serves says whether the server of a frontend answers from a build, or why it never will. nil: no
 	// frontend has a server.
 	Serves func(frontend tenfold.ID, build string) (ok bool, failed string)
@@ -372,6 +375,9 @@ func (it *item) save(rec record) error {
 		return fmt.Errorf("save record of %s: %w", it.id.Short(), err)
 	}
 	it.rec = rec
+	if it.f.cfg.Changed != nil {
+		it.f.cfg.Changed()
+	}
 	return nil
 }
 

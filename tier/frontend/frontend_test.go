@@ -63,6 +63,42 @@ func (s *shop) begin() {
 	})
 }
 
+// Whoever looks only when it is told of a change sees what a build and a frontend come to.
+func TestEachChangeIsTold(t *testing.T) {
+	s := newShop(t)
+	s.stop()
+	told := make(chan struct{}, 1)
+	s.cfg.Changed = func() {
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	}
+	s.begin()
+	for _, r := range must(s.Desired(s.app("hello", good), nil)) {
+		if err := s.Apply(t.Context(), tenfold.Step{Verb: tenfold.VerbStart, Want: r}); err != nil {
+			t.Fatal(err)
+		}
+		for ready := false; !ready; {
+			select {
+			case <-told:
+			case <-time.After(20 * time.Second):
+				t.Fatalf("%s: told of nothing, events: %v", r.ID, s.said())
+			}
+			for _, o := range must(s.Observe(t.Context())) {
+				ready = ready || o.ID == r.ID && o.State == tenfold.StateReady
+			}
+		}
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
 func (s *shop) app(text, command string) tenfold.App {
 	s.t.Helper()
 	dir := filepath.Join(s.root, "web")
