@@ -479,6 +479,9 @@ func (l *loop) readyForQuery(s *server, w *writer, at, size int) {
 		}
 		return
 	}
+	if s.tx != 'I' {
+		l.opened = l.now
+	}
 	if s.tx == 'I' {
 		if s.wrote {
 			s.wrote = false

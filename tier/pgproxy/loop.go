@@ -44,8 +44,9 @@ type loop struct {
 	urgent   int       // epoll of what is heard even while enough clients wait (width.go)
 	heard    time.Time // when everything was heard last
 	patient  patience
-	bell     int // eventfd
-	listener int // -1: none
+	opened   time.Time // when a server last answered within a transaction that goes on
+	bell     int       // eventfd
+	listener int       // -1: none
 	conns    []slot
 	gen      uint32
 	events   [eventsAtOnce]unix.EpollEvent

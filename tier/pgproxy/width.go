@@ -16,10 +16,10 @@ import (
 
 // A database whose every processor computes answers no sooner for being asked by more connections at once: its
 // servers take turns, and lose their caches by it. On two processors twenty of them answered 6,900 queries a second
-// that two answered 10,900 of (docs/bench/database.md). So while clients wait, the pool sees how long its servers
-// wait for a processor, beside how long they have one, as the kernel counts it, and gives work to fewer or to more of
-// them at once: this is a pool's width. Servers that wait for the disk or for a lock do not wait for a processor, so
-// nothing keeps others from being asked meanwhile.
+// that two answered 10,900 of (docs/bench/database.md). So while clients wait, the pool sees how many of its servers
+// could run at a time, as the kernel counts how long each had a processor or waited for one, and gives work to fewer
+// or to more of them at once: this is a pool's width. Servers that wait for the disk or for a lock cannot run, so
+// others are asked meanwhile.
 //
 // A server counts only in the first moment of what it was asked. What takes longer has others asked beside it, so
 // no client waits for another's long query because of this, and nothing that a query waits for can hold the pool.
@@ -31,9 +31,6 @@ const (
 	turnsEvery = 50 * time.Millisecond
 	// forgetAfter nobody had to wait, a width is no more.
 	forgetAfter = time.Second
-	// A server that waits for a processor for crowded times as long as it has one has too many beside it; below
-	// roomy there is room for more. With n that would compute on c processors each waits n/c-1 times as long.
-	crowded, roomy = 1.5, 0.8
 )
 
 // width is how many servers of a pool are given work at once.
@@ -165,10 +162,14 @@ func (l *loop) bePatient(on bool) {
 // From linux/sched.h.
 const schedOther, schedBatch = 0, 3
 
+// forgetOpen is how long after a statement of a transaction that goes on all are heard at once again: it holds locks
+// that others wait for.
+const forgetOpen = 10 * time.Millisecond
+
 // enough says that so many clients wait that no server lacks work before more are heard. Where some may need no
 // server, or another's, all are heard.
 func (l *loop) enough() bool {
-	if l.cache != nil && l.now.Sub(l.cache.used) < forgetAfter || l.db.Paused || l.db.Suspended || l.closing {
+	if l.now.Sub(l.opened) < forgetOpen || l.cache != nil && l.now.Sub(l.cache.used) < forgetAfter || l.db.Paused || l.db.Suspended || l.closing {
 		return false
 	}
 	some := false
@@ -216,11 +217,10 @@ func (l *loop) adjust(p *pool) {
 	if p.waiting.size == 0 || took < turnsEvery {
 		return
 	}
-	var run, late time.Duration
+	var ran time.Duration
 	for s := range p.all {
 		if s.turns != nil && !(s.client == nil && s.since.Before(p.looked)) { // else it was at rest all the time
-			r, d := s.turns.since()
-			run, late = run+r, late+d
+			ran += s.turns.since()
 		}
 	}
 	p.looked = l.now
@@ -228,20 +228,20 @@ func (l *loop) adjust(p *pool) {
 		p.n = 0 // what was read is of long ago
 		return
 	}
-	p.n = nextWidth(p.n, l.db.Pool, run, late, took)
+	p.n = nextWidth(p.n, l.db.Pool, float64(ran)/float64(took))
 }
 
-// nextWidth is the width after servers that could have had work for took had a processor for run, and waited for
-// one for late.
-func nextWidth(n, most int, run, late, took time.Duration) int {
+// nextWidth is the width after one of n, when so many servers could run on average: had a processor, or waited for one.
+// As many as leastWidth are wanted. It is gone to in steps, and small differences are let be.
+func nextWidth(n, most int, runnable float64) int {
 	if n == 0 {
 		n = most
 	}
-	switch ratio := float64(late) / float64(max(run, 1)); {
-	case run < took/10 || ratio < roomy:
-		n += max(1, n/4)
-	case ratio > crowded:
+	switch want := float64(leastWidth); {
+	case runnable > 1.2*want:
 		n = max(leastWidth, n-max(1, n/4))
+	case runnable < 0.8*want:
+		n += max(1, n/4)
 	}
 	if n >= most {
 		return 0
@@ -249,12 +249,12 @@ func nextWidth(n, most int, run, late, took time.Duration) int {
 	return n
 }
 
-// turns reads how long a process of this machine has had a processor, and has waited for one.
+// turns reads for how long a process of this machine could run.
 //
 // Source: Linux, Documentation/scheduler/sched-stats.rst: /proc/PID/schedstat.
 type turns struct {
-	file      int
-	run, late uint64 // ns, as last read
+	file int
+	ran  uint64 // ns with a processor and waiting for one, as last read
 }
 
 // openTurns is for the process pid, a child of parent; nil when it is not, or nothing is counted.
@@ -269,8 +269,7 @@ func openTurns(pid, parent int) *turns {
 		return nil
 	}
 	t := &turns{file: file}
-	t.since()
-	if t.run == 0 {
+	if t.since() == 0 {
 		t.close()
 		return nil
 	}
@@ -278,20 +277,20 @@ func openTurns(pid, parent int) *turns {
 }
 
 // since gives what was added since the last call; nothing when the process has ended.
-func (t *turns) since() (run, late time.Duration) {
+func (t *turns) since() time.Duration {
 	var buf [64]byte
 	n, _, errno := syscall.RawSyscall6(unix.SYS_PREAD64, uintptr(t.file), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0, 0)
 	if errno != 0 {
-		return 0, 0
+		return 0
 	}
-	r, rest := leadingNumber(buf[:n])
-	d, _ := leadingNumber(rest)
-	if r < t.run || d < t.late || r > math.MaxInt64 || d > math.MaxInt64 {
-		return 0, 0
+	ran, rest := leadingNumber(buf[:n])
+	late, _ := leadingNumber(rest)
+	if ran += late; ran < t.ran || ran > math.MaxInt64 {
+		return 0
 	}
-	run, late = time.Duration(r-t.run), time.Duration(d-t.late)
-	t.run, t.late = r, d
-	return run, late
+	added := time.Duration(ran - t.ran)
+	t.ran = ran
+	return added
 }
 
 func (t *turns) close() {
