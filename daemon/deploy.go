@@ -328,12 +328,15 @@ func digest(ctx context.Context, app *tenfold.App) (err error) {
 	return nil
 }
 
-// ours refuses to take over the name of an app that runs from another folder.
+// ours refuses to take over the name of an app that runs from another folder. Who pushes to an app's remote,
+// or connected a repository to it, named it by its address: that is no mistake, and what ran is taken over. The
+// folder whose repository has the commit that was pushed is the same project, and may deploy after it.
 func (h *house) ours(ctx context.Context, app tenfold.App, dir string) error {
 	envs, err := h.store.Environments(ctx)
 	if err != nil {
 		return err
 	}
+	pushed := filepath.Join(h.sourcesOf(gitOrigin(app.Name, app.Env)), string(app.Name))
 	for _, e := range envs {
 		if e.App != string(app.Name) || e.Env != string(app.Env) || e.Goal == 0 {
 			continue
@@ -342,8 +345,22 @@ func (h *house) ours(ctx context.Context, app tenfold.App, dir string) error {
 		if err != nil {
 			return err
 		}
-		if rev.Dir != dir {
-			return tenfold.Errorf(tenfold.CodeConflict, "an app %s runs already, from %s", app.Name, rev.Dir).
+		label := rev.Label
+		if from, err := h.store.Revision(ctx, e.App, e.Env, rev.Origin); err == nil {
+			label = from.Label // of what was rolled back to
+		}
+		commit, branch, byGit := strings.Cut(label, pushedTo)
+		switch byGit = byGit && rev.Dir == pushed; {
+		case dir == rev.Dir, dir == pushed, byGit && source.Has(ctx, dir, commit):
+		case byGit:
+			return tenfold.Errorf(tenfold.CodeConflict, "an app %s runs already: commit %s of branch %s, which came by git and is not in %s", app.Name, commit, branch, dir).
+				WithHint("the same project? get that commit (git pull), or push: git push tenfold %s; else name this one otherwise (app: in tenfold.yaml)", branch)
+		default:
+			from := rev.Dir
+			if from == pushed {
+				from = "what was pushed by git"
+			}
+			return tenfold.Errorf(tenfold.CodeConflict, "an app %s runs already, from %s", app.Name, from).
 				WithHint("name this one otherwise (app: in tenfold.yaml), or end that one: tenfold down --app %s", app.Name)
 		}
 	}

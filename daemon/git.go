@@ -202,25 +202,21 @@ func (h *house) deployFiles(ctx context.Context, env tenfold.Environment, src gi
 		return d, err
 	}
 	events, stop := context.WithCancel(ctx)
-	told := make(chan struct{})
+	all := make(chan struct{})
 	go func() {
-		defer close(told)
+		defer close(all)
 		h.Events(events, control.EventQuery{Env: d.Env, After: d.After, Follow: true}, func(e tenfold.Event) error {
-			mark := "✓"
-			if e.Severity != tenfold.SeverityInfo {
-				mark = "!"
-			}
-			_, err := fmt.Fprintf(progress, "%s %-6s %s\n", mark, e.ID.Name, strings.ReplaceAll(e.Text, "\n", "\n  "))
+			_, err := io.WriteString(progress, toPusher(e))
 			return err
 		})
 	}()
 	rev, err := h.Wait(ctx, d.Env, d.Revision)
 	select { // what was stored before the outcome is still on its way
 	case <-time.After(100 * time.Millisecond):
-	case <-told:
+	case <-all:
 	}
 	stop()
-	<-told
+	<-all
 	if err != nil {
 		return d, err
 	}
@@ -228,6 +224,24 @@ func (h *house) deployFiles(ctx context.Context, env tenfold.Environment, src gi
 		return d, tenfold.Errorf(tenfold.CodeFailed, "%s", rev.Reason).WithHint("%s", rev.Hint)
 	}
 	return d, nil
+}
+
+// toPusher is an event as who pushes reads it.
+func toPusher(e tenfold.Event) string {
+	mark := "!"
+	switch e.Severity {
+	case tenfold.SeverityProgress:
+		mark = "·"
+	case tenfold.SeverityInfo:
+		mark = "✓"
+	case tenfold.SeverityError, tenfold.SeverityAlarm:
+		mark = "✗"
+	}
+	name := string(e.ID.Name)
+	if name == "" {
+		name = string(tenfold.KindEdge)
+	}
+	return fmt.Sprintf("%s %-6s %s\n", mark, name, strings.ReplaceAll(strings.TrimRight(e.Text, "\n"), "\n", "\n  "))
 }
 
 // explained puts an error's hint into its text: git shows nothing else of it.

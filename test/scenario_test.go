@@ -377,6 +377,23 @@ func TestGitPushDeploys(t *testing.T) {
 	if out, err := git("push", strings.Replace(remote[len(remote)-1], "git:", "git:x", 1), "HEAD:main"); err == nil {
 		t.Errorf("pushed with a wrong token: %s", out)
 	}
+
+	// The folder and the remote of one project take turns; a stranger's folder of the same name does neither.
+	write(t, dir, map[string]string{"index.html": "four"})
+	h.must(dir, "deploy", "--app", "pages")
+	if code, body := h.get("pages.localhost", "/"); code != 200 || body != "four" {
+		t.Errorf("deployed from the folder after a push: %d %s", code, body)
+	}
+	if out, err := push("five", "true"); err != nil {
+		t.Errorf("pushed after a deploy from the folder: %v\n%s", err, out)
+	}
+	if code, body := h.get("pages.localhost", "/"); code != 200 || body != "five" {
+		t.Errorf("%d %s", code, body)
+	}
+	other := write(t, t.TempDir(), map[string]string{"index.html": "other", "tenfold.yaml": "app: pages\nfrontends: {web: {path: ., build: false}}\n"})
+	if out, code := h.runIn(other, "deploy"); code != 4 || !strings.Contains(out, "which came by git") {
+		t.Errorf("a stranger's folder: %d %s", code, out)
+	}
 }
 
 func TestDataOutlivesManifests(t *testing.T) {

@@ -156,3 +156,10 @@ func Label(ctx context.Context, dir string) string {
 	}
 	return hash + " " + subject
 }
+
+// Has says whether the repository of a folder has a commit.
+func Has(ctx context.Context, dir, commit string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return commit != "" && !strings.HasPrefix(commit, "-") && exec.CommandContext(ctx, "git", "-C", dir, "cat-file", "-e", commit+"^{commit}").Run() == nil
+}
