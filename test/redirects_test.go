@@ -52,4 +52,39 @@ func TestRuleFilesOfOtherHosts(t *testing.T) {
 	expect("/old/a", 301, "/newest/a")
 	h.must(dir, "rollback")
 	expect("/old/a", 301, "/new/a")
+
+	// A file that never was whole: its good lines hold, the newest of them, and status says which does not.
+	fresh := write(t, t.TempDir(), map[string]string{
+		"tenfold.yaml": "app: fresh\nfrontends: {web: {path: ., build: false}}\n", "index.html": "home",
+		"_redirects": "/old /new\nnonsense\n/older /new\n",
+	})
+	if out := h.up(fresh); !strings.Contains(out, "_redirects:2: \"nonsense\" does not begin with /") || !strings.Contains(out, "its other lines hold (2 rules)") {
+		t.Errorf("a first file with an error: %s", out)
+	}
+	leads := func(path, to string) {
+		t.Helper()
+		if _, _, header := h.ask("fresh.localhost", path, nil); header.Get("Location") != to {
+			t.Errorf("%s leads to %q, want %q", path, header.Get("Location"), to)
+		}
+	}
+	leads("/older", "/new")
+	if out := h.must(fresh, "status"); !strings.Contains(out, "_redirects:2: ") {
+		t.Errorf("status: %s", out)
+	}
+	write(t, fresh, map[string]string{"_redirects": "/old /new\nnonsense\n/older /newer\n"})
+	h.must(fresh, "deploy")
+	leads("/older", "/newer")
+	write(t, fresh, map[string]string{"_redirects": "/old /good\n"})
+	h.must(fresh, "deploy")
+	if out := h.must(fresh, "status"); strings.Contains(out, "_redirects") {
+		t.Errorf("status, when all is well: %s", out)
+	}
+	for _, third := range []string{"/a /b", "/c /d"} { // the second of two with errors keeps the last that had none, too
+		write(t, fresh, map[string]string{"_redirects": "/old /bad\nnonsense\n" + third + "\n"})
+		h.must(fresh, "deploy")
+		leads("/old", "/good")
+	}
+	if out := h.must(fresh, "status"); !strings.Contains(out, "earlier rules hold") {
+		t.Errorf("status: %s", out)
+	}
 }

@@ -63,8 +63,9 @@ func toTemplate(to string) string {
 // escape doubles what means something in a template.
 func escape(s string) string { return strings.ReplaceAll(s, "$", "$$") }
 
-// redirects reads _redirects: "from [name=value …] to [status][!] [Condition=value …]".
-func (f *file) redirects(text string) error {
+// redirects reads _redirects: "from [name=value …] to [status][!] [Condition=value …]". A line with an error
+// takes no other along.
+func (f *file) redirects(text string) {
 	for n, line := range strings.Split(text, "\n") {
 		n++
 		if i := strings.Index(line, " #"); i >= 0 {
@@ -74,11 +75,10 @@ func (f *file) redirects(text string) error {
 		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
 			continue
 		}
-		if err := f.redirect(n, words); err != nil {
-			return err
+		if bad := f.redirect(n, words); bad != nil {
+			f.bad = append(f.bad, bad)
 		}
 	}
-	return nil
 }
 
 func (f *file) redirect(n int, words []string) error {
@@ -166,8 +166,9 @@ func (f *file) condition(n int, word string, r *Redirect) bool {
 }
 
 // headers reads _headers: a path, and below it, indented, "Name: value" or "! Name".
-func (f *file) headers(text string) error {
+func (f *file) headers(text string) {
 	var h *Header
+	lost := false // what follows stands below a path that cannot be used
 	done := func() {
 		if h != nil && len(h.Set)+len(h.Remove) > 0 {
 			f.set.Headers = append(f.set.Headers, *h)
@@ -186,23 +187,29 @@ func (f *file) headers(text string) error {
 				host = strings.ToLower(u.Hostname())
 				from = "/" + strings.TrimPrefix(trimmed[strings.Index(trimmed, "://")+3+len(u.Host):], "/")
 			}
+			var bad error
+			var p Pattern
 			if !strings.HasPrefix(from, "/") {
-				return f.fail(n, "%q does not begin with /", cut(trimmed))
+				bad = f.fail(n, "%q does not begin with /", cut(trimmed))
+			} else {
+				p, bad = f.pattern(n, trimmed, fromPath(from))
 			}
-			p, err := f.pattern(n, trimmed, fromPath(from))
-			if err != nil {
-				return err
+			if lost = bad != nil; lost {
+				f.bad = append(f.bad, bad)
+				continue
 			}
 			p.Host = host
 			h = &Header{Pattern: p}
+		case lost:
 		case h == nil:
-			return f.fail(n, "%q stands below no path", cut(trimmed))
+			f.bad = append(f.bad, f.fail(n, "%q stands below no path", cut(trimmed)))
 		case strings.HasPrefix(trimmed, "!"):
 			h.Remove = append(h.Remove, strings.TrimSpace(trimmed[1:]))
 		default:
 			name, value, ok := strings.Cut(trimmed, ":")
 			if !ok {
-				return f.fail(n, "%q is no header: write Name: value", cut(trimmed))
+				f.bad = append(f.bad, f.fail(n, "%q is no header: write Name: value", cut(trimmed)))
+				continue
 			}
 			name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 			if bad := headerOK(name, value); bad != "" {
@@ -213,5 +220,4 @@ func (f *file) headers(text string) error {
 		}
 	}
 	done()
-	return nil
 }

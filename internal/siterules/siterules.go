@@ -5,7 +5,7 @@
 //
 // What a file says and is not honoured is noted with its line, never dropped in silence: a rule with a
 // condition that cannot be judged is left out as a whole, since without it it would hold for all. A file
-// with an error gives an error with the line. Pure: Read asks its caller for files. Begin at Read.
+// with an error gives an error with the line, and, where its rules are lines, those of its other lines. Pure: Read asks its caller for files. Begin at Read.
 package siterules
 
 import (
@@ -26,6 +26,10 @@ const (
 type Set struct {
 	Redirects []Redirect `json:"redirects,omitempty"`
 	Headers   []Header   `json:"headers,omitempty"`
+	// Faults are the errors of the file that these rules stand in for: they are its lines without
+	// an error, or, Earlier, those of the last file that had none.
+	Faults  []string `json:"faults,omitempty"`
+	Earlier bool     `json:"earlier,omitempty"`
 }
 
 // Empty says that there is nothing to follow.
@@ -108,6 +112,19 @@ type Error struct {
 
 func (e *Error) Error() string { return Note(*e).String() }
 
+// Errors are those of a file whose other lines were read, each an Error.
+type Errors []error
+
+func (e Errors) Error() string {
+	if len(e) == 1 {
+		return e[0].Error()
+	}
+	return fmt.Sprintf("%v (and %d more errors)", e[0], len(e)-1)
+}
+
+// Unwrap gives each.
+func (e Errors) Unwrap() []error { return e }
+
 // Dialect is whose _redirects it is; they differ.
 type Dialect int
 
@@ -121,7 +138,7 @@ const (
 // Names are the rule files, in the order in which their rules are asked. They are never served.
 var Names = []string{"_redirects", "_headers", "vercel.json", "customHttp.yml", "customHttp.yaml", "amplify-redirects.json"}
 
-// Read reads one rule file.
+// Read reads one rule file. With Errors the set has the rules of its good lines, with another error none.
 func Read(name string, text []byte, d Dialect) (Set, []Note, error) {
 	f := &file{name: name, dialect: d}
 	if len(text) > MaxFile {
@@ -133,9 +150,9 @@ func Read(name string, text []byte, d Dialect) (Set, []Note, error) {
 	var err error
 	switch name {
 	case "_redirects":
-		err = f.redirects(string(text))
+		f.redirects(string(text))
 	case "_headers":
-		err = f.headers(string(text))
+		f.headers(string(text))
 	case "vercel.json":
 		err = f.vercel(text)
 	case "customHttp.yml", "customHttp.yaml":
@@ -151,6 +168,9 @@ func Read(name string, text []byte, d Dialect) (Set, []Note, error) {
 	if err != nil {
 		return Set{}, nil, err
 	}
+	if len(f.bad) > 0 {
+		return f.set, f.notes, f.bad
+	}
 	return f.set, f.notes, nil
 }
 
@@ -160,6 +180,7 @@ type file struct {
 	dialect Dialect
 	set     Set
 	notes   []Note
+	bad     Errors
 }
 
 func (f *file) note(line int, format string, args ...any) {

@@ -230,6 +230,22 @@ func TestErrorsSayWhere(t *testing.T) {
 	}
 }
 
+// A line with an error takes no other along, in files that are made of lines.
+func TestOtherLinesAreRead(t *testing.T) {
+	set, _, err := Read("_redirects", []byte("/a /b\nnonsense\n/c /d\n/e\n"), Netlify)
+	var all Errors
+	if !errors.As(err, &all) || len(all) != 2 || all[0].Error() != `_redirects:2: "nonsense" does not begin with /` || len(set.Redirects) != 2 || set.Redirects[1].To != "/d" {
+		t.Errorf("%+v %v", set, err)
+	}
+	set, _, err = Read("_headers", []byte("nowhere\n  X: lost\n/a\n  rubbish\n  Y: b\n"), Netlify)
+	if !errors.As(err, &all) || len(all) != 2 || len(set.Headers) != 1 || len(set.Headers[0].Set) != 1 || set.Headers[0].Set[0].Name != "Y" {
+		t.Errorf("%+v %v", set, err)
+	}
+	if set, _, err = Read("vercel.json", []byte(`{"redirects":[{"source":"/a","destination":"/b"},{"destination":"/x"}]}`), Netlify); err == nil || !set.Empty() {
+		t.Errorf("%+v %v", set, err)
+	}
+}
+
 // FuzzRead: no file panics; what is read compiles, and no request makes a target of it leave its host.
 func FuzzRead(f *testing.F) {
 	f.Add(uint8(0), "/a/* /b/:splat 301!", "/a//evil", false)
@@ -241,10 +257,7 @@ func FuzzRead(f *testing.F) {
 		if cloudflare {
 			d = Cloudflare
 		}
-		set, _, err := Read(Names[int(which)%len(Names)], []byte(text), d)
-		if err != nil {
-			return
-		}
+		set, _, _ := Read(Names[int(which)%len(Names)], []byte(text), d)
 		r, err := set.Compile()
 		if err != nil {
 			t.Fatalf("what was read does not compile: %v", err)

@@ -54,6 +54,9 @@ func (it *item) observe() (tenfold.Resource, bool, error) {
 		}
 		if current != "" {
 			o.Serving, o.Note = rec.Serving, "release "+short(current)
+			if r, err := it.f.site(it.id).Head(current); err == nil {
+				o.Note += faults(r)
+			}
 		}
 		if rec.Pin != "" {
 			o.Reason = "a person went back to release " + short(string(rec.Pin)) + "; the next deploy ends that"

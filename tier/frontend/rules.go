@@ -14,8 +14,7 @@ import (
 )
 
 // rules reads the rule files that a site brings along: from the top of its release, and those that other hosts read
-// from the project's folder, from there. What is not honoured is told. A file with an error keeps the
-// rules that it had in the release that is served, and says where the error is.
+// from the project's folder, from there. What is not honoured is told, and where an error is.
 func (it *item) rules(roots []release.Root, project string) map[string]siterules.Set {
 	dialect := siterules.Netlify
 	for _, name := range []string{"wrangler.toml", "wrangler.json", "wrangler.jsonc"} {
@@ -35,12 +34,15 @@ func (it *item) rules(roots []release.Root, project string) map[string]siterules
 			set, notes, err = siterules.Read(name, text, dialect)
 		}
 		if err != nil {
-			last, kept := it.servedRules(name)
-			if kept {
-				out[name] = last
+			var how string
+			set, how = it.instead(name, set, err)
+			for _, e := range set.Faults {
+				it.emit(tenfold.SeverityWarning, 0, e)
 			}
-			it.emit(tenfold.SeverityWarning, 0, fmt.Sprintf("%v; %s", err, map[bool]string{true: "its rules stay as they were", false: "it has no rules"}[kept]))
-			continue
+			it.emit(tenfold.SeverityWarning, 0, name+": "+how)
+			if set.Earlier {
+				notes = nil // of lines that do not hold
+			}
 		}
 		for i, n := range notes {
 			if i == mostNotes {
@@ -49,7 +51,7 @@ func (it *item) rules(roots []release.Root, project string) map[string]siterules
 			}
 			it.emit(tenfold.SeverityWarning, 0, n.String())
 		}
-		if !set.Empty() {
+		if !set.Empty() || len(set.Faults) > 0 {
 			out[name] = set
 		}
 	}
@@ -57,6 +59,52 @@ func (it *item) rules(roots []release.Root, project string) map[string]siterules
 		return nil
 	}
 	return out
+}
+
+// instead gives the rules that stand in for those of a file with an error: those that it had in the release that
+// is served, when it had no error there; else those of its lines without one, as the hosts do that it comes from. how says
+// which. The faults go with the rules, for as long as the release is served.
+func (it *item) instead(name string, good siterules.Set, err error) (set siterules.Set, how string) {
+	switch last, ok := it.servedRules(name); {
+	case ok:
+		set, how = last, "its rules stay as they were"
+		set.Earlier = true
+	case good.Empty():
+		how = "it has no rules"
+	default:
+		set, how = good, fmt.Sprintf("its other lines hold (%d rules)", len(good.Redirects)+len(good.Headers))
+	}
+	all := siterules.Errors{err}
+	errors.As(err, &all)
+	set.Faults = nil
+	for i, e := range all {
+		if i == mostNotes {
+			set.Faults = append(set.Faults, fmt.Sprintf("%s: %d more errors", name, len(all)-i))
+			break
+		}
+		set.Faults = append(set.Faults, e.Error())
+	}
+	return set, how
+}
+
+// faults says, in a note of status, what is wrong with the rule files of a release.
+func faults(r *release.Release) (text string) {
+	for _, name := range siterules.Names {
+		switch s := r.Meta.Rules[name]; {
+		case len(s.Faults) == 0:
+			continue
+		case s.Earlier:
+			text += "; " + s.Faults[0] + "; earlier rules hold"
+		case s.Empty():
+			text += "; " + s.Faults[0] + "; it has no rules"
+		default:
+			text += "; " + s.Faults[0] + "; its other lines hold"
+		}
+		if n := len(r.Meta.Rules[name].Faults); n > 1 {
+			text += fmt.Sprintf(" (%d errors)", n)
+		}
+	}
+	return text
 }
 
 // mostNotes of a file are told one by one.
@@ -92,7 +140,7 @@ func readRules(name string, roots []release.Root, project string) ([]byte, error
 	return nil, fs.ErrNotExist
 }
 
-// servedRules are the rules that a file has in the release that is served.
+// servedRules are the rules that a file has in the release that is served, if they are of one without an error.
 func (it *item) servedRules(name string) (siterules.Set, bool) {
 	site := it.f.site(it.id)
 	id, err := site.Current()
@@ -104,5 +152,5 @@ func (it *item) servedRules(name string) (siterules.Set, bool) {
 		return siterules.Set{}, false
 	}
 	s, ok := r.Meta.Rules[name]
-	return s, ok
+	return s, ok && !s.Empty() && (len(s.Faults) == 0 || s.Earlier)
 }
