@@ -19,7 +19,8 @@ import (
 // that two answered 10,900 of (docs/bench/database.md). So while clients wait, the pool sees how many of its servers
 // could run at a time, as the kernel counts how long each had a processor or waited for one, and gives work to fewer
 // or to more of them at once: this is a pool's width. Servers that wait for the disk or for a lock cannot run, so
-// others are asked meanwhile.
+// others are asked meanwhile. Where other programs have most of the processors, all servers are: the kernel shares
+// by head, and fewer of them would get less.
 //
 // A server counts only in the first moment of what it was asked. What takes longer has others asked beside it, so
 // no client waits for another's long query because of this, and nothing that a query waits for can hold the pool.
@@ -42,8 +43,10 @@ type width struct {
 	looked   time.Time // when it was last looked at how they get on
 }
 
+var processors = runtime.NumCPU()
+
 // leastWidth keeps every processor busy, with one more for when a query waits.
-var leastWidth = runtime.NumCPU() + 1
+var leastWidth = processors + 1
 
 // wide says that one more server may be given work now.
 func (w *width) wide(now time.Time) bool {
@@ -217,10 +220,11 @@ func (l *loop) adjust(p *pool) {
 	if p.waiting.size == 0 || took < turnsEvery {
 		return
 	}
-	var ran time.Duration
+	var run, ran time.Duration
 	for s := range p.all {
 		if s.turns != nil && !(s.client == nil && s.since.Before(p.looked)) { // else it was at rest all the time
-			ran += s.turns.since()
+			a, b := s.turns.since()
+			run, ran = run+a, ran+b
 		}
 	}
 	p.looked = l.now
@@ -228,20 +232,21 @@ func (l *loop) adjust(p *pool) {
 		p.n = 0 // what was read is of long ago
 		return
 	}
-	p.n = nextWidth(p.n, l.db.Pool, float64(ran)/float64(took))
+	p.n = nextWidth(p.n, l.db.Pool, float64(ran)/float64(took), float64(run)/float64(took)/float64(processors))
 }
 
-// nextWidth is the width after one of n, when so many servers could run on average: had a processor, or waited for one.
-// As many as leastWidth are wanted. It is gone to in steps, and small differences are let be.
-func nextWidth(n, most int, runnable float64) int {
+// nextWidth is the width after one of n, when so many servers could run on average (had a processor, or waited for
+// one) and had so great a share of the processors. As many as leastWidth are wanted that could run. It is gone to in
+// steps, and small differences are let be.
+func nextWidth(n, most int, runnable, share float64) int {
 	if n == 0 {
 		n = most
 	}
 	switch want := float64(leastWidth); {
-	case runnable > 1.2*want:
-		n = max(leastWidth, n-max(1, n/4))
-	case runnable < 0.8*want:
+	case runnable < 0.8*want, share < 0.4:
 		n += max(1, n/4)
+	case runnable > 1.2*want && share > 0.5:
+		n = max(leastWidth, n-max(1, n/4))
 	}
 	if n >= most {
 		return 0
@@ -253,8 +258,8 @@ func nextWidth(n, most int, runnable float64) int {
 //
 // Source: Linux, Documentation/scheduler/sched-stats.rst: /proc/PID/schedstat.
 type turns struct {
-	file int
-	ran  uint64 // ns with a processor and waiting for one, as last read
+	file     int
+	run, ran uint64 // ns with a processor, and with those of waiting for one, as last read
 }
 
 // openTurns is for the process pid, a child of parent; nil when it is not, or nothing is counted.
@@ -269,7 +274,7 @@ func openTurns(pid, parent int) *turns {
 		return nil
 	}
 	t := &turns{file: file}
-	if t.since() == 0 {
+	if run, _ := t.since(); run == 0 {
 		t.close()
 		return nil
 	}
@@ -277,20 +282,21 @@ func openTurns(pid, parent int) *turns {
 }
 
 // since gives what was added since the last call; nothing when the process has ended.
-func (t *turns) since() time.Duration {
+func (t *turns) since() (run, ran time.Duration) {
 	var buf [64]byte
 	n, _, errno := syscall.RawSyscall6(unix.SYS_PREAD64, uintptr(t.file), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0, 0)
 	if errno != 0 {
-		return 0
+		return 0, 0
 	}
-	ran, rest := leadingNumber(buf[:n])
+	had, rest := leadingNumber(buf[:n])
 	late, _ := leadingNumber(rest)
-	if ran += late; ran < t.ran || ran > math.MaxInt64 {
-		return 0
+	all := had + late
+	if had < t.run || all < t.ran || all > math.MaxInt64 {
+		return 0, 0
 	}
-	added := time.Duration(ran - t.ran)
-	t.ran = ran
-	return added
+	run, ran = time.Duration(had-t.run), time.Duration(all-t.ran)
+	t.run, t.ran = had, all
+	return run, ran
 }
 
 func (t *turns) close() {

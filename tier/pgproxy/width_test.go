@@ -16,25 +16,28 @@ func TestNextWidth(t *testing.T) {
 	leastWidth = 3
 	t.Cleanup(func() { leastWidth = least })
 	for _, x := range []struct {
-		name     string
-		n, want  int
-		runnable float64
+		name            string
+		n, want         int
+		runnable, share float64
 	}{
-		{"all of them wait for a processor", 0, 15, 17},
-		{"one too many", 4, 3, 3.8},
-		{"never fewer than there are processors", 3, 3, 9},
-		{"as many as are wanted", 3, 3, 2.8},
-		{"there is room for more", 8, 10, 2},
-		{"they wait for something else", 3, 4, 0.4},
-		{"for all again", 17, 0, 0},
-		{"nothing is counted", 0, 0, 0},
+		{"all of them wait for a processor", 0, 15, 17, 0.7},
+		{"one too many", 4, 3, 3.8, 0.6},
+		{"never fewer than there are processors", 3, 3, 9, 0.8},
+		{"as many as are wanted", 3, 3, 2.8, 0.45},
+		{"there is room for more", 8, 10, 2, 0.6},
+		{"they wait for something else", 3, 4, 0.4, 0.1},
+		{"other programs have the processors", 8, 10, 17, 0.3},
+		{"and before it began", 0, 0, 17, 0.3},
+		{"about half is theirs", 5, 5, 5, 0.45},
+		{"for all again", 17, 0, 0, 0},
+		{"nothing is counted", 0, 0, 0, 0},
 	} {
-		if got := nextWidth(x.n, 20, x.runnable); got != x.want {
+		if got := nextWidth(x.n, 20, x.runnable, x.share); got != x.want {
 			t.Errorf("%s: %d after %d, want %d", x.name, got, x.n, x.want)
 		}
 	}
 	for n, looks := 0, 1; ; looks++ { // a machine that is overrun has them few at once soon
-		if n = nextWidth(n, 100, 40); n == 3 {
+		if n = nextWidth(n, 100, 40, 0.9); n == 3 {
 			if looks > 20 {
 				t.Errorf("after %d looks", looks)
 			}
@@ -208,8 +211,8 @@ func TestTurnsOfAProcess(t *testing.T) {
 		t.Error("a process that is not there is read")
 	}
 	// The number belongs to the main thread; what it had never falls.
-	if ran := own.since(); ran < 0 {
-		t.Error(ran)
+	if run, ran := own.since(); run < 0 || ran < run {
+		t.Error(run, ran)
 	}
 	for in, want := range map[string][2]uint64{"": {}, "12 34 5\n": {12, 34}, "x": {}, "7": {7, 0}} {
 		r, rest := leadingNumber([]byte(in))
