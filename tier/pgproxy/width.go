@@ -181,7 +181,7 @@ func (l *loop) enough() bool {
 		if busy == 0 && p.waiting.size == 0 && (len(p.idle) == 0 || l.now.Sub(p.idle[len(p.idle)-1].since) > forgetAfter) {
 			continue // nobody uses it
 		}
-		if p.waiting.size <= busy {
+		if busy == 0 || p.waiting.size <= busy {
 			return false
 		}
 		some = true
