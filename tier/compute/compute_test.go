@@ -352,7 +352,7 @@ func TestBrokenVersionsHarmNobody(t *testing.T) {
 	}{
 		{"crash", func(w *tenfold.Workload) { w.Env["CRASH"] = "1" }, []string{"task 1 exited with status 2 before it answered /", "last output", "STRIPE_KEY is not set"}, "set STRIPE_KEY under env"},
 		{"port", func(w *tenfold.Workload) { w.Env["OTHER_PORT"] = fmt.Sprint(other) }, []string{fmt.Sprintf("listens on 127.0.0.1:%d, not on PORT", other), "it was running", "connection refused"}, "PORT"},
-		{"sick", func(w *tenfold.Workload) { w.Health.Route, w.Health.Grace = "/sick", 500*time.Millisecond }, []string{"not healthy after 500ms: GET /sick answered 500"}, "health"},
+		{"sick", func(w *tenfold.Workload) { w.Health.Route, w.Health.Grace = "/sick", 3*time.Second }, []string{"not healthy after 3s: GET /sick answered 500"}, "health"},
 		{"migrate", func(w *tenfold.Workload) { w.Migrate = tenfold.Command{Shell: "echo no such table; exit 4"} }, []string{"migrate: echo no such table; exit 4: exited with status 4", "no such table"}, "migration"},
 		{"command", func(w *tenfold.Workload) { w.Command = tenfold.Command{Shell: "nosuchprogram"} }, []string{"exited with status 127"}, "names a program that is not there"},
 		{"deadline", func(w *tenfold.Workload) {
