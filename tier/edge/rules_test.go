@@ -687,9 +687,14 @@ func TestClientCertificatesByRoute(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(d.keys.Root())
+	forced := false
 	get := func(path string, certs ...tls.Certificate) (*http.Response, string) {
 		t.Helper()
-		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "shop.localhost", Certificates: certs}, ForceAttemptHTTP2: true}
+		conf := &tls.Config{RootCAs: roots, ServerName: "shop.localhost", Certificates: certs}
+		if forced {
+			conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certs[0], nil }
+		}
+		tr := &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true}
 		defer tr.CloseIdleConnections()
 		r, _ := http.NewRequest("GET", "https://"+l.Addr().String()+path, nil)
 		r.Host = "shop.localhost"
@@ -712,6 +717,15 @@ func TestClientCertificatesByRoute(t *testing.T) {
 	}
 	if res, _ := get("/free"); res.StatusCode != 200 {
 		t.Errorf("a route that asks for none: %d", res.StatusCode)
+	}
+	// A certificate of an authority that nobody named keeps its client from what asks for one, and from nothing else.
+	_, alien := authority(t, "three")
+	forced = true
+	if res, body := get("/one/x", alien); res.StatusCode != 403 || !strings.Contains(body, "another client certificate is needed") {
+		t.Errorf("an unknown authority's: %d %s", res.StatusCode, body)
+	}
+	if res, _ := get("/free", alien); res.StatusCode != 200 {
+		t.Errorf("a route that asks for none, of one with an unknown authority's: %d", res.StatusCode)
 	}
 }
 

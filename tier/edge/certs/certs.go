@@ -143,10 +143,10 @@ func (k *Keyring) look() {
 	}
 }
 
-// SetClientCAs says that the handshakes of host ask for a client's certificate, and that one is
-// believed if it is signed by cas; nil: it asks no more. A client that sends none is served all the
-// same: whether a route needs one is the route's to say (403), by tls.ConnectionState.VerifiedChains.
-// One that sends a certificate of another authority, or an expired one, fails its handshake.
+// SetClientCAs says that the handshakes of host ask for a client's certificate, of one of cas; nil: it asks
+// no more. None is believed by that, only its key is proven: whether a route needs one, and of whom, is the route's
+// to judge (403). Who has another one, or one that expired, still gets what asks for none; a failed handshake would keep
+// the whole host from them, without a word that they could read.
 func (k *Keyring) SetClientCAs(host string, cas *x509.CertPool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

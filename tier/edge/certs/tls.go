@@ -66,9 +66,9 @@ func (k *Keyring) TLSConfig() *tls.Config {
 		}
 		c := base.Clone()
 		c.GetConfigForClient = nil
-		c.ClientAuth = tls.VerifyClientCertIfGiven
+		c.ClientAuth = tls.RequestClientCert
 		c.ClientCAs = cas
-		// A ticket would carry what was verified against one host's authorities to another host, and
+		// A ticket would carry what was shown to one host to another, and
 		// would keep a browser that showed no certificate once from being asked again.
 		c.SessionTicketsDisabled = true
 		made.Store(host, asking{cas, c})

@@ -241,11 +241,11 @@ func TestClientCertificates(t *testing.T) {
 	conf := &tls.Config{Certificates: []tls.Certificate{cert}}
 	conf.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		c := conf.Clone()
-		c.ClientAuth, c.ClientCAs, c.SessionTicketsDisabled = tls.VerifyClientCertIfGiven, staff, true
+		c.ClientAuth, c.ClientCAs, c.SessionTicketsDisabled = tls.RequestClientCert, staff, true
 		return c, nil
 	}
 	s, err := New(Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, len(r.TLS.VerifiedChains), r.TLS.NegotiatedProtocol)
+		fmt.Fprint(w, len(r.TLS.PeerCertificates), r.TLS.NegotiatedProtocol)
 	}), TLS: conf})
 	if err != nil {
 		t.Fatal(err)
