@@ -68,6 +68,13 @@ func TestRuleFilesOfOtherHosts(t *testing.T) {
 		}
 	}
 	leads("/older", "/new")
+	// Of two apps an address names its own; a path alone does not.
+	if out := h.must(t.TempDir(), "edge", "explain", "http://fresh.localhost/older"); !strings.Contains(out, "_redirects:3: /older") {
+		t.Errorf("explained by its address: %s", out)
+	}
+	if out, code := h.runIn(t.TempDir(), "edge", "explain", "/older"); code != 2 || !strings.Contains(out, "which app? fresh, pages") || !strings.Contains(out, "--app fresh") {
+		t.Errorf("explained of two: %d %s", code, out)
+	}
 	if out := h.must(fresh, "status"); !strings.Contains(out, "_redirects:2: ") {
 		t.Errorf("status: %s", out)
 	}

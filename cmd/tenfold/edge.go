@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -87,9 +89,38 @@ func (c *cli) explainCommand() *cobra.Command {
 		table(c.out, rows)
 		return nil
 	})
+	cmd.PreRunE = c.byAddress
 	cmd.Flags().StringVar(&client, "from", "", "the client's address, for example 192.0.2.7 (default this machine)")
 	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "a header of the request, as curl takes it")
 	return cmd
+}
+
+// byAddress takes the environment that is meant from a whole address, which names it better than the folder does.
+func (c *cli) byAddress(cmd *cobra.Command, args []string) error {
+	if c.app != "" || len(args) == 0 || !strings.Contains(args[len(args)-1], "://") {
+		return nil
+	}
+	api := c.client()
+	defer api.Close()
+	h, err := api.House(cmd.Context())
+	if err != nil {
+		return err
+	}
+	for _, a := range h.Apps {
+		if slices.ContainsFunc(a.URLs, func(mine string) bool { return hostOf(mine) == hostOf(args[len(args)-1]) }) {
+			c.app, c.env = string(a.App), string(a.Env.Env)
+		}
+	}
+	return nil
+}
+
+// hostOf is the host of an address, without its port.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Hostname())
 }
 
 func (c *cli) purgeCommand() *cobra.Command {
@@ -112,6 +143,7 @@ func (c *cli) purgeCommand() *cobra.Command {
 		fmt.Fprintf(c.out, "%d purged\n", n)
 		return nil
 	})
+	cmd.PreRunE = c.byAddress
 	cmd.Flags().StringVar(&tag, "tag", "", "a tag of the manifest's cache: or of the response's Surrogate-Key or Cache-Tag")
 	return cmd
 }

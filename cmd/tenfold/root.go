@@ -181,7 +181,7 @@ func (c *cli) target(ctx context.Context, api control.API) (control.Env, error) 
 	case len(names) == 0:
 		return env, tenfold.Errorf(tenfold.CodeNotFound, "no app runs in %s here", env.Env).WithHint("start one in its folder: tenfold up")
 	}
-	return env, usage("which app? %s", strings.Join(names, ", "))
+	return env, tenfold.Errorf(tenfold.CodeInvalid, "which app? %s", strings.Join(names, ", ")).WithHint("name it: --app %s; or run this in its folder", names[0])
 }
 
 // encode prints v as JSON.

@@ -125,7 +125,7 @@ func checkSize(k kind, data []byte, most int) error {
 		weight = 2
 	}
 	if int64(cfg.Width)*int64(cfg.Height)*weight > int64(most) {
-		return refuse(http.StatusRequestEntityTooLarge, "the picture is too large: %d × %d pixels", cfg.Width, cfg.Height)
+		return refuse(http.StatusRequestEntityTooLarge, "the picture is too large: %d × %d pixels, of at most %d million", cfg.Width, cfg.Height, int64(most)/weight/1_000_000)
 	}
 	return nil
 }
