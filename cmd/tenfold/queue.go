@@ -43,6 +43,9 @@ func awsHinted(ctx context.Context, api *control.Client, env control.Env, servic
 		if strings.Contains(got.Code, "NotFound") || strings.Contains(got.Code, "DoesNotExist") {
 			code = tenfold.CodeNotFound
 		}
+		if strings.HasSuffix(got.Code, "PurgeQueueInProgress") {
+			code, hint = tenfold.CodeConflict, "it was emptied less than a minute ago; what came since then stays: purge it again in a minute"
+		}
 		return tenfold.Errorf(code, "%s: %s", got.Code, got.Message).WithHint("%s", hint)
 	case len(got.Body) == 0 || out == nil:
 		return nil

@@ -45,6 +45,7 @@ type queue struct {
 	sending map[string]chan struct{}
 	flying  int                 // of hidden: not those that are delayed
 	tries   map[string]*attempt // of ReceiveRequestAttemptId
+	purged  time.Time           // the last time; forgotten with the process
 
 	timer   *time.Timer
 	waiters map[chan struct{}]bool
@@ -796,6 +797,10 @@ func (q *queue) known(key string) (n uint64, id string, ok bool, err error) {
 	return binary.BigEndian.Uint64(v[8:]), string(v[16:]), true, nil
 }
 
+// purgeEvery is how long after a purge the next one of a queue is refused, as AWS does. What was there is gone at
+// once, so this only keeps an app from what AWS would refuse it.
+const purgeEvery = time.Minute
+
 // purge deletes all messages.
 func (q *queue) purge() error {
 	if err := q.s.db.Writable(); err != nil {
@@ -803,6 +808,10 @@ func (q *queue) purge() error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	now := q.s.cfg.Now()
+	if !q.purged.IsZero() && now.Sub(q.purged) < purgeEvery {
+		return fault(codePurging, "AWS.SimpleQueueService.PurgeQueueInProgress", "Only one PurgeQueue operation on %s is allowed every 60 seconds.", q.m.Name)
+	}
 	b := q.s.db.NewBatch()
 	defer b.Close()
 	for _, kind := range []byte("bs") {
@@ -815,6 +824,7 @@ func (q *queue) purge() error {
 	q.ready, q.open, q.due, q.done, q.flying = nil, nil, nil, nil, 0
 	clear(q.groups)
 	clear(q.hidden)
+	q.purged = now
 	return nil
 }
 

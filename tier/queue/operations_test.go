@@ -538,6 +538,34 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A queue is purged once a minute; AWS refuses a second time with an error of its own.
+func TestAQueueIsPurgedOnceAMinute(t *testing.T) {
+	h := start(t)
+	u, other := h.create("q", nil), h.create("other", nil)
+	purge := func(u *string) error {
+		_, err := h.c.PurgeQueue(t.Context(), &sqs.PurgeQueueInput{QueueUrl: u})
+		return err
+	}
+	must(t, purge(u))
+	h.send(u, "stays", "", "")
+	h.time.move(59 * time.Second)
+	const words = "Only one PurgeQueue operation on q is allowed every 60 seconds."
+	var purging *types.PurgeQueueInProgress
+	if err := purge(u); !errors.As(err, &purging) || purging.ErrorMessage() != words || statusOf(err) != 400 {
+		t.Errorf("in JSON: %d %v", statusOf(err), err)
+	}
+	status, doc := h.form("/", url.Values{"Action": {"PurgeQueue"}, "QueueUrl": {*u}})
+	if got := leaves(t, doc); status != 403 || got["/ErrorResponse/Error/Code"] != "AWS.SimpleQueueService.PurgeQueueInProgress" || got["/ErrorResponse/Error/Message"] != words {
+		t.Errorf("in the query protocol: %d %v", status, got)
+	}
+	must(t, purge(other))
+	if ms := h.receive(u, 10); len(ms) != 1 {
+		t.Errorf("a refused purge left %v", bodies(ms))
+	}
+	h.time.move(2 * time.Second) // a refused one does not count
+	must(t, purge(u))
+}
+
 func statusOf(err error) int {
 	var e *smithyhttp.ResponseError
 	if errors.As(err, &e) {

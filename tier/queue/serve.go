@@ -69,7 +69,11 @@ func missing(name string) *awsapi.Fault {
 	return fault("MissingRequiredParameterException", "MissingParameter", "The request must contain the parameter %s.", name)
 }
 
-const codeNoQueue = "QueueDoesNotExist"
+// Refusals that the query protocol tells otherwise: in other words, or with another status.
+const (
+	codeNoQueue = "QueueDoesNotExist"
+	codePurging = "PurgeQueueInProgress"
+)
 
 func noQueue() *awsapi.Fault {
 	return fault(codeNoQueue, "AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist.")
@@ -100,8 +104,13 @@ func (s *Store) Serve(ctx context.Context, q *awsapi.Request) ([]byte, error) {
 	if err != nil {
 		err = told(err)
 		var f *awsapi.Fault
-		if q.Form != nil && errors.As(err, &f) && f.Code == codeNoQueue {
-			f.Message = "The specified queue does not exist for this wsdl version."
+		if q.Form != nil && errors.As(err, &f) {
+			switch f.Code {
+			case codeNoQueue:
+				f.Message = "The specified queue does not exist for this wsdl version."
+			case codePurging:
+				f.Status = http.StatusForbidden
+			}
 		}
 		return nil, err
 	}
