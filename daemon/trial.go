@@ -27,7 +27,48 @@ func (h *house) Decide(ctx context.Context, env control.Env, promote bool, actor
 	if promote {
 		return h.promote(ctx, e, actor)
 	}
-	return h.abort(ctx, e, actor)
+	text, back, err := h.abort(ctx, e, actor)
+	if err != nil {
+		return "", err
+	}
+	e.Goal = back
+	return text, h.heed(ctx, e)
+}
+
+// heedFor is how long an abort waits for the front door: longer than a task takes to start, where one has to.
+const heedFor = 30 * time.Second
+
+// heed returns when every service of an environment, and the front door, go by its goal.
+func (h *house) heed(ctx context.Context, e store.Environment) error {
+	want, err := h.desired(ctx, e)
+	if err != nil {
+		return err
+	}
+	have, err := h.compute.Observe(ctx)
+	if err != nil {
+		return err
+	}
+	goals := map[tenfold.ID]string{}
+	for _, r := range ofEnv(have, e) {
+		goals[r.ID] = ""
+	}
+	for _, r := range want {
+		goals[r.ID] = r.Fingerprint
+	}
+	limited, cancel := context.WithTimeout(ctx, heedFor)
+	defer cancel()
+	for id, goal := range goals {
+		if id.Kind != tenfold.KindService {
+			continue
+		}
+		if err := h.compute.Heed(limited, id, goal); err != nil {
+			if now, again := h.environment(ctx, control.Env{App: tenfold.AppName(e.App), Env: tenfold.Environment(e.Env)}); again == nil && now.Goal != e.Goal {
+				return nil // somebody has deployed again
+			}
+			return tenfold.Errorf(tenfold.CodeUnavailable, "aborted, but %s may get requests still: %w", id.Short(), err).WithHint("see how it stands: tenfold status --app %s", e.App)
+		}
+	}
+	return nil
 }
 
 // promote ends every time of trial in an environment.
@@ -55,46 +96,46 @@ func (h *house) promote(ctx context.Context, e store.Environment, actor string) 
 	})
 }
 
-// abort gives up the deployment on its way, or goes back from one whose old tasks are warm still.
-func (h *house) abort(ctx context.Context, e store.Environment, actor string) (string, error) {
+// abort gives up the deployment on its way, or goes back from one whose old tasks are warm still. back is the goal then.
+func (h *house) abort(ctx context.Context, e store.Environment, actor string) (text string, back int64, err error) {
 	h.deploying.Lock()
 	defer h.deploying.Unlock()
 	rev, err := h.store.Revision(ctx, e.App, e.Env, e.Goal)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
-	back := e.Serving
+	back = e.Serving
 	if rev.State != "pending" {
 		app, err := h.app(ctx, e.App, e.Env, e.Goal)
 		if err != nil {
-			return "", err
+			return "", 0, err
 		}
 		warm := func(n tenfold.Name) bool {
 			return h.compute.Trial(app.ID(tenfold.KindService, n)) == compute.TrialWatched
 		}
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(app.Services)), warm) {
-			return "", tenfold.Errorf(tenfold.CodeConflict, "no deployment of %s is on its way or watched", e.App).WithHint("go back to an earlier one: tenfold rollback --app %s", e.App)
+			return "", 0, tenfold.Errorf(tenfold.CodeConflict, "no deployment of %s is on its way or watched", e.App).WithHint("go back to an earlier one: tenfold rollback --app %s", e.App)
 		}
 		before, err := h.before(ctx, control.Env{App: tenfold.AppName(e.App), Env: tenfold.Environment(e.Env)})
 		if err != nil {
-			return "", err
+			return "", 0, err
 		}
 		back = int64(before)
 	}
-	text := fmt.Sprintf("deployment %d was aborted by %s", e.Goal, actor)
+	text = fmt.Sprintf("deployment %d was aborted by %s", e.Goal, actor)
 	reason, err := json.Marshal(failure{Reason: text, Hint: "deploy again when it is right: tenfold deploy"})
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	h.deciding.Lock()
 	defer h.deciding.Unlock()
 	if err := h.store.GiveUp(ctx, e.App, e.Env, e.Goal, back, string(reason), time.Now()); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	if err := h.store.Audit(ctx, store.Entry{
 		At: time.Now(), Actor: actor, App: e.App, Env: e.Env, Revision: e.Goal, Verb: "abort", Resource: "app " + e.App, Reason: "asked for",
 	}); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	after := "nothing was switched"
 	if back > 0 {
@@ -102,7 +143,7 @@ func (h *house) abort(ctx context.Context, e store.Environment, actor string) (s
 	}
 	h.hub.emit(tenfold.Event{ID: tenfold.ID{App: tenfold.AppName(e.App), Env: tenfold.Environment(e.Env)}, Severity: tenfold.SeverityWarning, Text: text + "; " + after})
 	h.wake()
-	return "aborted; " + after, nil
+	return "aborted; " + after, back, nil
 }
 
 // trialOf says how a resource's new version is tried out.

@@ -18,7 +18,7 @@ func (c *Compute) Serves(frontend tenfold.ID, build string) (ok bool, failed str
 		return false, r.Reason
 	}
 	for _, v := range []*version{r.Serving, r.Before} {
-		if v == nil || v.Spec.Build != build || v == r.Serving && !s.switchedTo(v.Version) {
+		if v == nil || v.Spec.Build != build || v == r.Serving && !s.heard(r) {
 			continue
 		}
 		for _, t := range r.Tasks {

@@ -39,7 +39,7 @@ type service struct {
 	telling bool            // somebody tells them
 	probes  map[int]*health
 	busy    map[int]bool // being stopped
-	acked   string       // the serving version as the door goes by it
+	acked   string       // who answers, as the door goes by it: answering; "" when nothing is known
 	shown   string       // how the comparison of a new version stands
 
 	// The rest belongs to run's goroutine.
@@ -144,7 +144,9 @@ func (s *service) observe() (tenfold.Resource, bool) {
 	switch {
 	case up == 0 && r.count(r.Serving.Spec) > 0:
 		pending = "no task is healthy"
-	case !s.switchedTo(r.Serving.Version):
+	case r.Deploy != nil && r.Deploy.To.Version != r.Goal.Version:
+		pending = "the deployment on its way is being given up"
+	case !s.heard(r):
 		pending = "the front door has not switched yet"
 	default:
 		o.State = tenfold.StateReady

@@ -25,20 +25,61 @@ func (s *service) knowsDraining(n int) bool {
 	return true
 }
 
-// switchedTo says that the door goes by a version.
-func (s *service) switchedTo(version string) bool {
+// answering names the versions that get requests by a record: the serving one, and one that is tried out.
+func answering(r record) string {
+	out := "none"
+	if r.Serving != nil {
+		out = r.Serving.Version
+	}
+	if d := r.Deploy; d != nil && !d.Tried.IsZero() {
+		out += " " + d.To.Version
+	}
+	return out
+}
+
+// heard says that the door goes by who answers in a record.
+func (s *service) heard(r record) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.acked == version
+	return s.acked == answering(r)
 }
 
 func (s *service) acknowledge(r record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.acked = ""
-	if r.Serving != nil {
-		s.acked = r.Serving.Version
+	s.acked = answering(r)
+}
+
+// heeds says that a service has a goal, the fingerprint of one or "" for none, and that the door goes by it: what the
+// goal is not gets no more new requests. One that was given up counts, too.
+func (s *service) heeds(goal string) bool {
+	r := s.snapshot()
+	if goal == "" {
+		return r.Goal == nil && r.Serving == nil && r.Deploy == nil && s.heard(r)
 	}
+	o, _ := s.observe()
+	return o.Goal == goal && (o.Serving == goal && o.State == tenfold.StateReady || o.Failed == goal)
+}
+
+// Heed returns when a service goes by a goal, the fingerprint of one or "" for none, and the front door too, or with
+// ctx's error. A service that nobody knows has no goal.
+func (c *Compute) Heed(ctx context.Context, id tenfold.ID, goal string) error {
+	s, err := c.find(id)
+	if err != nil && goal == "" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for tick := time.NewTicker(soonPace); !s.heeds(goal); {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
 }
 
 // publish tells the door who answers, when that changed.
