@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -107,13 +108,15 @@ func main() {
 
 const crateDockerfile = "FROM scratch\nCOPY crate /crate\nENTRYPOINT [\"/crate\"]\n"
 
-// engine is a real dockerd of the test's own, in a folder of its own, with no network but the machine's.
+// engine is a real one of the test's own, Docker's or Podman's, in a folder of its own, with no network but the machine's.
 type engine struct {
 	t      *testing.T
 	socket string
+	cli    []string // its own command line
+	limits []string // of what a container asks for that the machine may refuse; the driver asks for less by itself
 }
 
-// startEngine starts it, or skips the test and says why that cannot be.
+// startEngine starts Docker's, or skips the test and says why that cannot be.
 func startEngine(t *testing.T) *engine {
 	t.Helper()
 	for _, program := range []string{"dockerd", "containerd", "runc", "docker"} {
@@ -128,10 +131,39 @@ func startEngine(t *testing.T) *engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engine{t, filepath.Join(dir, "d.sock")}
+	e := &engine{t: t, socket: filepath.Join(dir, "d.sock"), cli: []string{"docker"}}
+	e.start(dir, exec.Command("dockerd", "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"),
+		"-H", "unix://"+e.socket, "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none", "--storage-driver=vfs"))
+	return e
+}
+
+// startPodman starts Podman's service, or skips the test and says why that cannot be.
+func startPodman(t *testing.T) *engine {
+	t.Helper()
+	for _, program := range []string{"podman", "conmon"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("no Podman: %v (scripts/need scenarios installs podman)", err)
+		}
+	}
+	if os.Getuid() != 0 {
+		t.Skip("an engine of the test's own needs root")
+	}
+	dir, err := os.MkdirTemp("", "tfp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &engine{t: t, socket: filepath.Join(dir, "p.sock"), limits: []string{"--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"},
+		cli: []string{"podman", "--root", filepath.Join(dir, "data"), "--runroot", filepath.Join(dir, "run"), "--tmpdir", filepath.Join(dir, "tmp"), "--storage-driver", "vfs"}}
+	args := append(slices.Clone(e.cli[1:]), "system", "service", "--time", "0", "unix://"+e.socket)
+	e.start(dir, exec.Command("podman", args...))
+	return e
+}
+
+// start starts the engine's process, and runs a first container. It ends with the test, and its folder goes.
+func (e *engine) start(dir string, cmd *exec.Cmd) {
+	t, name := e.t, cmd.Args[0]
+	t.Helper()
 	var out bytes.Buffer
-	cmd := exec.Command("dockerd", "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"),
-		"-H", "unix://"+e.socket, "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none", "--storage-driver=vfs")
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -147,13 +179,13 @@ func startEngine(t *testing.T) *engine {
 			<-ended
 		}
 		mounts, _ := filepath.Glob(filepath.Join(dir, "exec", "netns", "*"))
-		for _, m := range mounts {
+		for _, m := range append(mounts, filepath.Join(dir, "data", "vfs")) { // Podman binds this one to itself
 			unix.Unmount(m, unix.MNT_DETACH)
 		}
 		os.RemoveAll(dir)
 		if t.Failed() {
 			lines := strings.Split(out.String(), "\n")
-			t.Logf("dockerd:\n%s", strings.Join(lines[max(0, len(lines)-20):], "\n"))
+			t.Logf("%s:\n%s", name, strings.Join(lines[max(0, len(lines)-20):], "\n"))
 		}
 	})
 	for begun := time.Now(); ; <-time.After(50 * time.Millisecond) {
@@ -164,23 +196,23 @@ func startEngine(t *testing.T) *engine {
 		}
 		select {
 		case <-ended:
-			t.Skipf("dockerd does not start here:\n%s", out.String())
+			t.Skipf("%s does not start here:\n%s", name, out.String())
 		default:
 		}
 		if time.Since(begun) > 60*time.Second {
-			t.Skipf("dockerd does not answer here:\n%s", out.String())
+			t.Skipf("%s does not answer here:\n%s", name, out.String())
 		}
 	}
 	t.Setenv("DOCKER_HOST", "unix://"+e.socket)
 	e.image("crate:1", "1")
-	if out, err := e.docker("run", "--rm", "--network", "host", "--memory", "64m", "crate:1", "try"); err != nil {
+	run := append(append([]string{"run", "--rm", "--network", "host", "--memory", "64m"}, e.limits...), "crate:1", "try")
+	if out, err := e.docker(run...); err != nil {
 		t.Skipf("containers do not run here: %v\n%s", err, out)
 	}
-	return e
 }
 
 func (e *engine) docker(args ...string) (string, error) {
-	cmd := exec.Command("docker", args...)
+	cmd := exec.Command(e.cli[0], append(slices.Clone(e.cli[1:]), args...)...)
 	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+e.socket, "DOCKER_BUILDKIT=0")
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -390,6 +422,81 @@ func TestContainers(t *testing.T) {
 	}
 	eventually(t, "three containers", 20*time.Second, func() bool { return serving() == 3 && e.containers() == 3 })
 
+	h.must(dir, "down")
+	if n := e.containers(); n != 0 {
+		t.Errorf("%d containers are left", n)
+	}
+}
+
+// Podman serves the same calls: a deploy, its output, its limits, a command in its image, a process that dies, an image
+// that is built, and nothing left.
+func TestContainersUnderPodman(t *testing.T) {
+	e := startPodman(t)
+	h := newHouse(t)
+	dir := write(t, t.TempDir(), map[string]string{"tenfold.yaml": crateManifest("image: \"localhost/crate:1\"", "")})
+	h.up(dir)
+	says := func(version string) {
+		t.Helper()
+		if status, body := h.get("crate.localhost", "/"); status != 200 || !strings.HasPrefix(body, "crate "+version) {
+			t.Fatalf("%d %s, want crate %s", status, body, version)
+		}
+	}
+	says("1")
+	if out := h.must(dir, "logs", "api"); !strings.Contains(out, "crate 1 begins") {
+		t.Errorf("logs:\n%s", out)
+	}
+	if out, _ := h.run("doctor"); !strings.Contains(out, "Podman ") || !strings.Contains(out, e.socket) {
+		t.Errorf("doctor:\n%s", out)
+	}
+	_, status := h.get("crate.localhost", "/caps")
+	if !strings.Contains(status, "NoNewPrivs:\t1") || !strings.Contains(status, "CapEff:\t00000000000000fb") || !strings.Contains(status, "Seccomp:\t2") {
+		t.Errorf("what shuts it in:\n%s", status)
+	}
+	if out := h.must(dir, "run", "api", "--", "/crate", "count"); !strings.Contains(out, "asked to count with sesame") {
+		t.Errorf("run: %s", out)
+	}
+	cmd := exec.Command(h.bin, "--data", h.dir, "exec", "api", "--", "/crate", "fail")
+	cmd.Dir, cmd.Stdin = dir, strings.NewReader("from here")
+	if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 7 || !strings.Contains(string(out), "asked to fail with sesame from here") {
+		t.Errorf("exec: %v %s", err, out)
+	}
+	if out, status := h.runIn(dir, "run", "api", "--", "/bin/sh"); status != 127 || !strings.Contains(out, `has no program "/bin/sh"`) {
+		t.Errorf("run: exit %d\n%s", status, out)
+	}
+	for what, kill := range map[string]func(control.Task) int{
+		"the container's process": func(x control.Task) int { return inside(t, x) },
+		"its holder":              func(x control.Task) int { return x.PID },
+	} {
+		var victim control.Task
+		for _, victim = range h.all("crate") {
+		}
+		was := inside(t, victim)
+		if err := syscall.Kill(kill(victim), syscall.SIGKILL); err != nil {
+			t.Fatal(what, err)
+		}
+		eventually(t, what+" was killed, the task is started again", 60*time.Second, func() bool {
+			now := h.all("crate")[victim.ID]
+			return now.Restarts > victim.Restarts && now.State == "serving" && now.PID != victim.PID
+		})
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", was)); err == nil {
+			t.Errorf("%s was killed, and the container runs on", what)
+		}
+		eventually(t, "one container", 20*time.Second, func() bool { return e.containers() == 1 })
+	}
+
+	// Built by the engine, while requests come.
+	l := h.load("crate.localhost", 4, 10*time.Millisecond)
+	write(t, dir, map[string]string{"tenfold.yaml": crateManifest("path: box, build: {dockerfile: Dockerfile}", "")})
+	if out, err := exec.Command("cp", "-r", crateFolder(t, "2"), filepath.Join(dir, "box")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if out, status := h.runIn(dir, "deploy"); status != 0 || !strings.Contains(out, "built: ") {
+		t.Errorf("deploy: exit %d\n%s", status, out)
+	}
+	says("2")
+	if ok, failed := l.end(); failed > 0 || ok == 0 {
+		t.Errorf("%d requests failed, %d did not: %v", failed, ok, l.first)
+	}
 	h.must(dir, "down")
 	if n := e.containers(); n != 0 {
 		t.Errorf("%d containers are left", n)

@@ -163,6 +163,10 @@ func takeOrder(environ []string) (o order, env []string, err error) {
 			return o, nil, fmt.Errorf("read %s: %w", orderVar, err)
 		}
 	}
+	// A command is made before it has its number, and named then: the keeper knows.
+	if unit := keeper.UnitOf(env); unit != "" {
+		o.Unit = unit
+	}
 	if !found || o.Run == nil && o.Make == nil {
 		return o, nil, errors.New("nothing is to be run in a container: this is a process that the keeper starts")
 	}

@@ -91,6 +91,23 @@ func TestWhatAKilledProcessLeftMakesRoom(t *testing.T) {
 	}
 }
 
+// A command of a service is shut in before it has its name, and takes away nobody else's container.
+func TestTheKeeperNamesACommand(t *testing.T) {
+	f := newFake(t)
+	task, _, _ := driven(t, keeper.Unit{ID: "task/shop/production/api/1", StopGrace: time.Second}, Spec{Image: "app:1"})
+	task.create(t.Context())
+	var got config
+	f.does = func(c *fakeContainer) int { got = c.config; return 0 }
+	command, _, errw := driven(t, keeper.Unit{Env: []string{"TENFOLD_UNIT=exec/shop/production/api/1"}, StopGrace: time.Second}, Spec{Image: "app:1"})
+	if code := command.run(t.Context()); code != 0 || got.Labels[labelUnit] != "exec/shop/production/api/1" {
+		t.Errorf("exit %d, %v: %s", code, got.Labels, errw)
+	}
+	nameless, _, errw := driven(t, keeper.Unit{StopGrace: time.Second}, Spec{Image: "app:1"})
+	if code := nameless.run(t.Context()); code != ExitEngine || len(f.containers) != 1 {
+		t.Errorf("without a name: exit %d, %d containers: %s", code, len(f.containers), errw)
+	}
+}
+
 func TestAStopIsTheEngines(t *testing.T) {
 	f := newFake(t)
 	began := make(chan *fakeContainer, 1)
@@ -183,7 +200,7 @@ func TestFindSaysWhatToInstall(t *testing.T) {
 	if i, err := e.Info(t.Context()); err != nil || i.String() != "Docker 20.10.24" || !i.Init {
 		t.Error(i, err)
 	}
-	f.info = `{"Version":"4.3.1","Components":[{"Name":"Podman Engine"}]}`
+	f.info, f.libpod = "", "4.3.1"
 	if i, err := e.Info(t.Context()); err != nil || i.String() != "Podman 4.3.1" || i.Init {
 		t.Error(i, err)
 	}

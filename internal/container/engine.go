@@ -111,7 +111,11 @@ func (e *Engine) ping(ctx context.Context) error {
 	return e.call(ctx, http.MethodGet, "/_ping", nil, nil)
 }
 
-// Info asks which engine it is.
+// libpod is the field in which Podman says its version with every answer.
+const libpod = "Libpod-Api-Version"
+
+// Info asks which engine it is. Podman is not asked for more than it says by itself: to answer /version it has the
+// machine's package manager search for its parts, which takes seconds, and a container is started in less.
 func (e *Engine) Info(ctx context.Context) (Info, error) {
 	var v struct {
 		Version    string
@@ -119,15 +123,20 @@ func (e *Engine) Info(ctx context.Context) (Info, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, infoFor)
 	defer cancel()
+	res, err := e.send(ctx, http.MethodGet, "/_ping", nil, nil)
+	if err != nil {
+		return Info{}, err
+	}
+	res.Body.Close()
+	if version := res.Header.Get(libpod); version != "" {
+		return Info{Name: "Podman", Version: version}, nil
+	}
 	if err := e.call(ctx, http.MethodGet, "/version", nil, &v); err != nil {
 		return Info{}, err
 	}
 	i := Info{Name: "Docker", Version: v.Version}
 	for _, c := range v.Components {
-		switch {
-		case strings.HasPrefix(c.Name, "Podman"):
-			i.Name = "Podman"
-		case c.Name == "docker-init" && c.Version != "" && c.Version != "N/A":
+		if c.Name == "docker-init" && c.Version != "" && c.Version != "N/A" {
 			i.Init = true
 		}
 	}

@@ -20,7 +20,8 @@ import (
 // fake is an engine that keeps the contract and runs nothing: what a container does is a function.
 type fake struct {
 	socket string
-	info   string // the answer to /version
+	info   string // the answer to /version; "" when nobody is to ask
+	libpod string // what Podman says with every answer
 	// does is what a container's program does; it returns its status.
 	does func(c *fakeContainer) int
 	// warnings of a creation, and the refusal of a start.
@@ -90,7 +91,12 @@ func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 
 func (f *fake) handler() http.Handler {
 	m := http.NewServeMux()
-	m.HandleFunc("GET /_ping", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "OK") })
+	m.HandleFunc("GET /_ping", func(w http.ResponseWriter, _ *http.Request) {
+		if f.libpod != "" {
+			w.Header().Set(libpod, f.libpod)
+		}
+		io.WriteString(w, "OK")
+	})
 	m.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, f.info) })
 	m.HandleFunc("POST /containers/create", f.create)
 	m.HandleFunc("POST /containers/{id}/attach", f.attach)

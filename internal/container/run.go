@@ -144,6 +144,9 @@ func (r *runner) fail(format string, args ...any) Exit {
 
 // clear removes what an earlier process of this unit left when it was killed.
 func (r *runner) clear(ctx context.Context) error {
+	if r.Unit == "" { // to Podman a label without a value is one with any
+		return errors.New("its unit has no name")
+	}
 	left, err := r.list(ctx, labelHouse+"="+r.House, labelUnit+"="+r.Unit)
 	if err != nil {
 		return err

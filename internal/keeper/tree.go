@@ -15,6 +15,16 @@ const (
 	markHouse = "TENFOLD_HOUSE="
 )
 
+// UnitOf is the id of the unit that the keeper started a process for, by its environment; "" for none.
+func UnitOf(env []string) (id string) {
+	for _, kv := range env {
+		if v, is := strings.CutPrefix(kv, markUnit); is {
+			id = v
+		}
+	}
+	return id
+}
+
 // process is one line of /proc.
 type process struct {
 	pid, ppid, session int
