@@ -62,7 +62,7 @@ func TestWakesFromZero(t *testing.T) {
 	h.up(dir)
 	asleep := func() bool { return strings.Count(h.must(dir, "status"), "0 of 0-2: asleep") == services }
 	for round := range 2 { // they sleep after a minute
-		eventually(t, "sleep", 120*time.Second, asleep)
+		eventually(t, "sleep", 240*time.Second, asleep)
 		var bad atomic.Int64
 		began := time.Now()
 		var wg sync.WaitGroup
