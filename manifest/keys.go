@@ -363,7 +363,7 @@ func ruleKeys() []key {
 			{name: "allow", form: fWords, deflt: "all", doc: "Addresses or CIDR that may pass; all others may not."},
 			{name: "deny", form: fWords, deflt: "none", doc: "Addresses or CIDR that may not, allowed or not."},
 		}},
-		{name: "maintenance", form: fText, off: true, deflt: "none", doc: "A page that is answered with 503; who is in auth.allow passes."},
+		{name: "maintenance", form: fText, off: true, deflt: "none", doc: "The file of a page that is answered with 503; who is in auth.allow passes."},
 	}
 }
 

@@ -260,6 +260,9 @@ func TestForksWaitAndGetNoSecrets(t *testing.T) {
 	}
 	var hook control.GitConnected
 	json.Unmarshal([]byte(h.must("", "git", "connect", "file://"+origin.dir, "--kind", "github", "--api", host.URL, "--token", "GIT_TOKEN", "--app", "shop", "--json")), &hook)
+	if out := h.must("", "git", "connect", "file://"+origin.dir, "--kind", "github", "--api", host.URL, "--token", "GIT_TOKEN", "--app", "shop"); !strings.Contains(out, "Only this machine reaches that address") || !strings.Contains(out, hook.Secret) {
+		t.Errorf("connected again, on a machine without a domain: %s", out)
+	}
 	extra := "secrets: {STRIPE_KEY: , OWN: {generate: 16}}\nedge: {trust: [0.0.0.0/0], routes: {/x: {auth: STRIPE_KEY}}}\ndomain: stolen.example.com\n"
 	show := map[string]string{
 		"index.html":   "x",
@@ -283,7 +286,9 @@ func TestForksWaitAndGetNoSecrets(t *testing.T) {
 	if out, code := h.run("preview", "approve", "7", "--app", "shop", "--commit", "0000000"); code == 0 || !strings.Contains(out, "another commit waits") {
 		t.Errorf("approved of what nobody read: %d %s", code, out)
 	}
-	h.must("", "preview", "approve", "7", "--app", "shop", "--commit", commit[:7])
+	if out := h.must("", "preview", "approve", "7", "--app", "shop", "--commit", commit[:7]); !strings.Contains(out, "is being deployed: ") {
+		t.Errorf("approve: %s", out)
+	}
 	eventually(t, "it serves", 30*time.Second, func() bool { return h.previews("shop")["preview/pr-7"].State == "serving" })
 	p := h.previews("shop")["preview/pr-7"]
 	if code, body := h.visit("pr-7.shop.localhost", p.Password); code != 200 || strings.TrimSpace(body) != "key=none own=some" {

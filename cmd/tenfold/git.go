@@ -80,6 +80,9 @@ func (c *cli) gitConnectCommand() *cobra.Command {
 		}
 		table(c.out, [][]string{{"webhook", done.Webhook}, {"secret", done.Secret}, {"content", "application/json"}, {"events", "pushes and pull requests"}})
 		fmt.Fprintf(c.err, "Enter this as a webhook of the repository (%s).\n", done.Kind)
+		if host := hostOf(done.Webhook); host == "localhost" || strings.HasSuffix(host, ".localhost") {
+			fmt.Fprintf(c.err, "Only this machine reaches that address. With a domain in tenfold.yaml (domain: shop.example.com) the app has one that the Git host reaches: deploy, and connect again.\n")
+		}
 		if !done.Posts {
 			fmt.Fprintf(c.err, "Without --token no status is posted back, and only a public repository can be fetched:\n  tenfold secrets set GIT_TOKEN --app %[1]s; tenfold git connect %[2]s --app %[1]s --token GIT_TOKEN\n", r.App, r.URL)
 		}
@@ -219,7 +222,7 @@ func (c *cli) previewCommand() *cobra.Command {
 			if c.json {
 				return c.encode(p)
 			}
-			fmt.Fprintf(c.out, "%s of %s is deployed to %s\n", short(p.Commit), p.Author, p.URL)
+			fmt.Fprintf(c.out, "%s of %s is being deployed: %s; how it stands: tenfold preview list\n", short(p.Commit), p.Author, p.URL)
 			return nil
 		})
 	}}
