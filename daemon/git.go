@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"time"
 
 	"tenfold"
 	"tenfold/control"
@@ -201,22 +200,10 @@ func (h *house) deployFiles(ctx context.Context, env tenfold.Environment, src gi
 	if err != nil {
 		return d, err
 	}
-	events, stop := context.WithCancel(ctx)
-	all := make(chan struct{})
-	go func() {
-		defer close(all)
-		h.Events(events, control.EventQuery{Env: d.Env, After: d.After, Follow: true}, func(e tenfold.Event) error {
-			_, err := io.WriteString(progress, toPusher(e))
-			return err
-		})
-	}()
-	rev, err := h.Wait(ctx, d.Env, d.Revision)
-	select { // what was stored before the outcome is still on its way
-	case <-time.After(100 * time.Millisecond):
-	case <-all:
-	}
-	stop()
-	<-all
+	rev, err := control.Watch(ctx, h, d, func() (control.Revision, error) { return h.Wait(ctx, d.Env, d.Revision) }, func(e tenfold.Event) error {
+		_, err := io.WriteString(progress, toPusher(e))
+		return err
+	})
 	if err != nil {
 		return d, err
 	}

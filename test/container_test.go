@@ -291,15 +291,6 @@ func TestContainers(t *testing.T) {
 	h := newHouse(t)
 	dir := write(t, t.TempDir(), map[string]string{"tenfold.yaml": crateManifest("image: crate:1", "")})
 	h.up(dir)
-	task := func() control.Task {
-		t.Helper()
-		for _, x := range h.all("crate") {
-			if x.State == "serving" {
-				return x
-			}
-		}
-		return control.Task{}
-	}
 	says := func(version string) {
 		t.Helper()
 		if status, body := h.get("crate.localhost", "/"); status != 200 || !strings.HasPrefix(body, "crate "+version) {
@@ -342,24 +333,7 @@ func TestContainers(t *testing.T) {
 	}
 
 	// Its process dies, or the one that holds it: a new one comes, and nothing is left.
-	for what, kill := range map[string]func(control.Task) int{
-		"the container's process": func(x control.Task) int { return inside(t, x) },
-		"its holder":              func(x control.Task) int { return x.PID },
-	} {
-		victim := task()
-		pid, was := kill(victim), inside(t, victim)
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(what, err)
-		}
-		eventually(t, what+" was killed, the task is started again", 30*time.Second, func() bool {
-			now := h.all("crate")[victim.ID]
-			return now.Restarts > victim.Restarts && now.State == "serving" && now.PID != victim.PID
-		})
-		if _, err := os.Stat(fmt.Sprintf("/proc/%d", was)); err == nil {
-			t.Errorf("%s was killed, and the container runs on", what)
-		}
-		eventually(t, "three containers", 10*time.Second, func() bool { return e.containers() == 3 })
-	}
+	h.killTasks(e, 3, 30*time.Second)
 	says("2")
 
 	// The daemon dies: what runs is adopted.
@@ -377,7 +351,7 @@ func TestContainers(t *testing.T) {
 	}
 
 	// More memory than its size.
-	victim := task()
+	victim := h.crate()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	req, _ := http.NewRequestWithContext(ctx, "GET", "http://127.0.0.1:"+strconv.Itoa(victim.Port)+"/eat", nil)
 	if res, err := http.DefaultClient.Do(req); err == nil {
@@ -428,6 +402,41 @@ func TestContainers(t *testing.T) {
 	}
 }
 
+// crate is a task that serves.
+func (h *house) crate() control.Task {
+	for _, x := range h.all("crate") {
+		if x.State == "serving" {
+			return x
+		}
+	}
+	return control.Task{}
+}
+
+// killTasks kills a container's process, and then the one that holds a container. Within so long a new one serves, and
+// in a third of that there are again n containers.
+func (h *house) killTasks(e *engine, n int, within time.Duration) {
+	t := e.t
+	t.Helper()
+	for what, kill := range map[string]func(control.Task) int{
+		"the container's process": func(x control.Task) int { return inside(t, x) },
+		"its holder":              func(x control.Task) int { return x.PID },
+	} {
+		victim := h.crate()
+		pid, was := kill(victim), inside(t, victim)
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(what, err)
+		}
+		eventually(t, what+" was killed, the task is started again", within, func() bool {
+			now := h.all("crate")[victim.ID]
+			return now.Restarts > victim.Restarts && now.State == "serving" && now.PID != victim.PID
+		})
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", was)); err == nil {
+			t.Errorf("%s was killed, and the container runs on", what)
+		}
+		eventually(t, fmt.Sprintf("%d containers", n), within/3, func() bool { return e.containers() == n })
+	}
+}
+
 // Podman serves the same calls: a deploy, its output, its limits, a command in its image, a process that dies, an image
 // that is built, and nothing left.
 func TestContainersUnderPodman(t *testing.T) {
@@ -463,26 +472,7 @@ func TestContainersUnderPodman(t *testing.T) {
 	if out, status := h.runIn(dir, "run", "api", "--", "/bin/sh"); status != 127 || !strings.Contains(out, `has no program "/bin/sh"`) {
 		t.Errorf("run: exit %d\n%s", status, out)
 	}
-	for what, kill := range map[string]func(control.Task) int{
-		"the container's process": func(x control.Task) int { return inside(t, x) },
-		"its holder":              func(x control.Task) int { return x.PID },
-	} {
-		var victim control.Task
-		for _, victim = range h.all("crate") {
-		}
-		was := inside(t, victim)
-		if err := syscall.Kill(kill(victim), syscall.SIGKILL); err != nil {
-			t.Fatal(what, err)
-		}
-		eventually(t, what+" was killed, the task is started again", 60*time.Second, func() bool {
-			now := h.all("crate")[victim.ID]
-			return now.Restarts > victim.Restarts && now.State == "serving" && now.PID != victim.PID
-		})
-		if _, err := os.Stat(fmt.Sprintf("/proc/%d", was)); err == nil {
-			t.Errorf("%s was killed, and the container runs on", what)
-		}
-		eventually(t, "one container", 20*time.Second, func() bool { return e.containers() == 1 })
-	}
+	h.killTasks(e, 1, 60*time.Second)
 
 	// Built by the engine, while requests come.
 	l := h.load("crate.localhost", 4, 10*time.Millisecond)

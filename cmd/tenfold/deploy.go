@@ -151,30 +151,16 @@ func (c *cli) printPlan(d control.Deployed) error {
 
 // follow prints events until the revision is decided.
 func (c *cli) follow(ctx context.Context, api control.API, d control.Deployed, begun time.Time) error {
-	events, stop := context.WithCancel(ctx)
-	defer stop()
 	p := newProgress(c.err)
-	last := d.After // of the events shown
-	show := func(e tenfold.Event) error {
-		last = e.Seq
+	rev, err := control.Watch(ctx, api, d, func() (control.Revision, error) { return waitFor(ctx, api, d) }, func(e tenfold.Event) error {
 		if e.Severity != tenfold.SeverityError && e.Severity != tenfold.SeverityAlarm {
 			c.show(p, e)
 		}
 		return nil
-	}
-	shown := make(chan struct{})
-	go func() {
-		defer close(shown)
-		api.Events(events, control.EventQuery{Env: d.Env, After: d.After, Follow: true}, show)
-	}()
-	rev, err := waitFor(ctx, api, d)
-	stop()
-	<-shown
+	})
 	if err != nil {
 		return err
 	}
-	// What was stored with the decision, or was still on its way here. Without it the decision stands.
-	_ = api.Events(ctx, control.EventQuery{Env: d.Env, After: last}, show)
 	if rev.State == "failed" {
 		return failedRevision(rev)
 	}

@@ -71,10 +71,11 @@ func (c *Compute) Heed(ctx context.Context, id tenfold.ID, goal string) error {
 	if err != nil {
 		return err
 	}
-	for tick := time.NewTicker(soonPace); !s.heeds(goal); {
+	tick := time.NewTicker(soonPace)
+	defer tick.Stop()
+	for !s.heeds(goal) {
 		select {
 		case <-ctx.Done():
-			tick.Stop()
 			return ctx.Err()
 		case <-tick.C:
 		}

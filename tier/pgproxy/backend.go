@@ -481,23 +481,22 @@ func (l *loop) readyForQuery(s *server, w *writer, at, size int) {
 	}
 	if s.tx != 'I' {
 		l.opened = l.now
+		return
 	}
-	if s.tx == 'I' {
-		if s.wrote {
-			s.wrote = false
-			if s.client != nil {
-				l.wrote(s.client, s.defined)
-			}
+	if s.wrote {
+		s.wrote = false
+		if s.client != nil {
+			l.wrote(s.client, s.defined)
 		}
-		if s.defined || s.traits&leavesTemp != 0 {
-			s.defined = false
-			l.statements.ddl++
-		}
-		l.stats.Transactions++
-		s.named = nil
-		w.flush()
-		l.settle(s)
 	}
+	if s.defined || s.traits&leavesTemp != 0 {
+		s.defined = false
+		l.statements.ddl++
+	}
+	l.stats.Transactions++
+	s.named = nil
+	w.flush()
+	l.settle(s)
 }
 
 // repeat gives a client's batch back to it, as if it had not been sent, and lets it begin again.

@@ -780,7 +780,6 @@ func (l *loop) begin() {
 			l.resume(c)
 		}
 		l.employ(p)
-		l.grow(p)
 	}
 }
 

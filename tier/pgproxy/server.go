@@ -77,11 +77,9 @@ type server struct {
 	queued  bool // out is sent at the end of the round
 	since   time.Time
 
-	asked        bool // something that it has not answered
-	young        bool // it counts for its pool's width, since began
-	began        time.Time
-	older, newer *server
-	turns        *turns // of its process; nil: it is not of this machine, or nobody knows
+	asked bool      // something that it has not answered
+	began time.Time // since when
+	turns *turns    // of its process; nil: it is not of this machine, or nobody knows
 
 	in, out    []byte
 	skip       int // bytes of a message that is passed on in parts

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -36,11 +37,9 @@ const (
 
 // width is how many servers of a pool are given work at once.
 type width struct {
-	n        int // 0: all of them
-	young    int // that have worked for less than youngFor
-	eldest   *server
-	youngest *server
-	looked   time.Time // when it was last looked at how they get on
+	n      int       // 0: all of them
+	young  []*server // that have worked for less than youngFor, the longest first
+	looked time.Time // when it was last looked at how they get on
 }
 
 var processors = runtime.NumCPU()
@@ -50,52 +49,31 @@ var leastWidth = processors + 1
 
 // wide says that one more server may be given work now.
 func (w *width) wide(now time.Time) bool {
-	for w.eldest != nil && now.Sub(w.eldest.began) >= youngFor {
-		w.rested(w.eldest)
+	for len(w.young) > 0 && now.Sub(w.young[0].began) >= youngFor {
+		w.rested(w.young[0])
 	}
-	return w.n == 0 || w.young < w.n
+	return w.n == 0 || len(w.young) < w.n
 }
 
-// works notes that a server was asked something.
+// works notes that a server at rest was asked something.
 func (w *width) works(s *server, now time.Time) {
-	if s.young {
-		w.rested(s)
-	}
-	s.young, s.began, s.older, s.newer = true, now, w.youngest, nil
-	if w.youngest != nil {
-		w.youngest.newer = s
-	} else {
-		w.eldest = s
-	}
-	w.youngest = s
-	w.young++
+	s.began = now
+	w.young = append(w.young, s)
 }
 
 // rested notes that a server has answered, or no longer counts.
 func (w *width) rested(s *server) {
-	if !s.young {
-		return
+	if i := slices.Index(w.young, s); i >= 0 {
+		w.young = slices.Delete(w.young, i, i+1)
 	}
-	if s.older != nil {
-		s.older.newer = s.newer
-	} else {
-		w.eldest = s.newer
-	}
-	if s.newer != nil {
-		s.newer.older = s.older
-	} else {
-		w.youngest = s.older
-	}
-	s.young, s.older, s.newer = false, nil, nil
-	w.young--
 }
 
 // due is when one more server may be given work without another's having answered; zero: now, or nobody knows.
 func (w *width) due() time.Time {
-	if w.n == 0 || w.young < w.n || w.eldest == nil {
+	if w.n == 0 || len(w.young) < w.n {
 		return time.Time{}
 	}
-	return w.eldest.began.Add(youngFor)
+	return w.young[0].began.Add(youngFor)
 }
 
 // employ gives work to as many servers at rest as may have it.
