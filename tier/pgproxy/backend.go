@@ -506,6 +506,12 @@ func (l *loop) repeat(s *server) {
 	c.in = append(append([]byte(nil), s.batch...), c.in...)
 	c.retried = true
 	l.stats.Retried++
+	if len(s.ahead) > 0 && !c.split { // they are answered first
+		l.part(s)
+		l.waitAgain(c)
+		l.ready(s)
+		return
+	}
 	if c.split {
 		l.part(s)
 		s.sealed = false
@@ -575,6 +581,10 @@ func (l *loop) internalDone(s *server, kind opKind, broken *pgwire.Error) {
 			l.cut(s)
 			return
 		}
+		if s.pending() == 0 && c == nil {
+			l.ready(s)
+		}
+	case opDropped:
 		if s.pending() == 0 && c == nil {
 			l.ready(s)
 		}

@@ -54,6 +54,7 @@ type client struct {
 	queued int       // one more than its place among the sends of this round; 0: none
 	skip   int       // bytes of a message that is passed on in parts
 
+	ahead      *server // that was sent already what it asks; it waits for that one's earlier answers
 	inQueue    *queue
 	prev, next *client
 
@@ -306,6 +307,9 @@ func (l *loop) leave(c *client) {
 	if c.inQueue != nil {
 		c.inQueue.remove(c)
 	}
+	if c.ahead != nil {
+		c.ahead.recall(c)
+	}
 	if c.phase == phaseReady {
 		l.clients--
 		delete(l.byPID, c.pid)
@@ -548,9 +552,13 @@ func (l *loop) cancel(from *client, pid uint32, secret []byte) {
 		l.leave(from)
 		return
 	}
-	if c.inQueue != nil && c.phase == phaseReady {
+	if (c.inQueue != nil || c.ahead != nil) && c.phase == phaseReady {
 		// It has not begun.
-		c.inQueue.remove(c)
+		if c.ahead != nil {
+			c.ahead.recall(c)
+		} else {
+			c.inQueue.remove(c)
+		}
 		l.refuse(c, &pgwire.Error{Code: "57014", Message: "canceling statement due to user request"})
 	} else if s := c.server; s != nil && !s.idle() {
 		l.silence(from, true) // nothing more is said on it
@@ -566,6 +574,7 @@ func (l *loop) cancelAt(s *server, from *client) {
 	if s.queued {
 		l.send(s) // or what is to be cancelled came after the request
 	}
+	l.takeBackAhead(s)
 	s.cancelling++
 	l.stats.Cancelled++
 	addr, pid, secret := s.addr, s.pid, s.secret

@@ -64,6 +64,14 @@ func (f *fair) pop() *client {
 	return c
 }
 
+// next is who pop will give; nil when there is none.
+func (f *fair) next() *client {
+	if len(f.turn) == 0 {
+		return nil
+	}
+	return f.turn[0].first
+}
+
 // emptied takes a queue out of the turns.
 func (f *fair) emptied(q *queue) {
 	if i := slices.Index(f.turn, q); i >= 0 {

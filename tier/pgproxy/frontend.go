@@ -102,8 +102,8 @@ func (l *loop) message(c *client, typ byte, msg []byte) bool {
 		l.holdPinned(c)
 		return false
 	}
-	if s.sealed || c.split && s.internal() {
-		// What comes next may be a write: it is looked at when the reader is given back.
+	if s.sealed || c.split && s.internal() || len(s.ahead) > 0 && s.early == nil {
+		// What comes next may be a write: it is looked at when the reader is given back. Or others are before it.
 		c.blocked = true
 		return false
 	}

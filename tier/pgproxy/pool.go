@@ -30,6 +30,8 @@ type pool struct {
 	retryAt time.Time
 	backoff time.Duration
 	failing error // of the last attempt; nil when it succeeded
+	// aheadDue is when it is next looked for who has been sent ahead for too long; zero: nobody was.
+	aheadDue time.Time
 	width
 }
 
@@ -235,7 +237,16 @@ func (l *loop) undialed(p *pool, addr string, err error) {
 
 // ready takes a server that nobody has: to the next who waits, or to rest.
 func (l *loop) ready(s *server) {
-	if s.closing || s.cancelling > 0 {
+	if s.closing {
+		return
+	}
+	if len(s.ahead) > 0 && !l.ended {
+		s.since = l.now
+		s.answered()
+		l.nextAhead(s)
+		return
+	}
+	if s.cancelling > 0 {
 		return
 	}
 	if s.retired || l.ended {
@@ -271,6 +282,7 @@ func (l *loop) ready(s *server) {
 		c.waited += l.now.Sub(c.since)
 		if l.give(s, c) != nil {
 			l.resume(c)
+			l.sendAhead(s)
 		}
 		return
 	}
@@ -285,7 +297,8 @@ func (l *loop) settle(s *server) {
 		l.ready(s)
 		return
 	}
-	if s.cancelling > 0 {
+	others := len(s.ahead) > 0
+	if s.cancelling > 0 && !others {
 		return
 	}
 	if c.suspect&touching != 0 || c.pins != 0 && c.suspect&mayFree != 0 {
@@ -320,8 +333,8 @@ func (l *loop) settle(s *server) {
 		l.dismiss(c, shuttingDown())
 	}
 	l.ready(s)
-	if c.split && c.blocked && !c.closed && c.inQueue == nil && c.server == nil {
-		l.resume(c) // it sent more before the reader had answered
+	if (c.split || others) && c.blocked && !c.closed && c.inQueue == nil && c.server == nil && c.ahead == nil {
+		l.resume(c) // it sent more before it was answered
 	}
 }
 
@@ -427,6 +440,8 @@ func (l *loop) lose(s *server, why error) {
 		}
 	}
 	l.remove(s.fd)
+	l.takeBackAhead(s)
+	s.ahead = nil
 	l.stats.Closed++
 	if why != nil {
 		l.sick[s.addr] = fault{why.Error(), l.now}
@@ -611,6 +626,7 @@ func (l *loop) timers() {
 			l.refuse(c, l.waitedInVain(p, l.now.Sub(c.since)))
 		}
 		l.adjust(p)
+		l.aheadTimers(p)
 		l.employ(p)
 		for len(p.idle) > 0 && l.now.Sub(p.idle[0].since) > idleServer {
 			l.cut(p.idle[0])
@@ -650,6 +666,7 @@ func (l *loop) due() time.Time {
 			earlier(l.now.Add(splitWait))
 		}
 		earlier(p.held.due(l.db.Hold, time.Time{}))
+		earlier(p.aheadDue)
 		if p.waiting.size > p.dialing {
 			earlier(p.retryAt)
 		}

@@ -33,7 +33,8 @@ const (
 // counts is what became of the statements of one fingerprint. Owned by the loop.
 type counts struct {
 	pooldir.Statement
-	dropped bool // its counts went to other; the next call brings it back
+	usual   time.Duration // that it took, of the last ones more than of earlier ones
+	dropped bool          // its counts went to other; the next call brings it back
 }
 
 // seen knows statements by fingerprint. Owned by the loop.
@@ -322,6 +323,7 @@ func (l *loop) timed(s *server, x *counts) {
 	l.stats.Execs[bucket(d)]++
 	l.stats.Executed += d
 	x.Longest = max(x.Longest, d)
+	x.usual += (d - x.usual) / 8
 	x.Sent += s.sent
 	s.sent = 0
 }

@@ -39,6 +39,7 @@ const (
 	opProbe   // asks what stayed in the session
 	opReplay  // sets the session's settings
 	opDiscard // cleans it
+	opDropped // was sent ahead for a client that waits again, or has gone
 
 	// What the server was not asked: the pool answers when everything before is answered.
 	opParsed
@@ -55,7 +56,7 @@ type op struct {
 	req       request // what it is for, with seen
 }
 
-func (o *op) internal() bool  { return o.kind >= opProbe && o.kind <= opDiscard }
+func (o *op) internal() bool  { return o.kind >= opProbe && o.kind <= opDropped }
 func (o *op) synthetic() bool { return o.kind >= opParsed }
 
 // A server is one connection to a PostgreSQL server, logged in as one user. The loop owns it.
@@ -76,6 +77,11 @@ type server struct {
 	wants   bool // EPOLLOUT is asked for
 	queued  bool // out is sent at the end of the round
 	since   time.Time
+
+	ahead      []ahead   // what was sent for clients that have not got it yet
+	aheadSince time.Time // since when the first of them is the next
+	early      []byte    // what the server has got already of what its client asks now
+	earlyAt    int       // where in out that begins
 
 	asked bool      // something that it has not answered
 	began time.Time // since when
@@ -389,6 +395,9 @@ func (l *loop) flush(s *server) {
 		if l.gather = l.gather[:0]; s.idle() {
 			l.settle(s)
 		}
+	}
+	if s.early != nil {
+		l.earlier(s)
 	}
 	if len(s.out) == 0 {
 		return

@@ -188,8 +188,8 @@ func (s *server) expects() bool {
 	if s.copyIn || s.pending() == 0 {
 		return true
 	}
-	k := s.ops[len(s.ops)-1].kind
-	return k != opQuery && k != opSync && !(k >= opProbe && k <= opDiscard)
+	o := &s.ops[len(s.ops)-1]
+	return o.kind != opQuery && o.kind != opSync && !o.internal()
 }
 
 // adjust looks at how a pool's servers get on, while clients wait for them.
