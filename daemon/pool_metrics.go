@@ -36,6 +36,8 @@ func (p *pools) metrics(ctx context.Context, b *strings.Builder) {
 	each("db_pool_cache_invalidations_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.CacheInvalidations) })
 	each("db_pool_cache_bytes", "gauge", func(s pgproxy.Stats) float64 { return float64(s.CacheBytes) })
 	each("db_pool_retries_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Retried) })
+	each("db_pool_sent_ahead_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.Ahead) })
+	each("db_pool_taken_back_total", "counter", func(s pgproxy.Stats) float64 { return float64(s.TakenBack) })
 	b.WriteString("# TYPE db_pool_pins_total counter\n")
 	for id, s := range stats {
 		for reason, n := range s.Pins {

@@ -195,7 +195,7 @@ func (l *loop) showStats() (columns []string, rows [][]string) {
 		n    uint64
 	}{
 		{"queries", s.Queries}, {"transactions", s.Transactions}, {"errors", s.Errors}, {"refused_logins", s.Refused}, {"failed_tls", s.Unshaken}, {"waited_in_vain", s.TimedOut}, {"cancelled", s.Cancelled},
-		{"reads_at_readers", s.Split}, {"reads_not_at_readers", s.Unsplit}, {"retried", s.Retried}, {"settings_replayed", s.Replayed}, {"sessions_cleaned", s.Cleaned}, {"statements_prepared", s.Parsed}, {"servers_opened", s.Opened}, {"servers_closed", s.Closed},
+		{"reads_at_readers", s.Split}, {"reads_not_at_readers", s.Unsplit}, {"retried", s.Retried}, {"sent_ahead", s.Ahead}, {"taken_back", s.TakenBack}, {"settings_replayed", s.Replayed}, {"sessions_cleaned", s.Cleaned}, {"statements_prepared", s.Parsed}, {"servers_opened", s.Opened}, {"servers_closed", s.Closed},
 	} {
 		rows = append(rows, []string{x.name, number(x.n)})
 	}

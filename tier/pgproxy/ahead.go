@@ -54,6 +54,7 @@ func (l *loop) sendAhead(s *server) {
 			p.aheadDue = l.now.Add(aheadFor)
 		}
 		c.ahead = s
+		l.stats.Ahead++
 		s.ahead = append(s.ahead, ahead{c, bytes.Clone(s.out[before:])})
 	}
 	if len(s.out) > had && !l.laterServer(s) {
@@ -83,7 +84,7 @@ func (s *server) leads() bool {
 			}
 		case opExecute:
 			asked = o.seen
-		case opOther, opDescribe, opParsedHere, opClosedHere:
+		case opOther, opDescribe, opParseUnnamed, opParsedHere, opClosedHere:
 		default:
 			return false
 		}
@@ -97,65 +98,78 @@ func (s *server) leads() bool {
 // short says that a statement usually takes little time.
 func (c *counts) short() bool { return c != nil && c.Calls >= 8 && c.usual < shortFor }
 
-// harmless says that a text is one query that is proven to leave nothing, and to write nothing.
-func (k *class) harmless() bool {
-	return k.statements == 1 && k.selects == 1 && k.traits == 0 && !k.locks
+// aheadable says that a text is one query that is proven to write nothing and to leave nothing, and usually short.
+func (k *class) aheadable() bool {
+	return k.statements == 1 && k.selects == 1 && k.traits == 0 && !k.locks && k.seen.short()
 }
 
 // appendAhead appends to s.out what a client that waits asks for, as message will when the client has the server;
 // false: it is not known, or not to be sent ahead.
 func (l *loop) appendAhead(s *server, c *client) bool {
-	in := c.in
-	typ, size, ok, err := pgwire.Header(in)
-	if !ok || err != nil || size > len(in) || len(in) > maxBatch {
+	rest := c.in
+	if len(rest) > maxBatch {
 		return false
 	}
-	if typ == 'Q' {
-		if size != len(in) || c.class == nil || !c.class.harmless() || !c.class.seen.short() {
+	// next is the next message, when it is of this type.
+	next := func(want byte) []byte {
+		typ, size, ok, err := pgwire.Header(rest)
+		if !ok || err != nil || size > len(rest) || typ != want {
+			return nil
+		}
+		msg := rest[:size]
+		rest = rest[size:]
+		return msg
+	}
+	if msg := next('Q'); msg != nil {
+		if len(rest) > 0 || c.class == nil || !c.class.aheadable() {
 			return false
 		}
-		s.out = append(s.out, in...)
+		s.out = append(s.out, msg...)
 		return true
 	}
-	if typ != 'B' {
+	parse := next('P')
+	bind := next('B')
+	if bind == nil {
 		return false
 	}
-	body := in[pgwire.HeaderSize:size]
-	_, rest, ok := pgwire.CString(body)
+	_, named, ok := pgwire.CString(bind[pgwire.HeaderSize:])
 	if !ok {
 		return false
 	}
-	portal := body[:len(body)-len(rest)]
-	name, tail, ok := pgwire.CString(rest)
-	if !ok || len(name) == 0 {
+	portal := bind[pgwire.HeaderSize : len(bind)-len(named)]
+	name, values, ok := pgwire.CString(named)
+	if !ok {
 		return false
 	}
-	p := c.statements[string(name)]
-	if p == nil || !p.class.harmless() || !p.class.seen.short() {
-		return false
-	}
-	if k := s.statements[p]; k == nil || k.gen != p.gen {
-		return false
-	}
-	// Of the portal, one Execute and at most one Describe.
-	end := size
-	for _, want := range []byte("DES") {
-		typ, size, ok, err := pgwire.Header(in[end:])
-		if !ok || err != nil || size > len(in)-end {
+	var p *prepared
+	if parse != nil {
+		to, text, ok := pgwire.CString(parse[pgwire.HeaderSize:])
+		if !ok || len(to) > 0 || len(name) > 0 {
 			return false
 		}
-		if typ == 'D' && want == 'D' && size > pgwire.HeaderSize && in[end+pgwire.HeaderSize] == 'P' {
-			end += size
-		} else if typ == want && want != 'D' {
-			end += size
-		} else if want != 'D' {
+		if k := l.seen.look(sqlOf(text), c.backslash, l.now); !k.aheadable() {
+			return false
+		}
+	} else {
+		if p = c.statements[string(name)]; p == nil || !p.class.aheadable() {
+			return false
+		}
+		if k := s.statements[p]; k == nil || k.gen != p.gen {
 			return false
 		}
 	}
-	if end != len(in) {
+	after := rest
+	if d := next('D'); d != nil && (len(d) == pgwire.HeaderSize || d[pgwire.HeaderSize] != 'P') {
 		return false
 	}
-	s.out = append(appendNamed(s.out, 'B', portal, p.name, tail), in[size:]...)
+	if next('E') == nil || next('S') == nil || len(rest) > 0 {
+		return false
+	}
+	if p == nil {
+		s.out = append(s.out, c.in...)
+	} else {
+		s.out = append(appendNamed(s.out, 'B', portal, p.name, values), after...)
+	}
 	return true
 }
 
@@ -222,7 +236,11 @@ func (l *loop) takeBackAhead(s *server) {
 
 // waitAgain puts who was sent ahead before all who wait.
 func (l *loop) waitAgain(c *client) {
-	c.ahead, c.blocked = nil, true
+	if c.ahead != nil {
+		c.ahead = nil
+		l.stats.TakenBack++
+	}
+	c.blocked = true
 	c.pool.waiting.pushFront(c)
 }
 

@@ -108,6 +108,8 @@ func FuzzWire(f *testing.F) {
 			s.pool, s.primary = ps[1], false
 		}
 		observer, far := another(t, l, c)
+		beside, answered := another(t, l, c) // whose query is sent ahead where it may be
+		l.seen.look([]byte("select 1"), false, l.now).seen.Calls = 8
 		if len(in)%2 == 0 { // as where the kernel has io_uring
 			l.openPack()
 			defer l.closePack()
@@ -123,7 +125,10 @@ func FuzzWire(f *testing.F) {
 				unix.Write(engine, part)
 			}
 			l.now = time.Now()
-			events := []unix.EpollEvent{eventOf(l, c.fd), eventOf(l, s.fd), eventOf(l, observer.fd)}
+			if !beside.closed && !beside.blocked && turn%3 == 1 {
+				unix.Write(answered, q)
+			}
+			events := []unix.EpollEvent{eventOf(l, c.fd), eventOf(l, s.fd), eventOf(l, observer.fd), eventOf(l, beside.fd)}
 			if turn%4 > 1 {
 				slices.Reverse(events)
 			}
@@ -132,6 +137,7 @@ func FuzzWire(f *testing.F) {
 			l.deliver()
 			unix.Read(app, drained)
 			unix.Read(engine, drained)
+			unix.Read(answered, drained)
 		}
 		if n, _ := unix.Read(far, drained); n > 0 {
 			t.Errorf("one who asked nothing was told %q", drained[:n])

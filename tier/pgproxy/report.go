@@ -18,6 +18,8 @@ type Stats struct {
 	TimedOut     uint64 `json:"timedOut"`  // waited in vain
 	Cancelled    uint64 `json:"cancelled"` // requests to cancel passed on
 	Retried      uint64 `json:"retried"`   // batches sent again
+	Ahead        uint64 `json:"ahead"`     // batches sent to a server before it had answered another client
+	TakenBack    uint64 `json:"takenBack"` // and of those, sent to another after all
 	Split        uint64 `json:"split"`     // reads that went to a reader
 	Unsplit      uint64 `json:"unsplit"`   // and those that would have, but for no reader was there or far enough
 	CacheHits    uint64 `json:"cacheHits"`
