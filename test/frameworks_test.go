@@ -75,6 +75,7 @@ func TestMonoreposBuildOnlyWhatChanged(t *testing.T) {
 	t.Parallel()
 	for name, files := range workspaces {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			h := newHouse(t)
 			dir := write(t, t.TempDir()+"/mono", with(monorepo, files))
 			host := hostIn(h.up(dir))
@@ -181,31 +182,32 @@ var frameworks = map[string]struct {
 
 func TestFrameworksDeployWithoutAManifest(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
 	for name, site := range frameworks {
-		out := h.up(write(t, t.TempDir()+"/"+name, site.files))
-		if !strings.Contains(out, "no tenfold.yaml: inferred") {
-			t.Errorf("%s: nothing is said of inferring:\n%s", name, out)
-		}
-		host := hostIn(out)
-		status, page := h.get(host, site.page)
-		if status != 200 || !strings.Contains(page, site.want) || site.server && !strings.Contains(page, "seven") {
-			t.Errorf("%s: %d %s", name, status, page)
-			continue
-		}
-		m := regexp.MustCompile(site.asset).FindStringSubmatch(page)
-		if m == nil {
-			t.Errorf("%s: the page names no asset: %s", name, page)
-			continue
-		}
-		if status, text := h.get(host, m[1]); status != 200 || text == "" {
-			t.Errorf("%s: %s: %d", name, m[1], status)
-		}
-		if status, _ := h.get(host, "/no/such/page"); status != 404 {
-			t.Errorf("%s: a page that is not there: %d", name, status)
-		}
-		if tasks := regexp.MustCompile(`, 1 task`).MatchString(h.must("", "status", "--app", strings.TrimSuffix(host, ".localhost"))); tasks != site.server {
-			t.Errorf("%s: it has a server: %v, want %v", name, tasks, site.server)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			out := h.up(write(t, t.TempDir()+"/"+name, site.files))
+			if !strings.Contains(out, "no tenfold.yaml: inferred") {
+				t.Errorf("nothing is said of inferring:\n%s", out)
+			}
+			host := hostIn(out)
+			status, page := h.get(host, site.page)
+			if status != 200 || !strings.Contains(page, site.want) || site.server && !strings.Contains(page, "seven") {
+				t.Fatalf("%d %s", status, page)
+			}
+			m := regexp.MustCompile(site.asset).FindStringSubmatch(page)
+			if m == nil {
+				t.Fatalf("the page names no asset: %s", page)
+			}
+			if status, text := h.get(host, m[1]); status != 200 || text == "" {
+				t.Errorf("%s: %d", m[1], status)
+			}
+			if status, _ := h.get(host, "/no/such/page"); status != 404 {
+				t.Errorf("a page that is not there: %d", status)
+			}
+			if tasks := regexp.MustCompile(`, 1 task`).MatchString(h.must("", "status", "--app", strings.TrimSuffix(host, ".localhost"))); tasks != site.server {
+				t.Errorf("it has a server: %v, want %v", tasks, site.server)
+			}
+		})
 	}
 }
