@@ -112,3 +112,15 @@ func unopened(t testing.TB) *Proxy {
 func eventOf(l *loop, fd int) unix.EpollEvent {
 	return unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd), Pad: int32(l.conns[fd].gen)}
 }
+
+// A socket that is the web's is no longer the loop's to hear of, or what comes to it would wake the loop for ever.
+func TestWhoSpeaksHTTPIsNotHeard(t *testing.T) {
+	l, c, _, app, _ := bare(t, unopened(t))
+	l.surrender(c, []byte("POST / HTTP/1.1\r\n"))
+	conn := <-l.p.web.conns
+	defer conn.Close()
+	unix.Write(app, []byte("Host: db\r\n\r\n"))
+	if n := l.look(l.poll); n != 0 {
+		t.Errorf("%d events", n)
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sys/unix"
 
 	"tenfold/internal/pooldir"
 	"tenfold/tier/pgproxy/dataapi"
@@ -204,6 +205,7 @@ func (l *loop) surrender(c *client, first []byte) {
 	if err != nil {
 		l.log.Error("begin HTTP", "database", l.db.ID, "err", err)
 	} else {
+		unix.EpollCtl(l.poll, unix.EPOLL_CTL_DEL, c.fd, nil) // closing would not: the socket lives on
 		b := &begun{conn, append([]byte(nil), first...)}
 		l.p.helpers.Go(func() { l.p.web.take(b) })
 	}
