@@ -328,8 +328,10 @@ func TestCallsArePinnedToTheDeploymentThatMadeThePage(t *testing.T) {
 	}
 	expect("by query, as Next.js does", call("", "?dpl="+first), "200 1")
 	expect("a deployment that nobody knows", call("00000000", ""), "200 2")
-	h.must(dir, "deploy", "--promote") // the watch is over, and the old task stays for the page
-	eventually(t, "the end of the watch", 10*time.Second, func() bool { return !strings.Contains(h.must(dir, "status"), "watched") })
+	h.must(dir, "deploy", "--promote", "--wait") // and the old task stays for the page
+	if st := h.must(dir, "status"); strings.Contains(st, "watched") {
+		t.Errorf("after --promote --wait: %s", st)
+	}
 	expect("page 1 after the watch", call(first, ""), "200 1")
 	h.kill("moody 1")
 	for range 50 {

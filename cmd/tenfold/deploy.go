@@ -24,7 +24,7 @@ func (c *cli) deployCommand() *cobra.Command {
 			api := c.client()
 			defer api.Close()
 			if promote || abort {
-				return c.decide(cmd.Context(), api, args, promote, abort)
+				return c.decide(cmd.Context(), api, args, promote, abort, wait)
 			}
 			r := control.DeployRequest{Dir: dirOf(args), File: file, Env: tenfold.Environment(c.env), App: tenfold.AppName(c.app), Plan: dry, Actor: actor()}
 			env, err := c.deploy(cmd.Context(), api, r, time.Now())
@@ -47,7 +47,7 @@ func (c *cli) deployCommand() *cobra.Command {
 }
 
 // decide ends a deploy that is tried out or watched.
-func (c *cli) decide(ctx context.Context, api *control.Client, args []string, promote, abort bool) error {
+func (c *cli) decide(ctx context.Context, api *control.Client, args []string, promote, abort, wait bool) error {
 	switch {
 	case promote && abort:
 		return usage("--promote and --abort at once: which?")
@@ -63,10 +63,14 @@ func (c *cli) decide(ctx context.Context, api *control.Client, args []string, pr
 		return err
 	}
 	if c.json {
-		return c.encode(map[string]string{"text": text})
+		err = c.encode(map[string]string{"text": text})
+	} else {
+		fmt.Fprintln(c.err, text)
 	}
-	fmt.Fprintln(c.err, text)
-	return nil
+	if err == nil && promote && wait {
+		return c.awaitWatch(ctx, api, env)
+	}
+	return err
 }
 
 // awaitWatch waits until nothing of an environment is tried out or watched, and fails when what was deployed

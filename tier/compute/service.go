@@ -129,7 +129,7 @@ func (s *service) observe() (tenfold.Resource, bool) {
 	if r.Serving != nil && r.Serving.Spec.ranged() {
 		o.Note = s.scaled.note(up, r)
 	}
-	if s.shown != "" {
+	if s.shown != "" && (r.Deploy != nil || r.Watch != nil) {
 		o.Note += ", " + s.shown
 	}
 	s.mu.Unlock()
