@@ -48,10 +48,7 @@ func (l *loop) sendAhead(s *server) {
 		}
 		p.waiting.pop()
 		if len(s.ahead) == 0 {
-			s.aheadSince = l.now
-		}
-		if p.aheadDue.IsZero() {
-			p.aheadDue = l.now.Add(aheadFor)
+			l.beginAhead(s)
 		}
 		c.ahead = s
 		l.stats.Ahead++
@@ -179,16 +176,22 @@ func (l *loop) nextAhead(s *server) {
 		l.takeBackAhead(s)
 	}
 	a := s.ahead[0]
-	s.ahead[0].text = nil
-	s.ahead = s.ahead[:copy(s.ahead, s.ahead[1:])]
-	s.aheadSince = l.now
+	rest := copy(s.ahead, s.ahead[1:])
+	s.ahead[rest] = ahead{}
+	s.ahead = s.ahead[:rest]
+	l.beginAhead(s)
 	c := a.client
 	if c != nil && (c.settings != s.settings || s.tx != 'I') {
 		l.waitAgain(c)
 		c = nil
 	}
 	if c == nil {
+		s.unnamed = nil // it may have been another's, or none now
 		s.push(op{kind: opDropped})
+		if !s.asked {
+			s.asked = true
+			s.pool.works(s, l.now)
+		}
 		return
 	}
 	l.stats.waited(l.now.Sub(c.since))
@@ -220,8 +223,16 @@ func (l *loop) earlier(s *server) {
 		dropped[i].kind = opDropped
 	}
 	l.takeBackAhead(s)
-	s.ahead = nil
+	s.ahead, s.unnamed = nil, nil
 	s.ops = slices.Insert(s.ops, s.head, dropped...)
+}
+
+// beginAhead notes that a server begins with something behind which others are, or with what is dropped.
+func (l *loop) beginAhead(s *server) {
+	s.aheadSince = l.now
+	if s.pool.aheadDue.IsZero() {
+		s.pool.aheadDue = l.now.Add(aheadFor)
+	}
 }
 
 // takeBackAhead has those who were sent ahead to a server wait again.
@@ -254,19 +265,22 @@ func (s *server) recall(c *client) {
 	c.ahead = nil
 }
 
-// aheadTimers takes back who has been ahead for too long.
+// aheadTimers takes back who has been ahead for too long, and ends what nobody waits for.
 func (l *loop) aheadTimers(p *pool) {
 	if p.aheadDue.IsZero() || l.now.Before(p.aheadDue) {
 		return
 	}
 	p.aheadDue = time.Time{}
 	for s := range p.all {
-		if !slices.ContainsFunc(s.ahead, func(a ahead) bool { return a.client != nil }) {
+		vain := s.client == nil && s.pending() > 0 && s.ops[s.head].kind == opDropped && s.cancelling == 0
+		if !vain && !slices.ContainsFunc(s.ahead, func(a ahead) bool { return a.client != nil }) {
 			continue
 		}
 		due := s.aheadSince.Add(aheadFor)
 		if !l.now.Before(due) {
-			l.takeBackAhead(s)
+			if l.takeBackAhead(s); vain {
+				l.cancelAt(s, nil)
+			}
 		} else if p.aheadDue.IsZero() || due.Before(p.aheadDue) {
 			p.aheadDue = due
 		}

@@ -269,6 +269,68 @@ func TestAheadOfAnOutdatedPlan(t *testing.T) {
 	x.rests()
 }
 
+// What was sent ahead and is dropped made the server's unnamed statement another's all the same.
+func TestAnUnnamedStatementBehindADroppedOne(t *testing.T) {
+	x := inLine(t)
+	x.says(answers(2), answers(3))
+	x.told(1, answers(2))
+	x.told(2, answers(3))
+	sync, ready := pgwire.Append(nil, 'S'), pgwire.AppendReady(nil, 'I')
+	parsed := append(pgwire.Append(nil, '1'), ready...)
+	parse := func(name, sql string) []byte { return pgwire.Append(nil, 'P', name+"\x00"+sql+"\x00\x00\x00") }
+	run := func(name string) []byte {
+		return append(pgwire.Append(pgwire.Append(nil, 'B', "\x00"+name+"\x00\x00\x00\x00\x00\x00\x00"), 'E', "\x00\x00\x00\x00\x00"), sync...)
+	}
+	x.use(x.clients[1], append(parse("mine", "select 1"), sync...))
+	x.deliver()
+	x.read(x.engine)
+	x.says(parsed)
+	x.told(1, parsed)
+	p := x.clients[1].statements["mine"]
+	first := append(parse("", "select 41"), sync...) // as some drivers do: it is run later
+	other := append(parse("", "select 99"), run("")...)
+	x.use(x.clients[0], first)
+	x.use(x.clients[1], run("mine"))
+	x.use(x.clients[2], other)
+	x.gets(first)
+	x.says(parsed)
+	x.told(0, parsed)
+	x.gets(run(p.name), other)
+	x.leave(x.clients[2])
+	answer := append(pgwire.Append(nil, '2'), answers(1)...)
+	x.says(answer, pgwire.Append(nil, '1'), answer)
+	x.told(1, answer)
+	x.use(x.clients[0], run(""))
+	x.gets(parse("", "select 41"), run(""))
+}
+
+// A part of a message waits as a whole one does: behind it nobody could tell what is whose.
+func TestAPartOfAMessageBeforeTheAnswer(t *testing.T) {
+	x := inLine(t)
+	x.use(x.clients[1], []byte("d\x00\x00\x01\x00part"))
+	x.gets()
+	x.says(answers(2), answers(3))
+	x.told(1, answers(2))
+	x.told(2, answers(3))
+}
+
+// What nobody waits for is not left to run.
+func TestWhatIsDroppedIsEnded(t *testing.T) {
+	x := inLine(t)
+	x.leave(x.clients[2])
+	x.says(answers(2))
+	x.told(1, answers(2))
+	x.now = time.Now().Add(aheadFor)
+	x.timers()
+	if x.stats.Cancelled != 1 {
+		t.Fatalf("%d cancelled", x.stats.Cancelled)
+	}
+	x.says(answers(3))
+	x.p.helpers.Wait()
+	x.readMail()
+	x.rests()
+}
+
 func TestNothingGoesAheadOfWhatMayWriteOrLast(t *testing.T) {
 	for _, sql := range []string{"insert into t values (1)", "begin", "select f()", "select 1 for update", "select a", "select 1; select 1", "set a = 1", "select pg_advisory_xact_lock(1)"} {
 		for _, first := range []bool{true, false} {

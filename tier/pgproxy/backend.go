@@ -508,6 +508,7 @@ func (l *loop) repeat(s *server) {
 	l.stats.Retried++
 	if len(s.ahead) > 0 && !c.split { // they are answered first
 		l.part(s)
+		c.since = l.now
 		l.waitAgain(c)
 		l.ready(s)
 		return

@@ -43,6 +43,10 @@ func (l *loop) feed(c *client, data []byte) (used int) {
 		if size > len(rest) {
 			if typ == 'd' && c.phase == phaseReady {
 				if s := c.server; s != nil {
+					if len(s.ahead) > 0 && s.early == nil {
+						c.blocked = true // as message has it
+						return used
+					}
 					s.out = append(s.out, rest...)
 					s.batchLost = true
 					s.fed(len(rest))

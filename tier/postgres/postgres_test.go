@@ -16,6 +16,7 @@ import (
 
 	"tenfold"
 	"tenfold/internal/engines"
+	"tenfold/internal/enginetest"
 	"tenfold/internal/keeper"
 	"tenfold/internal/keeper/keepertest"
 )
@@ -48,6 +49,9 @@ func begin(t *testing.T) *fixture {
 		t.Skipf("no engine to test with: %v (apt-get install postgresql)", err)
 	}
 	f := &fixture{house: keepertest.Start(t)}
+	if os.Getenv("POSTGRES") != "" { // of the majors that start may be told
+		f.engines = enginetest.Folder()
+	}
 	f.open(t)
 	return f
 }
@@ -206,6 +210,11 @@ func TestANewDaemonAdoptsTheServer(t *testing.T) {
 
 func TestWhatIsMissingIsSaid(t *testing.T) {
 	f := begin(t)
+	if f.engines != "" { // where none is missing
+		f.end()
+		f.engines = ""
+		f.open(t)
+	}
 	e, _ := engines.Postgres(t.Context(), 0, "")
 	other := engines.OldestPostgres
 	if e.Major == other {
