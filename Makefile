@@ -31,7 +31,7 @@ test:
 
 unit:
 	$(GO) test -race ./...
-	$(GO) test -count 1 -run 'StaySmall|AVIFWhere|BesidePeers|ModelsAre' ./internal/keeper ./tier/edge/image ./tier/pgproxy ./bench/compute/scaling # not with the race detector
+	$(GO) test -count 1 -run 'StaySmall|AVIFWhere|BesidePeers|ModelsAre|PlayedServers' ./internal/keeper ./tier/edge/image ./tier/pgproxy ./bench/compute/scaling # not with the race detector
 	cd examples/conduit/api && $(GO) test ./...
 
 lint:
