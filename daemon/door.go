@@ -89,7 +89,7 @@ func Modes(version string) map[Mode]func(ctx context.Context, data string) error
 		ModeData:      settling(RunData),
 		ModeFiles:     settling(RunFiles),
 		ModeContainer: settling(func(ctx context.Context, _ string) error { return container.Main(ctx) }),
-		ModeDaemon:    settling(func(ctx context.Context, data string) error { return Run(ctx, data, version) }),
+		ModeDaemon:    func(ctx context.Context, data string) error { return Run(ctx, data, version) },
 	}
 }
 

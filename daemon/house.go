@@ -70,6 +70,7 @@ type house struct {
 	jobsWake    chan struct{} // holds one
 	receivers   sync.Map      // tenfold.AppName -> *webhook.Receiver
 
+	settled    *time.Timer   // gives back what only the start needed, and each deploy
 	wakeup     chan struct{} // of the loop; holds one
 	previewing sync.Map      // a lock for each preview (lockPreview)
 	deploying  sync.Mutex    // one revision is made at a time

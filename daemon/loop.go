@@ -10,6 +10,7 @@ import (
 
 	"tenfold"
 	"tenfold/control"
+	"tenfold/internal/lean"
 	"tenfold/internal/store"
 	"tenfold/plan"
 )
@@ -201,6 +202,7 @@ func (h *house) settle(ctx context.Context, e store.Environment, out plan.Outcom
 			ID: tenfold.ID{App: tenfold.AppName(e.App), Env: tenfold.Environment(e.Env)}, Severity: tenfold.SeverityInfo,
 			Text: fmt.Sprintf("deployment %d serves", e.Goal), Took: time.Since(rev.Created),
 		})
+		h.settled.Reset(lean.Settled)
 	}
 	return nil
 }
@@ -236,6 +238,7 @@ func (h *house) giveUp(ctx context.Context, e store.Environment, failed []tenfol
 	case back > 0:
 		after = fmt.Sprintf("deployment %d serves again. data is kept.", back)
 	}
+	h.settled.Reset(lean.Settled)
 	first, detail, _ := strings.Cut(strings.Join(reasons, "\n"), "\n")
 	h.hub.emit(tenfold.Event{
 		ID: failed[0].ID, Severity: tenfold.SeverityError, Text: first, Detail: strings.TrimRight(detail+"\n"+after, "\n"), Hint: hint,

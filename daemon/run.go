@@ -23,6 +23,7 @@ import (
 	"tenfold/internal/atomicfile"
 	"tenfold/internal/build"
 	"tenfold/internal/keeper"
+	"tenfold/internal/lean"
 	"tenfold/internal/ledger"
 	"tenfold/internal/run"
 	"tenfold/internal/secret"
@@ -85,6 +86,7 @@ func Run(ctx context.Context, data, version string) error {
 		return err
 	}
 	defer h.store.Close()
+	defer h.settled.Stop()
 	services := []run.Service{}
 	for _, t := range h.tiers {
 		services = append(services, t)
@@ -209,7 +211,7 @@ func (o *oldDoors) Run(ctx context.Context, ready func()) error {
 func newHouse(ctx context.Context, l Layout, settings Settings, binary, version string, k *keeper.Client, bound, door string, doors *oldDoors) (*house, error) {
 	h := &house{
 		version: version, started: time.Now(), layout: l, settings: settings, log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		keeper: k, listen: bound, door: door, oldDoors: doors, wakeup: make(chan struct{}, 1), jobsWake: make(chan struct{}, 1), apps: map[appKey]tenfold.App{},
+		keeper: k, listen: bound, door: door, oldDoors: doors, settled: time.AfterFunc(lean.Settled, lean.Shed), wakeup: make(chan struct{}, 1), jobsWake: make(chan struct{}, 1), apps: map[appKey]tenfold.App{},
 	}
 	var err error
 	if h.key, err = secret.Load(l.Key()); err != nil {
