@@ -209,12 +209,8 @@ func TestANewDaemonAdoptsTheServer(t *testing.T) {
 }
 
 func TestWhatIsMissingIsSaid(t *testing.T) {
+	t.Setenv("POSTGRES", "") // where none is missing
 	f := begin(t)
-	if f.engines != "" { // where none is missing
-		f.end()
-		f.engines = ""
-		f.open(t)
-	}
 	e, _ := engines.Postgres(t.Context(), 0, "")
 	other := engines.OldestPostgres
 	if e.Major == other {
