@@ -86,6 +86,7 @@ func Run(ctx context.Context, data, version string) error {
 		return err
 	}
 	defer h.store.Close()
+	h.settled = time.AfterFunc(lean.Settled, lean.Shed)
 	defer h.settled.Stop()
 	services := []run.Service{}
 	for _, t := range h.tiers {
@@ -211,7 +212,7 @@ func (o *oldDoors) Run(ctx context.Context, ready func()) error {
 func newHouse(ctx context.Context, l Layout, settings Settings, binary, version string, k *keeper.Client, bound, door string, doors *oldDoors) (*house, error) {
 	h := &house{
 		version: version, started: time.Now(), layout: l, settings: settings, log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		keeper: k, listen: bound, door: door, oldDoors: doors, settled: time.AfterFunc(lean.Settled, lean.Shed), wakeup: make(chan struct{}, 1), jobsWake: make(chan struct{}, 1), apps: map[appKey]tenfold.App{},
+		keeper: k, listen: bound, door: door, oldDoors: doors, wakeup: make(chan struct{}, 1), jobsWake: make(chan struct{}, 1), apps: map[appKey]tenfold.App{},
 	}
 	var err error
 	if h.key, err = secret.Load(l.Key()); err != nil {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Settled is when a process has started what it begins with: time for Shed.
+// Settled is how long after its start, or after a deploy, a process has done what it did for that alone: time for Shed.
 const Settled = 5 * time.Second
 
 // Shed gives memory back that only the start of the process needed: of the heap, and of the binary. Starting

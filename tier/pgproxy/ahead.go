@@ -59,6 +59,9 @@ func (l *loop) sendAhead(s *server) {
 	}
 }
 
+// followed says that others were sent ahead behind what a server's client asked: it can say no more before them.
+func (s *server) followed() bool { return len(s.ahead) > 0 && s.early == nil }
+
 // leads says that others may be sent ahead behind what a server does.
 func (s *server) leads() bool {
 	c := s.client
@@ -188,14 +191,10 @@ func (l *loop) nextAhead(s *server) {
 	if c == nil {
 		s.unnamed = nil // it may have been another's, or none now
 		s.push(op{kind: opDropped})
-		if !s.asked {
-			s.asked = true
-			s.pool.works(s, l.now)
-		}
+		l.works(s)
 		return
 	}
-	l.stats.waited(l.now.Sub(c.since))
-	c.waited += l.now.Sub(c.since)
+	l.waited(c)
 	c.ahead, s.client, c.server = nil, c, s
 	s.early, s.earlyAt = a.text, len(s.out)
 	l.resume(c)
@@ -212,10 +211,7 @@ func (l *loop) earlier(s *server) {
 	s.early = nil
 	if same {
 		s.out = s.out[:s.earlyAt]
-		if !s.asked {
-			s.asked = true
-			s.pool.works(s, l.now)
-		}
+		l.works(s)
 		return
 	}
 	dropped := make([]op, 1+len(s.ahead))
@@ -255,14 +251,15 @@ func (l *loop) waitAgain(c *client) {
 	c.pool.waiting.pushFront(c)
 }
 
-// recall takes one back who was sent ahead to s.
-func (s *server) recall(c *client) {
-	for i := range s.ahead {
-		if s.ahead[i].client == c {
-			s.ahead[i].client = nil
-		}
+// waitNoMore takes a client out of whatever it waits in for a server.
+func (c *client) waitNoMore() {
+	if c.inQueue != nil {
+		c.inQueue.remove(c)
 	}
-	c.ahead = nil
+	if s := c.ahead; s != nil {
+		c.ahead = nil
+		s.ahead[slices.IndexFunc(s.ahead, func(a ahead) bool { return a.client == c })].client = nil
+	}
 }
 
 // aheadTimers takes back who has been ahead for too long, and ends what nobody waits for.

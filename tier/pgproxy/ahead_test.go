@@ -1,6 +1,7 @@
 package pgproxy
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"sync"
@@ -30,6 +31,16 @@ func asks(n int) []byte { return pgwire.AppendQuery(nil, fmt.Sprint("select ", n
 func answers(n int) []byte {
 	return pgwire.AppendReady(pgwire.Append(pgwire.Append(nil, 'D', fmt.Sprint("\x00\x01\x00\x00\x00\x01", n)), 'C', "SELECT 1\x00"), 'I')
 }
+
+func parses(name, sql string) []byte {
+	return append(pgwire.Append(nil, 'P', name+"\x00"+sql+"\x00\x00\x00"), pgwire.Append(nil, 'S')...)
+}
+
+func runs(name string) []byte {
+	return append(pgwire.Append(pgwire.Append(nil, 'B', "\x00"+name+"\x00\x00\x00\x00\x00\x00\x00"), 'E', "\x00\x00\x00\x00\x00"), pgwire.Append(nil, 'S')...)
+}
+
+func parsed() []byte { return pgwire.AppendReady(pgwire.Append(nil, '1'), 'I') }
 
 func inLine(t *testing.T) *line {
 	l, c, s, app, engine := bare(t, unopened(t))
@@ -108,11 +119,28 @@ func (x *line) rests() {
 	}
 }
 
-func TestAheadAreAnsweredInOrder(t *testing.T) {
-	x := inLine(t)
-	x.says(answers(2), answers(3)) // in one piece
+// answersAll has the server answer the second client and the third in one piece.
+func (x *line) answersAll() {
+	x.t.Helper()
+	x.says(answers(2), answers(3))
 	x.told(1, answers(2))
 	x.told(2, answers(3))
+}
+
+// prepares has a client prepare select 1 as mine.
+func (x *line) prepares(i int) {
+	x.t.Helper()
+	x.use(x.clients[i], parses("mine", "select 1"))
+	x.deliver()
+	if x.read(x.engine) != "" { // it has not got it yet
+		x.says(parsed())
+	}
+	x.told(i, parsed())
+}
+
+func TestAheadAreAnsweredInOrder(t *testing.T) {
+	x := inLine(t)
+	x.answersAll()
 	x.rests()
 }
 
@@ -233,35 +261,22 @@ func TestAheadInAPause(t *testing.T) {
 // What was sent ahead of a statement's new plan is not what its client asks any more.
 func TestAheadOfAnOutdatedPlan(t *testing.T) {
 	x := inLine(t)
-	x.says(answers(2), answers(3))
-	x.told(1, answers(2))
-	x.told(2, answers(3))
-	parse := append(pgwire.Append(nil, 'P', "mine\x00select 1\x00\x00\x00"), pgwire.Append(nil, 'S')...)
-	ready := pgwire.AppendReady(nil, 'I')
-	parsed := append(pgwire.Append(nil, '1'), ready...)
-	for i, c := range x.clients {
-		x.use(c, parse)
-		x.deliver()
-		if x.read(x.engine) != "" {
-			x.says(parsed)
-		}
-		x.told(i, parsed)
+	x.answersAll()
+	for i := range x.clients {
+		x.prepares(i)
 	}
 	p := x.clients[0].statements["mine"]
-	run := func(name string) []byte {
-		return append(pgwire.Append(pgwire.Append(nil, 'B', "\x00"+name+"\x00\x00\x00\x00\x00\x00\x00"), 'E', "\x00\x00\x00\x00\x00"), pgwire.Append(nil, 'S')...)
-	}
 	answer := append(pgwire.Append(nil, '2'), answers(1)...)
 	for _, c := range x.clients {
-		x.use(c, run("mine"))
+		x.use(c, runs("mine"))
 	}
 	x.says(answer)
 	x.told(0, answer)
-	x.gets(run(p.name), run(p.name), run(p.name))
+	x.gets(runs(p.name), runs(p.name), runs(p.name))
 	p.gen++
 	x.says(answer)
 	x.told(1, answer)
-	x.gets(appendClose(nil, p.name), appendParse(nil, p), run(p.name))
+	x.gets(appendClose(nil, p.name), appendParse(nil, p), runs(p.name))
 	x.says(answer) // of what was sent ahead
 	x.told(2, nil)
 	x.says(pgwire.Append(nil, '3'), pgwire.Append(nil, '1'), answer)
@@ -272,36 +287,25 @@ func TestAheadOfAnOutdatedPlan(t *testing.T) {
 // What was sent ahead and is dropped made the server's unnamed statement another's all the same.
 func TestAnUnnamedStatementBehindADroppedOne(t *testing.T) {
 	x := inLine(t)
-	x.says(answers(2), answers(3))
-	x.told(1, answers(2))
-	x.told(2, answers(3))
-	sync, ready := pgwire.Append(nil, 'S'), pgwire.AppendReady(nil, 'I')
-	parsed := append(pgwire.Append(nil, '1'), ready...)
-	parse := func(name, sql string) []byte { return pgwire.Append(nil, 'P', name+"\x00"+sql+"\x00\x00\x00") }
-	run := func(name string) []byte {
-		return append(pgwire.Append(pgwire.Append(nil, 'B', "\x00"+name+"\x00\x00\x00\x00\x00\x00\x00"), 'E', "\x00\x00\x00\x00\x00"), sync...)
-	}
-	x.use(x.clients[1], append(parse("mine", "select 1"), sync...))
-	x.deliver()
-	x.read(x.engine)
-	x.says(parsed)
-	x.told(1, parsed)
+	x.answersAll()
+	x.prepares(1)
 	p := x.clients[1].statements["mine"]
-	first := append(parse("", "select 41"), sync...) // as some drivers do: it is run later
-	other := append(parse("", "select 99"), run("")...)
+	first := parses("", "select 41") // as some drivers do: it is run later
+	unsynced := func(sql string) []byte { return bytes.TrimSuffix(parses("", sql), pgwire.Append(nil, 'S')) }
+	other := append(unsynced("select 99"), runs("")...)
 	x.use(x.clients[0], first)
-	x.use(x.clients[1], run("mine"))
+	x.use(x.clients[1], runs("mine"))
 	x.use(x.clients[2], other)
 	x.gets(first)
-	x.says(parsed)
-	x.told(0, parsed)
-	x.gets(run(p.name), other)
+	x.says(parsed())
+	x.told(0, parsed())
+	x.gets(runs(p.name), other)
 	x.leave(x.clients[2])
 	answer := append(pgwire.Append(nil, '2'), answers(1)...)
 	x.says(answer, pgwire.Append(nil, '1'), answer)
 	x.told(1, answer)
-	x.use(x.clients[0], run(""))
-	x.gets(parse("", "select 41"), run(""))
+	x.use(x.clients[0], runs(""))
+	x.gets(unsynced("select 41"), runs(""))
 }
 
 // A part of a message waits as a whole one does: behind it nobody could tell what is whose.
@@ -309,9 +313,7 @@ func TestAPartOfAMessageBeforeTheAnswer(t *testing.T) {
 	x := inLine(t)
 	x.use(x.clients[1], []byte("d\x00\x00\x01\x00part"))
 	x.gets()
-	x.says(answers(2), answers(3))
-	x.told(1, answers(2))
-	x.told(2, answers(3))
+	x.answersAll()
 }
 
 // What nobody waits for is not left to run.

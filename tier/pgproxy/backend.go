@@ -506,13 +506,6 @@ func (l *loop) repeat(s *server) {
 	c.in = append(append([]byte(nil), s.batch...), c.in...)
 	c.retried = true
 	l.stats.Retried++
-	if len(s.ahead) > 0 && !c.split { // they are answered first
-		l.part(s)
-		c.since = l.now
-		l.waitAgain(c)
-		l.ready(s)
-		return
-	}
 	if c.split {
 		l.part(s)
 		s.sealed = false
@@ -522,14 +515,19 @@ func (l *loop) repeat(s *server) {
 		l.toPrimary(c)
 		return
 	}
-	if !s.closing && s.idle() {
+	others := len(s.ahead) > 0 // who are answered first
+	if !others && !s.closing && s.idle() {
 		l.resume(c)
 		return
 	}
 	l.part(s)
-	c.blocked, c.since = true, l.now
-	c.pool.waiting.pushFront(c)
-	l.grow(c.pool)
+	c.since = l.now
+	l.waitAgain(c)
+	if others {
+		l.ready(s)
+	} else {
+		l.grow(c.pool)
+	}
 }
 
 // internal takes a message that answers the pool's own question.
@@ -577,15 +575,11 @@ func (s *server) foundRow(body []byte) {
 func (l *loop) internalDone(s *server, kind opKind, broken *pgwire.Error) {
 	c := s.client
 	switch kind {
-	case opDiscard:
-		if broken != nil {
+	case opDiscard, opDropped:
+		if broken != nil && kind == opDiscard {
 			l.cut(s)
 			return
 		}
-		if s.pending() == 0 && c == nil {
-			l.ready(s)
-		}
-	case opDropped:
 		if s.pending() == 0 && c == nil {
 			l.ready(s)
 		}

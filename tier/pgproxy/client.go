@@ -304,12 +304,7 @@ func (l *loop) leave(c *client) {
 	}
 	l.sooner(c)
 	c.closed = true
-	if c.inQueue != nil {
-		c.inQueue.remove(c)
-	}
-	if c.ahead != nil {
-		c.ahead.recall(c)
-	}
+	c.waitNoMore()
 	if c.phase == phaseReady {
 		l.clients--
 		delete(l.byPID, c.pid)
@@ -554,11 +549,7 @@ func (l *loop) cancel(from *client, pid uint32, secret []byte) {
 	}
 	if (c.inQueue != nil || c.ahead != nil) && c.phase == phaseReady {
 		// It has not begun.
-		if c.ahead != nil {
-			c.ahead.recall(c)
-		} else {
-			c.inQueue.remove(c)
-		}
+		c.waitNoMore()
 		l.refuse(c, &pgwire.Error{Code: "57014", Message: "canceling statement due to user request"})
 	} else if s := c.server; s != nil && !s.idle() {
 		l.silence(from, true) // nothing more is said on it

@@ -43,7 +43,7 @@ func (l *loop) feed(c *client, data []byte) (used int) {
 		if size > len(rest) {
 			if typ == 'd' && c.phase == phaseReady {
 				if s := c.server; s != nil {
-					if len(s.ahead) > 0 && s.early == nil {
+					if s.followed() {
 						c.blocked = true // as message has it
 						return used
 					}
@@ -106,7 +106,7 @@ func (l *loop) message(c *client, typ byte, msg []byte) bool {
 		l.holdPinned(c)
 		return false
 	}
-	if s.sealed || c.split && s.internal() || len(s.ahead) > 0 && s.early == nil {
+	if s.sealed || c.split && s.internal() || s.followed() {
 		// What comes next may be a write: it is looked at when the reader is given back. Or others are before it.
 		c.blocked = true
 		return false

@@ -278,8 +278,7 @@ func (l *loop) ready(s *server) {
 			l.lookAround()
 			continue
 		}
-		l.stats.waited(l.now.Sub(c.since))
-		c.waited += l.now.Sub(c.since)
+		l.waited(c)
 		if l.give(s, c) != nil {
 			l.resume(c)
 			l.sendAhead(s)
@@ -288,6 +287,12 @@ func (l *loop) ready(s *server) {
 	}
 	p.idle = append(p.idle, s)
 	l.announce()
+}
+
+// waited notes that a client has the server that it waited for.
+func (l *loop) waited(c *client) {
+	l.stats.waited(l.now.Sub(c.since))
+	c.waited += l.now.Sub(c.since)
 }
 
 // settle decides what becomes of a server whose client has nothing under way.

@@ -19,7 +19,7 @@ type Stats struct {
 	Cancelled    uint64 `json:"cancelled"` // requests to cancel passed on
 	Retried      uint64 `json:"retried"`   // batches sent again
 	Ahead        uint64 `json:"ahead"`     // batches sent to a server before it had answered another client
-	TakenBack    uint64 `json:"takenBack"` // and of those, sent to another after all
+	TakenBack    uint64 `json:"takenBack"` // those of them whose clients had to wait again
 	Split        uint64 `json:"split"`     // reads that went to a reader
 	Unsplit      uint64 `json:"unsplit"`   // and those that would have, but for no reader was there or far enough
 	CacheHits    uint64 `json:"cacheHits"`

@@ -149,6 +149,14 @@ func (s *server) pass(msg []byte, o op) {
 	s.ops = append(s.ops, o)
 }
 
+// works notes that a server has something to answer.
+func (l *loop) works(s *server) {
+	if !s.asked {
+		s.asked = true
+		s.pool.works(s, l.now)
+	}
+}
+
 // answered notes that the server has nothing to do.
 func (s *server) answered() {
 	s.asked = false
@@ -402,10 +410,7 @@ func (l *loop) flush(s *server) {
 	if len(s.out) == 0 {
 		return
 	}
-	if !s.asked {
-		s.asked = true
-		s.pool.works(s, l.now)
-	}
+	l.works(s)
 	if !l.laterServer(s) {
 		l.send(s)
 	}
