@@ -30,11 +30,11 @@ import (
 )
 
 // handle is the function of the group functions, by AWS' own library: it gives back what it gets, and ends
-// after its answer when it is told to.
+// after its answer when it is told to, before it would stand still (100 ms).
 func handle() {
 	lambda.Start(func(_ context.Context, e json.RawMessage) (json.RawMessage, error) {
 		if bytes.Contains(e, []byte(`"last"`)) {
-			time.AfterFunc(150*time.Millisecond, func() { os.Exit(0) })
+			time.AfterFunc(50*time.Millisecond, func() { os.Exit(0) })
 		}
 		return e, nil
 	})
