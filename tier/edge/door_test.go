@@ -174,6 +174,54 @@ func (h *house) ask(t testing.TB, method, path, body string, header ...string) (
 	return res, string(b)
 }
 
+func TestWhatTheDoorBeforeHasAtWorkIsLoad(t *testing.T) {
+	before, now := open(t), open(t)
+	now.cfg.Leaving = func() []string { return []string{before.cfg.Control, filepath.Join(short(t), "gone.sock")} }
+	begun, end := make(chan struct{}), make(chan struct{})
+	ep, _ := task(t, func(w http.ResponseWriter, r *http.Request) {
+		close(begun)
+		<-end
+	})
+	for _, h := range []*house{before, now} {
+		h.route(t, "shop", nil)
+		h.publish(t, ep)
+	}
+	load := func() (l directory.Load) {
+		t.Helper()
+		eventually(t, "the doors know the service", func() bool {
+			r, err := now.Report(t.Context(), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, ok := r.Services["shop/production/api"]
+			return ok
+		})
+		now.last.at = time.Time{}
+		l, err := now.Load(t.Context(), shop)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		before.ask(t, http.MethodGet, "/api/long", "")
+	}()
+	<-begun
+	if l := load(); l.InFlight != 1 || l.Requests != 0 {
+		t.Errorf("with a request at the door before: %+v", l)
+	}
+	if n, err := now.InFlight(t.Context(), ep.ID); err != nil || n != 1 {
+		t.Errorf("the task answers %d requests, %v", n, err)
+	}
+	close(end)
+	<-done
+	if l := load(); l.InFlight != 0 {
+		t.Errorf("once it was answered: %+v", l)
+	}
+}
+
 func TestNoRequestFailsWhileTasksAreReplaced(t *testing.T) {
 	h := open(t)
 	h.route(t, "shop", nil)

@@ -697,12 +697,43 @@ func (e *Edge) lately(ctx context.Context) (directory.Report, error) {
 	defer e.last.mu.Unlock()
 	if time.Since(e.last.at) > freshFor {
 		e.last.report, e.last.err = e.Report(ctx, false)
+		if e.last.err == nil {
+			e.withLeaving(ctx, &e.last.report)
+		}
 		e.last.at = time.Now()
 	}
 	return e.last.report, e.last.err
 }
 
-// Load is how a service is used.
+// leaving are the reports of the doors before this one that have connections yet.
+func (e *Edge) leaving(ctx context.Context) (out []directory.Report) {
+	if e.cfg.Leaving == nil {
+		return nil
+	}
+	for _, socket := range e.cfg.Leaving() {
+		if r, err := reportOf(ctx, unixhttp.Once(socket), false); err == nil { // else it is gone, with what it had
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// withLeaving adds what is at tasks, or waits for one, by the doors before this one: a service that only a WebSocket of
+// theirs uses is used. What they counted up is not added: it would be missing from the sum as soon as they end.
+func (e *Edge) withLeaving(ctx context.Context, r *directory.Report) {
+	for _, door := range e.leaving(ctx) {
+		for name, old := range door.Services {
+			if r.Services == nil {
+				r.Services = map[string]directory.Load{}
+			}
+			now := r.Services[name]
+			now.Add(directory.Load{InFlight: old.InFlight, Waiting: old.Waiting})
+			r.Services[name] = now
+		}
+	}
+}
+
+// Load is how a service is used, by connections of doors before this one too.
 func (e *Edge) Load(ctx context.Context, service tenfold.ID) (directory.Load, error) {
 	r, err := e.lately(ctx)
 	return r.Services[string(service.App)+"/"+string(service.Env)+"/"+string(service.Name)], err
@@ -724,13 +755,11 @@ func (e *Edge) Counts(ctx context.Context, l directory.Lease) (map[string]direct
 func (e *Edge) InFlight(ctx context.Context, task string) (int, error) {
 	r, err := e.Report(ctx, false)
 	n := int(r.Endpoints[task].InFlight)
-	if err != nil || e.cfg.Leaving == nil {
+	if err != nil {
 		return n, err
 	}
-	for _, socket := range e.cfg.Leaving() {
-		if r, err := reportOf(ctx, unixhttp.Once(socket), false); err == nil { // else it is gone, with what it had
-			n += int(r.Endpoints[task].InFlight)
-		}
+	for _, old := range e.leaving(ctx) {
+		n += int(old.Endpoints[task].InFlight)
 	}
 	return n, nil
 }
