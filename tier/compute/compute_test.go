@@ -354,7 +354,8 @@ func TestBrokenVersionsHarmNobody(t *testing.T) {
 		{"port", func(w *tenfold.Workload) { w.Env["OTHER_PORT"] = fmt.Sprint(other) }, []string{fmt.Sprintf("listens on 127.0.0.1:%d, not on PORT", other), "it was running", "connection refused"}, "PORT"},
 		{"sick", func(w *tenfold.Workload) { w.Health.Route, w.Health.Grace = "/sick", 3*time.Second }, []string{"not healthy after 3s: GET /sick answered 500"}, "health"},
 		{"migrate", func(w *tenfold.Workload) { w.Migrate = tenfold.Command{Shell: "echo no such table; exit 4"} }, []string{"migrate: echo no such table; exit 4: exited with status 4", "no such table"}, "migration"},
-		{"command", func(w *tenfold.Workload) { w.Command = tenfold.Command{Shell: "nosuchprogram"} }, []string{"exited with status 127"}, "names a program that is not there"},
+		{"no migration", func(w *tenfold.Workload) { w.Migrate = tenfold.Command{Shell: "nosuchmigration"} }, []string{"exited with status 127"}, `"nosuchmigration" names a program that is not there`},
+		{"command", func(w *tenfold.Workload) { w.Command = tenfold.Command{Shell: "nosuchprogram"} }, []string{"exited with status 127"}, `"nosuchprogram" names a program that is not there`},
 		{"deadline", func(w *tenfold.Workload) {
 			w.Command, w.Deadline = tenfold.Command{Shell: "exec sleep 60"}, 500*time.Millisecond
 		}, []string{"does not answer after 500ms"}, "PORT"},

@@ -251,7 +251,7 @@ func (s *service) giveUp(ctx context.Context, e effect) {
 		if d := outputDetail(out); d != "" {
 			reason += "\n" + d
 		}
-		s.fail(ctx, reason, s.hint(r.Deploy.To, u, out, "the old version serves on; correct the migration, then deploy again"))
+		s.fail(ctx, reason, s.hint(r.Deploy.To, r.Deploy.To.Spec.Migrate, u, out, "the old version serves on; correct the migration, then deploy again"))
 		return
 	}
 	t, ok := s.find(r, e.N)
@@ -274,7 +274,7 @@ func (s *service) giveUp(ctx context.Context, e effect) {
 	if answer, tries := s.probed(t.N); tries > 0 && r.Deploy.To.Spec.Routed {
 		lines = append(lines, fmt.Sprintf("  last probe    %s (%s)", answer, plural2(tries, "try", "tries")))
 	}
-	s.fail(ctx, strings.Join(lines, "\n"), s.hint(r.Deploy.To, u, out, hint))
+	s.fail(ctx, strings.Join(lines, "\n"), s.hint(r.Deploy.To, r.Deploy.To.Spec.Command, u, out, hint))
 }
 
 func plural2(n int, one, many string) string {
@@ -410,8 +410,8 @@ var (
 	nodeUnset = lazy.Regexp(`Cannot find module '([^']+)'`)
 )
 
-// hint says what to do about a failed task, by what it printed and how it ended.
-func (s *service) hint(v version, u keeper.Status, out []string, otherwise string) string {
+// hint says what to do about a task or a migration that failed, by what it printed and how it ended.
+func (s *service) hint(v version, command tenfold.Command, u keeper.Status, out []string, otherwise string) string {
 	where := fmt.Sprintf("services.%s%s", s.id.Name, lineOf(v.Spec.Line))
 	text := strings.Join(out, "\n")
 	if e := u.LastExit; e != nil && u.Phase == keeper.Exited {
@@ -428,9 +428,9 @@ func (s *service) hint(v version, u keeper.Status, out []string, otherwise strin
 		case e.OOM || e.Code == 137:
 			return fmt.Sprintf("give it more memory: size: 1gb (%s)", where)
 		case e.Code == 127:
-			return fmt.Sprintf("the command %q names a program that is not there: correct command (%s)", v.Spec.Command, where)
+			return fmt.Sprintf("the command %q names a program that is not there: correct it (%s)", command, where)
 		case e.Code == 126:
-			return fmt.Sprintf("the command %q may not be executed: chmod +x it (%s)", v.Spec.Command, where)
+			return fmt.Sprintf("the command %q may not be executed: chmod +x it (%s)", command, where)
 		}
 	}
 	if m := unsetForm.FindStringSubmatch(text); m != nil {
