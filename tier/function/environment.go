@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tenfold/internal/keeper"
+	"tenfold/internal/shell"
 	"tenfold/internal/tasklog"
 	"tenfold/tier/function/runtimeapi"
 )
@@ -175,6 +176,7 @@ func (e *environment) units(ctx context.Context, g Goal, id, api string) ([]keep
 		u, err := e.f.v.cfg.Contain(ctx, u, g.Image)
 		return []keeper.Unit{u}, err
 	}
+	u.Argv, u.Env = shell.Spare(u.Argv, u.Env, u.Dir)
 	var out []keeper.Unit
 	for _, p := range g.Extensions {
 		x := u
