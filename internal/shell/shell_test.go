@@ -21,7 +21,7 @@ func folder(t *testing.T) string {
 	for name, f := range map[string]struct {
 		text string
 		mode os.FileMode
-	}{"app": {script, 0o755}, "bare": {"echo of no interpreter\n", 0o755}, "shut": {script, 0o644}, "empty": {"", 0o755}} {
+	}{"app": {script, 0o755}, "bare": {"echo of no interpreter\n", 0o755}, "shut": {script, 0o644}, "mine": {script, 0o700}, "empty": {"", 0o755}} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(f.text), f.mode); err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +36,13 @@ func TestSpare(t *testing.T) {
 		"./app serve --port=80 a:b": true,
 		"exec ./app  -x":            true,
 		dir + "/app":                true,
-		"app":                       false,
+		"app":                       false, // not in PATH
+		"cat -n x":                  true,
+		"exec cat":                  true,
+		"echo a":                    false, // the shell does it
+		"cd /":                      false,
+		"exec kill 1":               false,
+		"-c":                        false,
 		"exec":                      false,
 		"":                          false,
 		"./app $X":                  false,
@@ -53,14 +59,18 @@ func TestSpare(t *testing.T) {
 		"./bare":                    false,
 		"./shut":                    false,
 		"./empty":                   false,
+		"./mine":                    false, // the task's user may not
 		".":                         false,
 		"./":                        false,
 	} {
 		by := []string{"/bin/sh", "-c", text}
-		argv, _ := Spare(by, nil, dir)
+		argv, _ := Spare(by, []string{"PATH=/usr/bin:/bin"}, dir)
 		if got := !slices.Equal(argv, by); got != want {
 			t.Errorf("%q: %q", text, argv)
 		}
+	}
+	if argv, _ := Spare([]string{"/bin/sh", "-c", "cat"}, []string{"PATH=.:/usr/bin"}, dir); len(argv) != 3 {
+		t.Errorf("a PATH that depends on the folder: %q", argv)
 	}
 	for _, argv := range [][]string{nil, {"./app"}, {"/bin/sh", "-c", "./app", "more"}, {"/bin/bash", "-c", "./app"}} {
 		if got, _ := Spare(argv, nil, dir); !slices.Equal(got, argv) {
@@ -71,20 +81,23 @@ func TestSpare(t *testing.T) {
 
 // FuzzSpare: what is started without a shell gets what it would get from one.
 func FuzzSpare(f *testing.F) {
-	for _, s := range []string{"./app", "exec ./app a", "./app a=b %c @d", "./app\ta", " ./app", "./app --", "exec exec ./app", "./app \r"} {
+	for _, s := range []string{"./app", "exec ./app a", "./app a=b %c @d", "./app\ta", " ./app", "./app --", "exec exec ./app", "./app \r", "app", "exec app x", "app=1", "time app"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		dir := folder(t)
 		by := []string{"/bin/sh", "-c", text}
-		env := []string{"X=1", "PATH=/usr/bin:/bin"}
+		env := []string{"X=1", "PATH=" + dir}
 		argv, with := Spare(by, env, dir)
-		if slices.Equal(argv, by) || !strings.HasPrefix(filepath.Join(dir, argv[0]), dir) && !strings.HasPrefix(argv[0], dir) || filepath.Base(argv[0]) != "app" {
+		if slices.Equal(argv, by) || strings.HasPrefix(argv[0], "/") && !strings.HasPrefix(argv[0], dir) {
 			return // a shell; or another program of the machine, which is not run
 		}
 		run := func(argv, env []string) string {
 			c := exec.Command(argv[0], argv[1:]...)
 			c.Dir, c.Env = dir, env
+			if !strings.Contains(c.Path, "/") || strings.HasPrefix(c.Path, ".") || argv[0] == "app" {
+				c.Path, c.Err = filepath.Join(dir, argv[0]), nil
+			}
 			out, err := c.CombinedOutput()
 			if err != nil {
 				return err.Error()

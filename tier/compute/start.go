@@ -13,6 +13,7 @@ import (
 	"tenfold/internal/build"
 	"tenfold/internal/freeport"
 	"tenfold/internal/keeper"
+	"tenfold/internal/shell"
 	"tenfold/tier/compute/judge"
 )
 
@@ -126,8 +127,12 @@ func (s *service) unit(t task, v version, b build.Result, env []string) keeper.U
 		grace = max(grace, v.Spec.Drain) // a worker drains by itself when asked to end
 	}
 	said, _ := json.Marshal(label{t.Version, t.Port})
+	argv := v.Spec.Command.Argv()
+	if b.Image == "" {
+		argv, env = shell.Spare(argv, env, b.Dir)
+	}
 	return keeper.Unit{
-		ID: s.unitID(t.N), Label: string(said), Argv: v.Spec.Command.Argv(), Env: env, Dir: b.Dir, StopGrace: grace, StopTree: true,
+		ID: s.unitID(t.N), Label: string(said), Argv: argv, Env: env, Dir: b.Dir, StopGrace: grace, StopTree: true,
 		Log: s.logPath(t.N), LogMax: logMax(v.Spec.Logs), Memory: v.Spec.Size.Memory, CPU: v.Spec.Size.CPU,
 	}
 }
