@@ -25,6 +25,7 @@ type App struct {
 	Tables    map[Name]Table    `json:"tables,omitempty"`
 	Events    map[Name]Bus      `json:"events,omitempty"`
 	Buckets   map[Name]Bucket   `json:"buckets,omitempty"`
+	Series    map[Name]Series   `json:"series,omitempty"`
 	Secrets   map[Name]Secret   `json:"secrets,omitempty"`
 	// Rules are edge.routes, by route as written.
 	Rules map[Route]Rule `json:"rules,omitempty"`
@@ -492,7 +493,7 @@ type Field string
 
 // The fields: of a database all from FieldURL to FieldDatabase, of a cache FieldURL to FieldPassword, of a service
 // FieldURL (its private address), of a secret FieldValue; of a queue FieldURL, FieldName and FieldARN, of a
-// table FieldName and FieldARN. FieldAPI is the address of a database's Data API,
+// table FieldName and FieldARN; of a series FieldURL. FieldAPI is the address of a database's Data API,
 // FieldARN and FieldSecretARN what it is called there; of an identity FieldKeyID to FieldName.
 const (
 	FieldURL      Field = "url"

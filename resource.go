@@ -47,6 +47,7 @@ const (
 	KindTable    Kind = "table"
 	KindBus      Kind = "bus"
 	KindBucket   Kind = "bucket"
+	KindSeries   Kind = "series"
 	KindFunction Kind = "function"
 	KindEdge     Kind = "edge"
 	KindSecret   Kind = "secret"
@@ -56,7 +57,7 @@ const (
 // HoldsData says whether removing a resource of this kind would lose what users stored.
 // The loop never removes such a resource; a person does, by name.
 func (k Kind) HoldsData() bool {
-	return k == KindDatabase || k == KindCache || k == KindQueue || k == KindTable || k == KindBus || k == KindBucket
+	return k == KindDatabase || k == KindCache || k == KindQueue || k == KindTable || k == KindBus || k == KindBucket || k == KindSeries
 }
 
 // ID identifies a resource in a house.

@@ -108,3 +108,25 @@ type BucketEvent struct {
 	Suffix  string `json:"suffix,omitempty"`
 	To      ID     `json:"to"` // a queue, a function or a bus
 }
+
+// Series is a store of time series: values by name and labels, each at a moment.
+type Series struct {
+	// Keep is how long a value stays, in whole days, 24 hours or more.
+	Keep time.Duration `json:"keep"`
+	// Every is the interval of which one value of each series is kept, the last; 1 ms or more.
+	Every time.Duration `json:"every"`
+	// Accept names the protocols that are written by, of SeriesProtocols, in their order; empty: all that the engine has.
+	Accept []string `json:"accept,omitempty"`
+	Line   int      `json:"line,omitempty"`
+}
+
+// The protocols that series are written by: OTLP's metrics over HTTP, Prometheus' remote write, InfluxDB's line
+// protocol.
+const (
+	SeriesOTLP        = "otlp"
+	SeriesRemoteWrite = "remote-write"
+	SeriesInflux      = "influx"
+)
+
+// SeriesProtocols are the known ones.
+var SeriesProtocols = []string{SeriesOTLP, SeriesRemoteWrite, SeriesInflux}

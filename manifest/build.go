@@ -60,12 +60,13 @@ func build(r *reporter, top *tree, folder string, env tenfold.Environment) tenfo
 	b.events()
 	b.buckets()
 	b.keptBackups()
+	b.series()
 	b.sources()
 	b.rings()
 	b.secrets()
 	b.rules()
 	b.cycles()
-	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Functions)+len(b.app.Databases)+len(b.app.Caches)+len(b.app.Queues)+len(b.app.Tables)+len(b.app.Events)+len(b.app.Buckets) == 0 && !r.failed() {
+	if len(b.app.Frontends)+len(b.app.Services)+len(b.app.Functions)+len(b.app.Databases)+len(b.app.Caches)+len(b.app.Queues)+len(b.app.Tables)+len(b.app.Events)+len(b.app.Buckets)+len(b.app.Series) == 0 && !r.failed() {
 		r.at(top.node, "write at least \"services: [api]\" or \"frontends: [web]\"", "the app has no frontend, service, function or store of data")
 	}
 	return b.app
@@ -98,6 +99,7 @@ var sections = []struct {
 	{"tables", tenfold.KindTable},
 	{"events", tenfold.KindBus},
 	{"buckets", tenfold.KindBucket},
+	{"series", tenfold.KindSeries},
 	{"secrets", tenfold.KindSecret},
 }
 

@@ -87,7 +87,6 @@ func (b *builder) eachRule(f func(bus tenfold.Name, rule string, t *tree)) {
 }
 
 func (b *builder) events() {
-	const day = 24 * time.Hour
 	for _, n := range b.deadMade {
 		if b.app.Queues == nil {
 			b.app.Queues = map[tenfold.Name]tenfold.Queue{}
@@ -169,7 +168,6 @@ func tableName(s string) bool {
 }
 
 func (b *builder) busRule(bus tenfold.Name, t *tree) tenfold.BusRule {
-	const day = 24 * time.Hour
 	r := tenfold.BusRule{Retries: b.count(t, "retries", 185, 0, 185), Age: b.duration(t, "age", day)}
 	if f, ok := value(t, "age"); ok && (r.Age < time.Minute || r.Age > day) {
 		b.reporter.at(f.node, "from 1m to 1d", "%s: %s is out of bounds", f.path, f.node.Value)

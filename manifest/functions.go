@@ -36,7 +36,7 @@ func functionKeys() []key {
 			{name: "concurrency", form: fCount, deflt: "1", doc: "Calls in one process at once (AWS_LAMBDA_MAX_CONCURRENCY)."},
 		}},
 		{name: "env", form: fEnv, doc: "Variables, as text."},
-		{name: "uses", form: fUses, doc: "Databases, caches, queues, tables, buses, buckets, services, functions and secrets that it may use."},
+		{name: "uses", form: fUses, doc: "Databases, caches, queues, tables, buses, buckets, series, services, functions and secrets that it may use."},
 		logsKey(),
 		isolationKey(),
 	})

@@ -118,6 +118,7 @@ func thingKeys() []key {
 		{name: "tables", form: fNamed, doc: "Tables of items by key, as DynamoDB has them.", keys: tableKeys()},
 		{name: "events", form: fNamed, doc: "Event buses, as EventBridge has them.", keys: busKeys()},
 		{name: "buckets", form: fNamed, doc: "Buckets of objects, as S3 has them.", keys: bucketKeys()},
+		{name: "series", form: fNamed, doc: "Time series: values over time, by name and labels.", keys: seriesKeys()},
 		{name: "secrets", form: fNamed, doc: "Names of secret values; the values never stand in this file.", keys: []key{
 			{name: "generate", form: fCount, deflt: "set by hand", doc: "Make this many random bytes once, instead of tenfold secrets set."},
 		}},
@@ -141,7 +142,7 @@ func thingKeys() []key {
 			}},
 		}},
 	},
-		later("alarms", "alarms"), later("time series", "series"))
+		later("alarms", "alarms"))
 }
 
 func frontendKeys() []key {
@@ -234,7 +235,7 @@ func serviceKeys() []key {
 		}},
 		{name: "drain", form: fDuration, deflt: "30s", doc: "For what is in flight when a task stops."},
 		{name: "env", form: fEnv, doc: "Variables, as text: false, 08 and 1.10 arrive so."},
-		{name: "uses", form: fUses, doc: "Databases, caches, queues, tables, buses, buckets, services, functions and secrets that the service may use; each injects its variables."},
+		{name: "uses", form: fUses, doc: "Databases, caches, queues, tables, buses, buckets, series, services, functions and secrets that the service may use; each injects its variables."},
 		logsKey(),
 		{name: "sticky", form: fDuration, off: true, deflt: "false", doc: "Keep a client at its task, by a cookie of that age."},
 		isolationKey(),
@@ -396,6 +397,8 @@ func entryMain(section key) string {
 	switch section.name {
 	case "caches":
 		return "size"
+	case "series":
+		return "keep"
 	case "backlog":
 		return "messages"
 	case "tables", "indexes":

@@ -73,7 +73,6 @@ func (b *builder) deadLetters() {
 }
 
 func (b *builder) queues() {
-	const day = 24 * time.Hour
 	put := func(n tenfold.Name, q tenfold.Queue) {
 		if b.app.Queues == nil {
 			b.app.Queues = map[tenfold.Name]tenfold.Queue{}

@@ -80,7 +80,7 @@ func thing(path string) bool {
 	path = stripEnv(path)
 	section, rest, _ := strings.Cut(path, ".")
 	switch section {
-	case "frontends", "services", "functions", "jobs", "databases", "caches", "queues", "tables", "events", "buckets", "secrets":
+	case "frontends", "services", "functions", "jobs", "databases", "caches", "queues", "tables", "events", "buckets", "series", "secrets":
 		return !strings.Contains(rest, ".")
 	case "edge":
 		return rest == "" || rest == "routes" || strings.HasPrefix(rest, "routes.")
@@ -155,8 +155,6 @@ func laterHint(path string, c key) string {
 		hint += "; deploy with tenfold up --env <name>"
 	case "functions":
 		hint += " or use a service with the same routes"
-	case "series":
-		hint += " or use a table of a database"
 	case "server":
 		hint += " or run it as a service with routes: [/*]"
 	default:

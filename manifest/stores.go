@@ -233,7 +233,6 @@ func (b *builder) backups(t *tree) *tenfold.Backups {
 	if f == nil || f.off {
 		return nil
 	}
-	const day = 24 * time.Hour
 	out := &tenfold.Backups{Keep: b.duration(f, "keep", 7*day), Every: b.duration(f, "every", day), Drill: b.duration(f, "drill", 7*day), Key: b.secretOf(f, "key")}
 	if d := f.get("drill"); d != nil && d.off {
 		out.Drill = 0

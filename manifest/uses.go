@@ -176,6 +176,8 @@ func (b *builder) unknownUse(f, u *tree, name string) {
 		hint = "add queues: [" + name + "]"
 	case name == "dynamodb" || name == "table":
 		hint = "add tables: [" + name + "]"
+	case name == "timestream" || name == "influx" || name == "influxdb" || name == "prometheus" || name == "series":
+		hint = "add series: [" + name + "]"
 	case name == "eventbridge" || name == "events" || name == "bus":
 		hint = "add events: [" + name + "]"
 	}
@@ -232,6 +234,8 @@ func (b *builder) variables(u *tree, id tenfold.ID, several int) []tenfold.Bindi
 			read = tenfold.FieldReadURL
 		}
 		return []tenfold.Binding{bind("REDIS_URL", field), bind("REDIS_READ_URL", read)}
+	case id.Kind == tenfold.KindSeries:
+		return []tenfold.Binding{bind("SERIES_URL", field)}
 	}
 	read := field
 	if field == tenfold.FieldURL && b.app.Databases[id.Name].Readers.Max > 0 {
