@@ -172,7 +172,7 @@ func joinServers(observed []tenfold.Resource) []tenfold.Resource {
 }
 
 func kindOrder(k tenfold.Kind) int {
-	return slices.Index([]tenfold.Kind{tenfold.KindFrontend, tenfold.KindService, tenfold.KindFunction, tenfold.KindDatabase, tenfold.KindCache, tenfold.KindQueue, tenfold.KindTable, tenfold.KindBus, tenfold.KindBucket, tenfold.KindJob}, k)
+	return slices.Index([]tenfold.Kind{tenfold.KindFrontend, tenfold.KindService, tenfold.KindFunction, tenfold.KindDatabase, tenfold.KindCache, tenfold.KindQueue, tenfold.KindTable, tenfold.KindBus, tenfold.KindBucket, tenfold.KindSeries, tenfold.KindJob}, k)
 }
 
 // Wait implements control.API.

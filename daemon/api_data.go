@@ -37,6 +37,9 @@ func (h *house) Kept(ctx context.Context) ([]control.Kept, error) {
 	for _, id := range h.data.Kept() {
 		add(id, h.layout.Tier("data"), 0)
 	}
+	for _, k := range h.series.Kept() {
+		add(k.ID, k.Path, sizeOf(ctx, k.Path))
+	}
 	for _, id := range h.files.Kept() {
 		add(id, h.layout.Tier(filesListener), 0)
 	}
@@ -77,6 +80,9 @@ func (h *house) named(ctx context.Context) (map[tenfold.ID]bool, error) {
 		for n := range app.Buckets {
 			named[app.ID(tenfold.KindBucket, n)] = true
 		}
+		for n := range app.Series {
+			named[app.ID(tenfold.KindSeries, n)] = true
+		}
 	}
 	return named, nil
 }
@@ -99,6 +105,8 @@ func (h *house) RemoveData(ctx context.Context, id tenfold.ID) error {
 		err = h.data.Destroy(ctx, id)
 	case tenfold.KindBucket:
 		err = h.files.Destroy(ctx, id)
+	case tenfold.KindSeries:
+		err = h.series.Destroy(ctx, id)
 	default:
 		err = tenfold.Errorf(tenfold.CodeInvalid, "a %s holds no data", id.Kind).WithHint("list what is kept: tenfold kept")
 	}

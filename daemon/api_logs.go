@@ -73,6 +73,9 @@ func (h *house) logFiles(ctx context.Context, q control.LogQuery) (map[string]st
 	for n := range app.Caches {
 		add(n, h.cache.LogPaths(app.ID(tenfold.KindCache, n)))
 	}
+	for n := range app.Series {
+		add(n, []string{h.series.LogPath(app.ID(tenfold.KindSeries, n))})
+	}
 	if !found && q.Name == "edge" { // unless something of the app is called so
 		add("edge", []string{edge.LogPath(h.layout.Tier("edge"), string(app.Name), string(app.Env))})
 	}

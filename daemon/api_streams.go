@@ -255,6 +255,7 @@ func (h *house) Metrics(ctx context.Context, w io.Writer) error {
 	tableMetrics(h.data.Use(), &b)
 	eventMetrics(h.data.Use(), &b)
 	bucketMetrics(h.files.Use(), &b)
+	seriesMetrics(h.series.Use(), &b)
 	tasks, err := h.compute.Tasks(ctx)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -66,7 +67,7 @@ func Doctor(ctx context.Context, l Layout, fix Fix, say func(string)) []Check {
 			}
 		}
 	}
-	checks := []Check{checkData(l), checkDisk(l), checkClock(), checkListen(l), checkPostgres(ctx, l), checkCache(ctx)}
+	checks := []Check{checkData(l), checkDisk(l), checkClock(), checkListen(l), checkPostgres(ctx, l), checkCache(ctx), checkSeries(ctx)}
 	checks = append(checks, checkLadder(ctx, l)...)
 	checks = append(checks, checkContainers(ctx))
 	for _, t := range []struct{ name, what, fix string }{
@@ -156,6 +157,14 @@ func checkCache(ctx context.Context) Check {
 		return Check{Name: "Valkey or Redis", Optional: true, Found: "not installed: needed by caches", Fix: "tenfold doctor --fix (apt-get install valkey-server, before Debian 13 redis-server)"}
 	}
 	return Check{Name: "Valkey or Redis", OK: true, Found: e.Name + " " + e.Version}
+}
+
+func checkSeries(ctx context.Context) Check {
+	c := Check{Name: "VictoriaMetrics", Optional: true, Found: "not installed: needed by series", Fix: "apt-get install victoria-metrics"}
+	if e, err := engines.Series(ctx); err == nil {
+		c.OK, c.Found, c.Fix = true, cmp.Or(e.Version, e.Server), ""
+	}
+	return c
 }
 
 func checkTool(ctx context.Context, name, what, fix string) Check {

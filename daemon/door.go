@@ -88,6 +88,7 @@ func Modes(version string) map[Mode]func(ctx context.Context, data string) error
 		ModeInvoke:    settling(RunInvoke),
 		ModeData:      settling(RunData),
 		ModeFiles:     settling(RunFiles),
+		ModeSeries:    settling(RunSeries),
 		ModeContainer: settling(func(ctx context.Context, _ string) error { return container.Main(ctx) }),
 		ModeDaemon:    func(ctx context.Context, data string) error { return Run(ctx, data, version) },
 	}

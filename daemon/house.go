@@ -26,6 +26,7 @@ import (
 	"tenfold/tier/frontend"
 	"tenfold/tier/function"
 	"tenfold/tier/postgres"
+	"tenfold/tier/series"
 )
 
 // house is the daemon's side of a data directory: what the tiers are joined by. It implements
@@ -55,6 +56,7 @@ type house struct {
 	data     *data.Tier
 	stores   *stores
 	files    *data.Tier // buckets
+	series   *series.Tier
 	pools    *pools
 
 	filesProcess *stores
@@ -146,6 +148,8 @@ func (h *house) resolve(ctx context.Context, b tenfold.Binding) (string, error) 
 		return h.data.Field(b.From, b.Field)
 	case tenfold.KindBucket:
 		return h.files.Field(b.From, b.Field)
+	case tenfold.KindSeries:
+		return h.seriesField(ctx, b)
 	case tenfold.KindService:
 		return h.edge.ServiceURL(ctx, b.From)
 	}

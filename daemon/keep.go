@@ -22,6 +22,7 @@ const (
 	ModeInvoke Mode = "invoke"
 	ModeData   Mode = "data"
 	ModeFiles  Mode = "files"
+	ModeSeries Mode = "series"
 	// ModeContainer is not the house's own: it holds the container of a task.
 	ModeContainer Mode = "container"
 )

@@ -35,6 +35,7 @@ import (
 	"tenfold/tier/frontend"
 	"tenfold/tier/function"
 	"tenfold/tier/postgres"
+	"tenfold/tier/series"
 )
 
 // stopGrace bounds how long each part of the daemon may take to stop.
@@ -242,13 +243,13 @@ func newHouse(ctx context.Context, l Layout, settings Settings, binary, version 
 		return nil, errors.Join(err, h.store.Close())
 	}
 	h.containers = containers(binary, l)
-	if err := h.makeTiers(l, k); err != nil {
+	if err := h.makeTiers(l, k, binary, version); err != nil {
 		return nil, errors.Join(err, h.store.Close())
 	}
 	return h, nil
 }
 
-func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
+func (h *house) makeTiers(l Layout, k *keeper.Client, binary, version string) (err error) {
 	emit := h.hub.emit
 	if h.postgres, err = postgres.New(postgres.Config{Dir: l.Tier("postgres"), Engines: l.Tier("engines"), Units: k, Emit: emit, Pooled: true, Resolve: h.resolve, Bucket: h.backupBucket, Outbox: outboxes{h}}); err != nil {
 		return err
@@ -288,7 +289,10 @@ func (h *house) makeTiers(l Layout, k *keeper.Client) (err error) {
 		Kinds: []tenfold.Kind{tenfold.KindBucket}, Traffic: h.edge}); err != nil {
 		return err
 	}
-	h.tiers = []tenfold.Tier{h.postgres, h.cache, h.data, h.files, h.edge, h.compute, h.function, h.frontend}
+	if h.series, err = series.New(series.Config{Dir: l.Tier(seriesListener), Units: k, Process: newSeriesFront(h, binary, version), Emit: emit, Holders: h.seriesHolders}); err != nil {
+		return err
+	}
+	h.tiers = []tenfold.Tier{h.postgres, h.cache, h.data, h.files, h.series, h.edge, h.compute, h.function, h.frontend}
 	return nil
 }
 
