@@ -172,7 +172,10 @@ func (s stats) note() string {
 }
 
 func sizeOf(n int64) string {
-	if n < 10<<20 {
+	switch {
+	case n < 10<<10:
+		return fmt.Sprintf("%d B", n)
+	case n < 10<<20:
 		return fmt.Sprintf("%d KB", n>>10)
 	}
 	return fmt.Sprintf("%d MB", n>>20)

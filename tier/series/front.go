@@ -1,6 +1,7 @@
 package series
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -29,6 +30,8 @@ import (
 const (
 	// mostBody is the longest body of a write, in bytes, as it comes; mostQuestion that of a question.
 	mostBody, mostQuestion = 32 << 20, 1 << 20
+	// mostKept is the longest body that is kept until it is answered, so that it can be sent again.
+	mostKept = 1 << 20
 	// holdFor is how long a request waits for an engine that starts again; mostHeld is how many may wait.
 	holdFor  = 10 * time.Second
 	mostHeld = 1000
@@ -197,8 +200,61 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		greet(w, r)
 	default:
 		r.Body = &counted{http.MaxBytesReader(w, r.Body, a.route.most()), a.count}
+		if err := rewindable(r); err != nil {
+			f.refused(w, r, a, err)
+			return
+		}
 		f.proxy(a).ServeHTTP(w, r)
 	}
+}
+
+// rewindable has a body that is not long be sent a second time, should the engine die of the first.
+func rewindable(r *http.Request) error {
+	if r.ContentLength <= 0 || r.ContentLength > mostKept {
+		return nil
+	}
+	b := make([]byte, r.ContentLength)
+	if _, err := io.ReadFull(r.Body, b); err != nil {
+		return refuse(http.StatusBadRequest, "invalid", "the body ends early")
+	}
+	r.Body = io.NopCloser(bytes.NewReader(b))
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
+	return nil
+}
+
+// again asks anew when an engine died over a question: the values of a request that is written twice are there once.
+// It implements http.RoundTripper.
+type again struct{ way *http.Transport }
+
+// pauses are before each further try. A process that is killed takes a moment to close what it listens on; and a
+// question that it dies of is not asked for ever.
+var pauses = []time.Duration{50 * time.Millisecond, 250 * time.Millisecond}
+
+// RoundTrip implements http.RoundTripper.
+func (a again) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := a.way.RoundTrip(r)
+	for _, pause := range pauses {
+		var no *refusal
+		if err == nil || r.Context().Err() != nil || errors.As(err, &no) || r.ContentLength != 0 && r.GetBody == nil {
+			break
+		}
+		select {
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		case <-time.After(pause):
+		}
+		next := r.Clone(r.Context())
+		if r.GetBody != nil {
+			body, err := r.GetBody()
+			if err != nil {
+				return nil, err
+			}
+			next.Body = body
+		}
+		a.way.CloseIdleConnections() // they led to the one that died
+		res, err = a.way.RoundTrip(next)
+	}
+	return res, err
 }
 
 // most is the longest body that a route takes.
@@ -313,7 +369,7 @@ func (f *Front) check(r *http.Request, a asked) error {
 	case p != query && p != ping && len(e.Accept) > 0 && !slices.Contains(e.Accept, p):
 		return refuse(http.StatusForbidden, "forbidden", "series.%s.accept has no %s: add it%s", e.ID.Name, p, atLine(e.Line))
 	case p == tenfold.SeriesOTLP && !e.OTLP:
-		return refuse(http.StatusNotImplemented, "not implemented", "%s has no OTLP: install a newer one (Debian 13 has 1.112) and start the house again, or write by remote write or by InfluxDB's line protocol", e.Engine)
+		return refuse(http.StatusNotImplemented, "not implemented", "%s has no OTLP: install a newer one (Debian 13 has 1.112), then tenfold down and tenfold up; or write by remote write or by InfluxDB's line protocol", e.Engine)
 	case e.Down != "":
 		return refuse(http.StatusServiceUnavailable, "unavailable", "%s does not run: %s", e.ID.Short(), e.Down)
 	case r.ContentLength > a.route.most():
@@ -383,7 +439,7 @@ func credentials(r *http.Request) (user, secret string, err error) {
 // proxy has the engine answer.
 func (f *Front) proxy(a asked) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
-		Transport: f.way,
+		Transport: again{f.way},
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "http", hostOf(a.entry.ID), "engine"
 			p.Out.URL.Path, p.Out.URL.RawPath, p.Out.URL.RawQuery = a.route.to, "", cleaned(p.In.URL.RawQuery)
@@ -415,7 +471,7 @@ func (f *Front) proxy(a asked) *httputil.ReverseProxy {
 			case errors.As(err, &no):
 			default:
 				f.log.Warn("an engine did not answer", "series", a.entry.ID.String(), "protocol", a.route.protocol, "err", err)
-				err = refuse(http.StatusBadGateway, "unavailable", "the engine of %s ended before it answered; what is written again is there once", a.entry.ID.Short())
+				err = refuse(http.StatusBadGateway, "unavailable", "the engine of %s broke off before it answered: ask again, or write fewer values at once; what is written twice is there once", a.entry.ID.Short())
 			}
 			f.refused(w, r, a, err)
 		},
