@@ -105,7 +105,7 @@ func TestConduit(t *testing.T) {
 			}
 			t.Logf("%-7s %5.1f MB of proportional memory", mode, float64(n)/1e6)
 			switch mode {
-			case "data", "files", "invoke":
+			case "data", "files", "invoke", "series":
 				if n > each {
 					t.Errorf("%s: %d bytes, at most %d", mode, n, each)
 				}
