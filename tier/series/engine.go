@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"tenfold"
@@ -57,7 +58,7 @@ func (f found) otlp() bool { return f.flags["opentelemetry.usePrometheusNaming"]
 func find(ctx context.Context, id tenfold.ID, s spec) (found, error) {
 	e, err := engines.Series(ctx)
 	if err != nil {
-		return found{}, tenfold.Errorf(tenfold.CodeMissing, "%w", err).WithHint("install it: apt-get install victoria-metrics (the house starts it: systemctl disable --now victoria-metrics)")
+		return found{}, tenfold.Errorf(tenfold.CodeMissing, "%w", err).WithHint("install it: apt-get install victoria-metrics; then systemctl disable --now victoria-metrics, for the house starts its own")
 	}
 	f := found{Engine: e}
 	if f.flags, err = e.Flags(ctx); err != nil {
@@ -123,7 +124,7 @@ func (t *Tier) launch(ctx context.Context, key string, r record, s spec, f found
 	}
 	_, err := t.cfg.Units.Start(ctx, keeper.Unit{
 		ID: unitPrefix + key, Label: s.basis(), Argv: f.arguments(s, r.Port, data), Env: []string{"PATH=/usr/bin:/bin", "LC_ALL=C", passwordVar + "=" + r.Password}, Hide: []string{passwordVar}, Dir: "/",
-		UID: uid, GID: gid, StopGrace: stopGrace, Log: t.LogPath(r.ID), OOMScore: -200,
+		UID: uid, GID: gid, StopGrace: stopGrace, DeathSignal: syscall.SIGTERM, Log: t.LogPath(r.ID), OOMScore: -200,
 	})
 	return err
 }

@@ -136,17 +136,6 @@ func (f *fixture) pid(t *testing.T) int {
 	return u.PID
 }
 
-func (f *fixture) said(text string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, e := range f.events {
-		if strings.Contains(e.Text, text) {
-			return true
-		}
-	}
-	return false
-}
-
 // send asks at an address with a body, as one service; status 0 is no answer.
 func send(method, at, user, secret, body string, fields ...string) (status int, answer string) {
 	r, err := http.NewRequest(method, at, bytes.NewReader([]byte(body)))

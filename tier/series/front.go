@@ -2,6 +2,7 @@ package series
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -409,8 +410,8 @@ func atLine(n int) string {
 }
 
 func cut(s string) string {
-	if len(s) > 100 {
-		return s[:100] + "…"
+	if len(s) > 300 {
+		return strings.ToValidUTF8(s[:300], "") + "…"
 	}
 	return s
 }
@@ -451,12 +452,16 @@ func (f *Front) proxy(a asked) *httputil.ReverseProxy {
 			p.Out.SetBasicAuth(engineUser, a.entry.Password)
 		},
 		ModifyResponse: func(res *http.Response) error {
-			if res.StatusCode >= 400 {
-				a.count.errors.Add(1)
+			if res.StatusCode == http.StatusUnauthorized { // the password is ours: what answers is no engine of ours
+				return errors.New("what answers does not know us")
 			}
-			if res.StatusCode == http.StatusUnauthorized { // the password is ours: what answers is no engine of ours, or not yet
-				return errors.New("the engine does not know us")
+			if res.StatusCode < 400 {
+				return nil
 			}
+			if err := reworded(a.entry, res); err != nil {
+				return err
+			}
+			a.count.errors.Add(1)
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -478,6 +483,34 @@ func (f *Front) proxy(a asked) *httputil.ReverseProxy {
 		ErrorLog:   f.quiet,
 		BufferPool: buffers{},
 	}
+}
+
+// reworded is an error that the engine tells in text, without what is the engine's own business; nil for one that is
+// told in JSON, as clients of Prometheus read it.
+func reworded(e Entry, res *http.Response) error {
+	if !strings.HasPrefix(res.Header.Get("Content-Type"), "text/plain") {
+		return nil
+	}
+	var from io.Reader = io.LimitReader(res.Body, 64<<10)
+	if res.Header.Get("Content-Encoding") == "gzip" {
+		z, err := gzip.NewReader(from)
+		if err != nil {
+			return nil
+		}
+		from = io.LimitReader(z, 64<<10)
+	}
+	b, err := io.ReadAll(from)
+	if err != nil {
+		return err
+	}
+	text := strings.TrimSpace(string(b))
+	if strings.Contains(text, "read-only mode") {
+		return refuse(http.StatusServiceUnavailable, "unavailable", "%s is read only: less than %s are free on its disk; make room, and it takes values again", e.ID.Short(), sizeOf(leastFree))
+	}
+	if i := strings.LastIndex(text, "requestURI: "); i >= 0 { // it begins with who asked for what
+		_, text, _ = strings.Cut(text[i:], "; ")
+	}
+	return refuse(res.StatusCode, "invalid", "%s", cut(text))
 }
 
 // dial connects to an engine, and waits for one that starts again. What is asked has not been sent by then, so nothing

@@ -1,6 +1,7 @@
 package series
 
 import (
+	"compress/gzip"
 	"fmt"
 	"io"
 	"net"
@@ -149,6 +150,44 @@ func TestRequestsWaitForAnEngine(t *testing.T) {
 	}
 	if code, out := send("POST", "http://"+f.addr+"/prices/write", "api", "let-api-in-prices", "a b=1"); code != 503 || !strings.Contains(out, "series prices does not run: it is stopped") {
 		t.Error(code, out)
+	}
+}
+
+// What an engine says in text is told as clients of each protocol read it, without the engine's own words.
+func TestErrorsOfAnEngine(t *testing.T) {
+	f := newFront(t)
+	said, packed := "", false
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if packed {
+			w.Header().Set("Content-Encoding", "gzip")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			z := gzip.NewWriter(w)
+			io.WriteString(z, said)
+			z.Close()
+			return
+		}
+		http.Error(w, said, http.StatusBadRequest)
+	}))
+	t.Cleanup(s.Close)
+	f.Front.Put(Snapshot{Entries: []Entry{{ID: id, Port: s.Listener.Addr().(*net.TCPAddr).Port}}, Keys: keysOf(id)})
+	for _, x := range []struct {
+		said   string
+		packed bool
+		status int
+		want   string
+	}{
+		{`remoteAddr: "127.0.0.1:1"; requestURI: /write; cannot parse the lines`, false, 400, `"message":"cannot parse the lines"`},
+		{"cannot parse", false, 400, `"error":"cannot parse"`},
+		{`remoteAddr: "127.0.0.1:1"; requestURI: /write; cannot store metrics: the storage is in read-only mode; check -storage.x`, true, 503, `"message":"series prices is read only: less than 256 MB are free on its disk; make room, and it takes values again"`},
+	} {
+		said, packed = x.said, x.packed
+		if code, out := send("POST", "http://"+f.addr+"/prices/write", "api", "let-api-in-prices", "a b=1"); code != x.status || !strings.Contains(out, x.want) {
+			t.Errorf("%q: %d %s", x.said, code, out)
+		}
+	}
+	if c := f.Report().Counts[id.String()][tenfold.SeriesInflux]; c.Errors != 3 || c.Requests != 3 {
+		t.Errorf("%+v", c)
 	}
 }
 

@@ -71,7 +71,7 @@ func (t *Tier) news() {
 	}
 }
 
-// tell keeps the front informed. Without a record there is none.
+// tell keeps the front informed. While no manifest names a series there is none.
 func (t *Tier) tell(ctx context.Context) {
 	tick := time.NewTicker(tellPace)
 	defer tick.Stop()
@@ -95,7 +95,7 @@ func (t *Tier) hand(ctx context.Context) error {
 	t.telling.Lock()
 	defer t.telling.Unlock()
 	all := t.records.All()
-	if len(all) == 0 {
+	if !t.Holds() {
 		return t.cfg.Process.Idle(ctx)
 	}
 	keys, lines, err := t.cfg.Holders(ctx)

@@ -230,8 +230,15 @@ func (t *Tier) home(id tenfold.ID) string {
 // LogPath is the file with its engine's output.
 func (t *Tier) LogPath(id tenfold.ID) string { return filepath.Join(t.home(id), "log", "series.log") }
 
-// Holds says whether there is anything to hold.
-func (t *Tier) Holds() bool { return len(t.records.Keys()) > 0 }
+// Holds says whether there is anything to serve.
+func (t *Tier) Holds() bool {
+	for _, r := range t.records.All() {
+		if !r.Stopped {
+			return true
+		}
+	}
+	return false
+}
 
 // spec is what a series is; it enters the fingerprint.
 type spec struct {
