@@ -36,6 +36,8 @@ func Series(ctx context.Context) (Engine, error) {
 			e := Engine{Name: "victoriametrics", Major: 1, Bin: filepath.Dir(p), Server: p}
 			if m := taggedVersion.FindStringSubmatch(string(out)); m != nil {
 				e.Version = m[1]
+			} else if filepath.Dir(p) != "/usr/bin" {
+				return e, nil // no package is there
 			} else if out, err := exec.CommandContext(ctx, "dpkg-query", "-W", "-f", "${Version}", program).Output(); err == nil { // Debian's says nothing
 				if m := packageVersion.FindStringSubmatch(string(out)); m != nil {
 					e.Version = m[1]

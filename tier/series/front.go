@@ -371,6 +371,9 @@ func (f *Front) check(r *http.Request, a asked) error {
 		return refuse(http.StatusForbidden, "forbidden", "series.%s.accept has no %s: add it%s", e.ID.Name, p, atLine(e.Line))
 	case p == tenfold.SeriesOTLP && !e.OTLP:
 		return refuse(http.StatusNotImplemented, "not implemented", "%s has no OTLP: install a newer one (Debian 13 has 1.112), then tenfold down and tenfold up; or write by remote write or by InfluxDB's line protocol", e.Engine)
+	case p == tenfold.SeriesRemoteWrite && strings.Contains(r.Header.Get("Content-Type"), "io.prometheus.write.v2"):
+		// The engine would take it for the first version and find nothing in it. A sender that is told so goes back to that.
+		return refuse(http.StatusUnsupportedMediaType, "unsupported media type", "remote write is served in its version 1.0 (prometheus.WriteRequest)")
 	case e.Down != "":
 		return refuse(http.StatusServiceUnavailable, "unavailable", "%s does not run: %s", e.ID.Short(), e.Down)
 	case r.ContentLength > a.route.most():

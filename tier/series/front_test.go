@@ -72,6 +72,7 @@ func TestWhoMayAskForWhat(t *testing.T) {
 		{"POST", "/temps/write", api, in, "", nil, 200, "POST /write"}, // the service uses both
 		{"POST", "/temps/api/v1/write", api, in, "x", nil, 403, "series.temps.accept has no remote-write: add it (tenfold.yaml:8)"},
 		{"GET", "/temps/api/v1/query?query=up", api, in, "", nil, 200, "GET /api/v1/query"},
+		{"POST", "/prices/api/v1/write", api, in, "x", []string{"Content-Type", "application/x-protobuf;proto=io.prometheus.write.v2.Request"}, 415, "version 1.0"},
 		{"POST", "/rain/v1/metrics", api, in, "x", nil, 501, "VictoriaMetrics 1.79.5 has no OTLP"},
 		{"GET", "/prices/api/v1/query?query=up", "", "", "", nil, 401, "SERIES_URL"},
 		{"GET", "/prices/api/v1/query?query=up", api, "wrong", "", nil, 401, "nobody's"},
