@@ -157,6 +157,9 @@ func (t *Tier) pursue(ctx context.Context, key string) time.Duration {
 		} else if !again {
 			return time.Minute
 		}
+		if r, ok = t.records.Get(key); !ok { // it may need another port
+			return 0
+		}
 	}
 	if err := t.start(ctx, key, r, s); err != nil {
 		if ctx.Err() == nil {
@@ -285,7 +288,7 @@ func (t *Tier) settle(ctx context.Context, key string, r record, s spec, took ti
 		return err
 	}
 	t.news()
-	t.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: "series kept for " + fmt.Sprint(s.days()) + " days by " + r.Version, Took: took})
+	t.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("series kept for %dd by %s", s.days(), r.Version), Took: took})
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package series
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -156,6 +157,20 @@ func TestAnEngineThatDoesNotStart(t *testing.T) {
 	t.Setenv("PATH", path)
 	f.apply(t, tenfold.VerbStart, tenfold.Series{Keep: day, Every: time.Minute})
 	f.await(t, "ready", ready)
+	f.apply(t, tenfold.VerbStop, tenfold.Series{})
+	f.await(t, "stopped", func(r tenfold.Resource) bool { return r.State == tenfold.StateStopped })
+	port := f.records.All()[id.String()].Port
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f.apply(t, tenfold.VerbStart, tenfold.Series{Keep: day, Every: time.Minute})
+	f.await(t, "ready at another port", ready)
+	f.write(t, "gold", 7)
+	if now := f.records.All()[id.String()].Port; now == port {
+		t.Error("it has the port that is another's")
+	}
 }
 
 func TestFingerprintsStay(t *testing.T) {
