@@ -1,5 +1,6 @@
-// Package engines finds the database and cache servers that a machine has, and installs them where
-// it may. It runs nothing but their --version. Begin at Postgres and Cache.
+// Package engines finds the servers of databases, caches and time series that a machine has, and installs the first
+// two where it may. It runs nothing of them but what tells their version and their flags. Begin at Postgres, Cache and
+// Series.
 package engines
 
 import (
@@ -24,7 +25,7 @@ var ErrMissing = errors.New("not installed")
 
 // Engine is an installed server.
 type Engine struct {
-	Name    string // "postgres", "valkey", "redis", "memcached"
+	Name    string // "postgres", "valkey", "redis", "memcached", "victoriametrics"
 	Major   int
 	Version string // "17.6"
 	Bin     string // folder of its programs
