@@ -229,19 +229,21 @@ func (m *group) open() (*os.File, error) {
 	return os.Open(m.two)
 }
 
-// join moves a process that has just begun into the group, with what it may have started already.
-func (m *group) join(house, id string, p *proc) error {
+// join moves a process into the group, with what it may have started already, as far as that is among others.
+func (m *group) join(house, id string, p *proc, others func() []process) error {
 	if m == nil || len(m.folders()) == 0 {
 		return nil
 	}
 	var failed error
-	early := family{}.look(house, id, p)
+	early := family{}.among(append(others(), process{pid: p.pid, session: p.pid}), house, id, p)
 	for _, dir := range m.folders() {
 		if err := put(dir, "cgroup.procs", strconv.Itoa(p.pid)); err != nil && !errors.Is(err, syscall.ESRCH) {
 			failed = errors.Join(failed, err)
 		}
 		for _, pid := range early {
-			put(dir, "cgroup.procs", strconv.Itoa(pid))
+			if pid != p.pid { // each is a lock that all forks of the machine wait for
+				put(dir, "cgroup.procs", strconv.Itoa(pid))
+			}
 		}
 	}
 	return failed

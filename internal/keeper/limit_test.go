@@ -166,3 +166,46 @@ func TestAStrictUnitRunsOnlyWithItsLimits(t *testing.T) {
 		}
 	}
 }
+
+// What a process starts before it is in its group comes into it too, whatever it leaves: its parent, its session, or
+// its environment.
+func TestWhatAUnitStartsAtOnceIsBounded(t *testing.T) {
+	house := keepertest.Start(t)
+	u := sh("early", "setsid env -i /bin/sleep 98761 & (sleep 98762 &); (setsid sleep 98763 &); exec sleep 98764")
+	u.Box, u.PIDs = &isolate.Box{Home: filepath.Join(house.Dir, "home"), Hide: []string{house.Dir}}, 20
+	u.Env, u.Dir = []string{"PATH=/usr/bin:/bin"}, "/"
+	start(t, house, u)
+	var s keeper.Status
+	eventually(t, "rungs are told", func() bool {
+		l, _ := house.List(t.Context(), "early")
+		s = l[0]
+		return len(s.Rungs) > 0
+	})
+	for _, r := range s.Rungs {
+		if r.Name == "cgroup" && (!r.OK || !strings.Contains(r.Found, "pids")) {
+			t.Skip("the machine does not bound processes: " + r.Found)
+		}
+	}
+	found := 0
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range all {
+		b, _ := os.ReadFile(path)
+		if f := strings.Split(string(b), "\x00"); len(f) < 2 || !strings.HasPrefix(f[1], "9876") {
+			continue
+		}
+		found++
+		pid, err := strconv.Atoi(strings.Split(path, "/")[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := control(pid, "pids.max"); got != "20" {
+			t.Errorf("%q is bounded to %q", b, got)
+		}
+	}
+	if found != 4 {
+		t.Errorf("%d of 4 processes run", found)
+	}
+}

@@ -277,7 +277,7 @@ func (k *Keeper) adopt(s *state) error {
 			p.joined = make(chan struct{})
 			go func() { // the earlier binary may have been about to
 				defer close(p.joined)
-				p.group.join(k.house, h.unit.ID, p)
+				p.group.join(k.house, h.unit.ID, p, processes)
 			}()
 		}
 		go k.live(h, h.proc)

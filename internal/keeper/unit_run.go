@@ -198,7 +198,7 @@ func (k *Keeper) settle(h *held, p *proc, limits Limits, rungs []isolate.Rung, u
 			return
 		}
 	}
-	err := p.group.join(k.house, h.unit.ID, p)
+	err := p.group.join(k.house, h.unit.ID, p, func() []process { return younger(p.pid) })
 	failed := err != nil && !limits.none()
 	if failed {
 		unenforced = err.Error()
