@@ -96,7 +96,7 @@ func (h *house) find() error {
 	}
 	h.door = doors[0]
 	measure.Favour(h.door)
-	return pin(h.door, serverCPU)
+	return measure.Pin(h.door, serverCPU)
 }
 
 // processes are the house's own of a mode.

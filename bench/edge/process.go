@@ -1,11 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,26 +34,6 @@ func tools(names ...string) error {
 		return nil
 	}
 	return fmt.Errorf("not installed: apt-get install %s", strings.Join(missing, " "))
-}
-
-// pin puts every thread of a process on one processor. Threads made later inherit it.
-func pin(pid, cpu int) error {
-	var set unix.CPUSet
-	set.Set(cpu)
-	// Twice: a thread that is made during the first pass inherits the old set.
-	for range 2 {
-		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*", pid))
-		if len(threads) == 0 {
-			return fmt.Errorf("pin process %d: it is gone", pid)
-		}
-		for _, t := range threads {
-			tid, _ := strconv.Atoi(filepath.Base(t))
-			if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("pin process %d: %w", pid, err)
-			}
-		}
-	}
-	return nil
 }
 
 // cpu is the time that the threads of some processes have run, in seconds.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -238,16 +239,40 @@ func (b *bench) beside(name, how string, commands []string) error {
 	if err != nil {
 		return err
 	}
-	peer, _, stop, err := b.bare(name, at)
+	peer, bare, stop, err := b.bare(name, at)
 	defer stop()
 	if err != nil {
 		return err
 	}
-	primary, _, err := b.settled(name)
+	primary, all, err := b.settled(name)
 	if err != nil {
 		return err
 	}
 	us := engine{url: at, pid: primary.PID}
+	if len(all) > 1 && runtime.NumCPU() > 1 {
+		// Three processes are busy with a write: what shares a processor with what is not left to chance.
+		last := runtime.NumCPU() - 1
+		for _, n := range all {
+			bare = append(bare, n.PID)
+		}
+		for _, pid := range bare {
+			cpu := last
+			if pid == us.pid || pid == peer.pid {
+				cpu = 0
+			}
+			if err := measure.Pin(pid, cpu); err != nil {
+				return err
+			}
+		}
+		if err := measure.Pin(os.Getpid(), last); err != nil {
+			return err
+		}
+		every := make([]int, runtime.NumCPU())
+		for i := range every {
+			every[i] = i
+		}
+		defer measure.Pin(os.Getpid(), every...)
+	}
 	defer us.hangUp()
 	defer peer.hangUp()
 	if err := errors.Join(us.call(), peer.call()); err != nil {

@@ -5,6 +5,7 @@
 package measure
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,8 +14,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Figure is one comparison. Ratio is ours to the peer's; without a peer, Asked bounds Ours.
@@ -242,4 +246,26 @@ func times(stat string) (own, reaped float64, err error) {
 // nothing depends on it: without it figures are noisier.
 func Favour(pid int) {
 	os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte("-15"), 0)
+}
+
+// Pin puts every thread of a process on these processors, counted from 0. Threads made later inherit it.
+func Pin(pid int, cpus ...int) error {
+	var set unix.CPUSet
+	for _, cpu := range cpus {
+		set.Set(cpu)
+	}
+	// Twice: a thread that is made during the first pass inherits the old set.
+	for range 2 {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*", pid))
+		if len(threads) == 0 {
+			return fmt.Errorf("pin process %d: it is gone", pid)
+		}
+		for _, t := range threads {
+			tid, _ := strconv.Atoi(filepath.Base(t))
+			if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("pin process %d: %w", pid, err)
+			}
+		}
+	}
+	return nil
 }
