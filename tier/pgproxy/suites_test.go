@@ -234,6 +234,8 @@ func pytest(ctx context.Context, t *testing.T, python, folder string, args ...st
 	}
 	report := filepath.Join(dir, "report.xml")
 	cmd := exec.CommandContext(ctx, python, append([]string{"-B", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--junitxml", report, "--maxfail", "10000"}, args...)...)
+	// Some tests take the next best of a set: both sides are to take the same, run after run.
+	cmd.Env = append(os.Environ(), "PYTHONHASHSEED=0")
 	cmd.Dir = dir
 	b, err := cmd.CombinedOutput()
 	o = outcome{failed: map[string]string{}, out: fmt.Sprintf("%s\n%v", b, err)}
