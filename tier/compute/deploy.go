@@ -251,7 +251,11 @@ func (s *service) giveUp(ctx context.Context, e effect) {
 		if d := outputDetail(out); d != "" {
 			reason += "\n" + d
 		}
-		s.fail(ctx, reason, s.hint(r.Deploy.To, r.Deploy.To.Spec.Migrate, u, out, "the old version serves on; correct the migration, then deploy again"))
+		otherwise := "correct the migration, then deploy again"
+		if r.Serving != nil {
+			otherwise = "the old version serves on; " + otherwise
+		}
+		s.fail(ctx, reason, s.hint(r.Deploy.To, r.Deploy.To.Spec.Migrate, u, out, otherwise))
 		return
 	}
 	t, ok := s.find(r, e.N)
