@@ -181,9 +181,10 @@ func TestWhatAUnitStartsAtOnceIsBounded(t *testing.T) {
 		s = l[0]
 		return len(s.Rungs) > 0
 	})
+	bound := "" // of a machine that counts no processes
 	for _, r := range s.Rungs {
-		if r.Name == "cgroup" && (!r.OK || !strings.Contains(r.Found, "pids")) {
-			t.Skip("the machine does not bound processes: " + r.Found)
+		if r.Name == "cgroup" && r.OK && strings.Contains(r.Found, "pids") {
+			bound = "20"
 		}
 	}
 	found := 0
@@ -201,8 +202,8 @@ func TestWhatAUnitStartsAtOnceIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := control(pid, "pids.max"); got != "20" {
-			t.Errorf("%q is bounded to %q", b, got)
+		if got := control(pid, "pids.max"); got != bound {
+			t.Errorf("%q is bounded to %q, not to %q", b, got, bound)
 		}
 	}
 	if found != 4 {

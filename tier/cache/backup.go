@@ -211,12 +211,10 @@ func (c *Cache) keepCopies(ctx context.Context, key string) time.Duration {
 	}
 	if err != nil && ctx.Err() == nil {
 		c.say(at, r.ID, "backup: "+err.Error())
-		return max(c.later(at), time.Second)
+		return max(c.tries.Pause(at), time.Second)
 	}
 	c.say(at, r.ID, "")
-	c.mu.Lock()
-	delete(c.backoff, at)
-	c.mu.Unlock()
+	c.tries.Done(at)
 	return again
 }
 

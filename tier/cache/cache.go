@@ -61,13 +61,13 @@ type Cache struct {
 
 	dumping sync.Mutex // one backup at a time: each costs a server a copy of its memory
 
+	tries ledger.Patience // of what is tried again and again, by key or by "key#2" for a reader
+
 	mu sync.Mutex
 	// Under mu. By key, or by "key#2" for a reader:
 	healthy map[string]time.Time // last good answer
 	rested  map[string]time.Time // when all was looked at and nothing was to be done
-	backoff map[string]time.Duration
 	retry   map[string]time.Time // not before
-	said    map[string]string    // the last warning
 	seen    map[string]view
 	// The last ten minutes, of caches whose readers follow their load.
 	scalings map[string][]sampleOf
@@ -95,7 +95,7 @@ func New(cfg Config) (*Cache, error) {
 		return nil, err
 	}
 	c := &Cache{
-		cfg: cfg, records: recs, healthy: map[string]time.Time{}, rested: map[string]time.Time{}, backoff: map[string]time.Duration{}, retry: map[string]time.Time{}, said: map[string]string{},
+		cfg: cfg, records: recs, healthy: map[string]time.Time{}, rested: map[string]time.Time{}, retry: map[string]time.Time{},
 		seen: map[string]view{}, links: map[place]*link{}, labels: map[place]string{}, tuned: map[place]tuning{}, failed: map[place]int{}, greeted: map[place]int{}, fed: map[place]int{}, told: map[place]noted{}, turns: map[tenfold.ID]int{}, used: map[place]used{}, scalings: map[string][]sampleOf{},
 	}
 	c.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: c.pursue, Pace: 2 * time.Second}

@@ -102,7 +102,7 @@ func (c *Cache) follow(ctx context.Context, key string, r record, v view, n int)
 	if x := v.Nodes[n]; x.Exit != "" && !x.Asked {
 		c.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityWarning, Text: fmt.Sprintf("reader %d ended: %s; it is started again", n, x.Exit), Hint: "its log: " + c.logOf(r.ID, n)})
 	}
-	pause := c.later(at)
+	pause := c.tries.Pause(at)
 	c.mu.Lock()
 	c.retry[at] = time.Now().Add(pause)
 	c.mu.Unlock()

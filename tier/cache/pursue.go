@@ -11,16 +11,15 @@ import (
 	"tenfold"
 	"tenfold/internal/freeport"
 	"tenfold/internal/keeper"
+	"tenfold/internal/ledger"
 )
 
 // How servers are watched and restarted.
 const (
-	startLimit   = 20 * time.Second
-	answerPace   = 10 * time.Millisecond
-	guardPace    = 100 * time.Millisecond // PINGs to a primary that has readers
-	lookPace     = time.Second            // all that is known of a cache that has readers
-	firstBackoff = 100 * time.Millisecond
-	lastBackoff  = 10 * time.Second
+	startLimit = 20 * time.Second
+	answerPace = 10 * time.Millisecond
+	guardPace  = 100 * time.Millisecond // PINGs to a primary that has readers
+	lookPace   = time.Second            // all that is known of a cache that has readers
 )
 
 // Run pursues every record. It is woken by the keeper when a process ends.
@@ -55,7 +54,7 @@ func (c *Cache) watch(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(firstBackoff):
+		case <-time.After(ledger.FirstPause):
 		}
 	}
 }
@@ -90,11 +89,11 @@ func (c *Cache) pursue(ctx context.Context, key string) time.Duration {
 		}
 		r, err := c.identify(key, r)
 		if err != nil {
-			return c.later(key)
+			return c.tries.Pause(key)
 		}
 		v, err := c.see(ctx, key, r)
 		if err != nil {
-			return c.later(key)
+			return c.tries.Pause(key)
 		}
 		st := r.next(r.Spec, r.Serving != r.Goal && r.Failed != r.Goal, v)
 		if st.Do == wait {
@@ -105,10 +104,10 @@ func (c *Cache) pursue(ctx context.Context, key string) time.Duration {
 				return 0
 			}
 			c.fail(key, r, st, err)
-			return c.later(key)
+			return c.tries.Pause(key)
 		}
 	}
-	return firstBackoff
+	return ledger.FirstPause
 }
 
 // quiet says that all was looked at lately and nothing was to be done.
@@ -129,11 +128,11 @@ func (c *Cache) rest(key string, r record, v view) time.Duration {
 	if !p.Answers || p.Loading {
 		return guardPace
 	}
-	delete(c.backoff, key)
+	c.tries.Done(key)
 	c.healthy[key] = time.Now()
 	for n, s := range v.Nodes {
 		if s.Answers {
-			delete(c.backoff, fmt.Sprint(key, "#", n))
+			c.tries.Done(fmt.Sprint(key, "#", n))
 		}
 	}
 	for _, n := range r.staying() {
@@ -236,21 +235,9 @@ func (c *Cache) fail(key string, r record, st step, err error) {
 
 // say warns once of what is tried again and again.
 func (c *Cache) say(at string, id tenfold.ID, text string) {
-	c.mu.Lock()
-	old := c.said[at]
-	c.said[at] = text
-	c.mu.Unlock()
-	if text != "" && text != old {
+	if c.tries.News(at, text) && text != "" {
 		c.cfg.Emit(tenfold.Event{ID: id, Severity: tenfold.SeverityWarning, Text: text})
 	}
-}
-
-// later is how long to wait before the next try.
-func (c *Cache) later(key string) time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.backoff[key] = min(max(2*c.backoff[key], firstBackoff), lastBackoff)
-	return c.backoff[key]
 }
 
 // failures are starts of a server in a row that came to nothing.

@@ -146,16 +146,12 @@ func (p *Postgres) keepArchive(ctx context.Context, key string) time.Duration {
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && (!errors.As(err, &pe) || pe.Code[:2] != "57") {
 		p.alarm(at, r.ID, "the archive of WAL has stopped: "+err.Error(), "the database serves on; up to "+walBound+" of WAL waits for it")
 	}
-	return p.later(at)
+	return p.tries.Pause(at)
 }
 
 // alarm says once what is tried again and again.
 func (p *Postgres) alarm(at string, id tenfold.ID, text, hint string) {
-	p.mu.Lock()
-	known := p.said[at] == text
-	p.said[at] = text
-	p.mu.Unlock()
-	if !known {
+	if p.tries.News(at, text) {
 		p.cfg.Emit(tenfold.Event{ID: id, Severity: tenfold.SeverityAlarm, Text: text, Hint: hint})
 	}
 }
@@ -426,7 +422,7 @@ func (in *intake) Safe() (pgrepl.LSN, error) {
 func (in *intake) CaughtUp(at time.Time) {
 	in.s.Until = at
 	in.p.mu.Lock()
-	delete(in.p.backoff, in.key+"#archive")
+	in.p.tries.Done(in.key + "#archive")
 	in.p.archived[in.key] = archived{until: at, at: max(in.at, in.s.Next), running: true}
 	in.p.mu.Unlock()
 	if time.Since(in.noted) > 10*time.Second {

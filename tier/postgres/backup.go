@@ -260,12 +260,10 @@ func (p *Postgres) keepCopies(ctx context.Context, key string) time.Duration {
 	}
 	if err != nil && ctx.Err() == nil {
 		p.say(at, r.ID, "backup: "+err.Error())
-		return max(p.later(at), time.Second)
+		return max(p.tries.Pause(at), time.Second)
 	}
 	p.say(at, r.ID, "")
-	p.mu.Lock()
-	delete(p.backoff, at)
-	p.mu.Unlock()
+	p.tries.Done(at)
 	return again
 }
 

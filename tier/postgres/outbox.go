@@ -112,7 +112,7 @@ func (p *Postgres) keepOutbox(ctx context.Context, at string) time.Duration {
 	}
 	p.tell(at, "has stopped: "+err.Error())
 	p.alarm(at, r.ID, fmt.Sprintf("the outbox of %s has stopped: %v", bus, err), "the database serves on; up to "+walBound+" of WAL waits for it")
-	return p.later(at)
+	return p.tries.Pause(at)
 }
 
 // endOutboxes removes what a database's outboxes left in it.

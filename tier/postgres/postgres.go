@@ -71,11 +71,11 @@ type Postgres struct {
 	// as a reader is one.
 	gate sync.Mutex
 
+	tries ledger.Patience // of what is tried again and again, by key or by what is done for it: "key#archive"
+
 	mu sync.Mutex
 	// Under mu. By key, or by "key#2" for a reader:
-	healthy map[string]time.Time // last good answer
-	backoff map[string]time.Duration
-	said    map[string]string     // the last warning
+	healthy map[string]time.Time  // last good answer
 	last    map[string]pgrepl.LSN // of the primary
 	seen    map[string]view
 	paused  map[string]bool
@@ -115,7 +115,7 @@ func New(cfg Config) (*Postgres, error) {
 		return nil, err
 	}
 	p := &Postgres{
-		cfg: cfg, records: recs, healthy: map[string]time.Time{}, backoff: map[string]time.Duration{}, said: map[string]string{},
+		cfg: cfg, records: recs, healthy: map[string]time.Time{},
 		last: map[string]pgrepl.LSN{}, seen: map[string]view{}, paused: map[string]bool{}, links: map[place]*link{},
 		greeted: map[place]time.Time{}, positions: map[place]string{}, slotted: map[place]string{}, archived: map[string]archived{}, outboxNotes: map[string]string{}, locks: map[string]*sync.Mutex{},
 		engines: map[int]found{}, loads: map[string]load{}, scalings: map[string]scaling{}, crowds: map[string]crowd{}, samplers: map[string]*sampler{}, restarts: map[string][]restartAsked{}, confined: map[place]confinement{}, unheld: map[string]string{}, began: time.Now(), change: make(chan struct{}),

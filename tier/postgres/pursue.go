@@ -23,13 +23,11 @@ import (
 
 // How servers are watched and restarted.
 const (
-	startLimit   = 60 * time.Second // to the first answer; recovery after a crash may take as long
-	answerPace   = 5 * time.Millisecond
-	fencePace    = 10 * time.Millisecond
-	worriedPace  = 250 * time.Millisecond // while the primary does not answer
-	watchPace    = time.Second            // of a cluster that has readers
-	firstBackoff = 100 * time.Millisecond
-	lastBackoff  = 10 * time.Second
+	startLimit  = 60 * time.Second // to the first answer; recovery after a crash may take as long
+	answerPace  = 5 * time.Millisecond
+	fencePace   = 10 * time.Millisecond
+	worriedPace = 250 * time.Millisecond // while the primary does not answer
+	watchPace   = time.Second            // of a cluster that has readers
 )
 
 // Run pursues every record, and every reader apart from its cluster: cloning one takes long, and a
@@ -72,7 +70,7 @@ func (p *Postgres) watch(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(firstBackoff):
+		case <-time.After(ledger.FirstPause):
 		}
 	}
 }
@@ -103,11 +101,11 @@ func (p *Postgres) pursue(ctx context.Context, key string) time.Duration {
 		}
 		r, err := p.identify(key, r)
 		if err != nil {
-			return p.later(key)
+			return p.tries.Pause(key)
 		}
 		v, err := p.see(ctx, key, r)
 		if err != nil {
-			return p.later(key)
+			return p.tries.Pause(key)
 		}
 		st := r.next(r.timed(), r.Serving != r.Goal && r.Failed != r.Goal, v)
 		if st.Do == wait {
@@ -130,10 +128,10 @@ func (p *Postgres) pursue(ctx context.Context, key string) time.Duration {
 			if r.Serving != r.Goal && definite(err) {
 				p.fail(key, r, err)
 			}
-			return p.later(key)
+			return p.tries.Pause(key)
 		}
 	}
-	return firstBackoff
+	return ledger.FirstPause
 }
 
 // rest notes how the primary is and says when to look again.
@@ -141,7 +139,7 @@ func (p *Postgres) rest(ctx context.Context, key string, r record, v view) time.
 	s := v.Nodes[r.Primary]
 	if s.Answers {
 		p.mu.Lock()
-		delete(p.backoff, key)
+		p.tries.Done(key)
 		p.healthy[key] = time.Now()
 		p.mu.Unlock()
 		p.scale(key, r, s.PID)
@@ -249,14 +247,6 @@ func (p *Postgres) orphaned(r record) bool {
 func (p *Postgres) get(key string) (record, bool) {
 	r, ok := p.records.Get(key)
 	return r.whole(), ok
-}
-
-// later is how long to wait before the next try.
-func (p *Postgres) later(key string) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.backoff[key] = min(max(2*p.backoff[key], firstBackoff), lastBackoff)
-	return p.backoff[key]
 }
 
 // definite says that trying again will not help.

@@ -59,21 +59,15 @@ func (p *Postgres) follow(ctx context.Context, at string) time.Duration {
 	}
 	if err != nil && ctx.Err() == nil {
 		p.say(at, r.ID, fmt.Sprintf("reader %d: %v", n, err))
-		return p.later(at)
+		return p.tries.Pause(at)
 	}
-	p.mu.Lock()
-	delete(p.backoff, at)
-	p.mu.Unlock()
+	p.tries.Done(at)
 	return again
 }
 
 // say warns once of what is tried again and again.
 func (p *Postgres) say(at string, id tenfold.ID, text string) {
-	p.mu.Lock()
-	old := p.said[at]
-	p.said[at] = text
-	p.mu.Unlock()
-	if text != "" && text != old {
+	if p.tries.News(at, text) && text != "" {
 		p.cfg.Emit(tenfold.Event{ID: id, Severity: tenfold.SeverityWarning, Text: text})
 	}
 }

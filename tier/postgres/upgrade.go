@@ -236,7 +236,7 @@ func (p *Postgres) pursueUpgrade(ctx context.Context, key string) time.Duration 
 		return answerPace
 	}
 	p.say(key+"#upgrade", r.ID, "upgrade: "+err.Error())
-	return max(p.later(key+"#upgrade"), time.Second)
+	return max(p.tries.Pause(key+"#upgrade"), time.Second)
 }
 
 // carryOut makes the copy and switches, or rehearses that. What fails ends it; the record then says why.

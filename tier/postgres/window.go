@@ -72,12 +72,7 @@ func (p *Postgres) maintain(ctx context.Context, key string, r record) error {
 	if err != nil || to == "" {
 		return nil // a missing engine is told elsewhere
 	}
-	at := key + "#release"
-	p.mu.Lock()
-	known := p.said[at] == to
-	p.said[at] = to
-	p.mu.Unlock()
-	if !known {
+	if p.tries.News(key+"#release", to) {
 		p.cfg.Emit(tenfold.Event{ID: r.ID, Severity: tenfold.SeverityInfo, Text: fmt.Sprintf("PostgreSQL %s is installed, %s runs: it is taken in the window %s", to, r.Version, r.Spec.window()), Hint: "now: tenfold db upgrade"})
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"tenfold"
 	"tenfold/internal/freeport"
 	"tenfold/internal/keeper"
+	"tenfold/internal/ledger"
 )
 
 // How engines are watched and started again.
@@ -23,8 +24,6 @@ const (
 	// startLimit is how long it may take to its first answer, and hangLimit how long it may be silent after one: it is
 	// killed then.
 	startLimit, hangLimit = 5 * time.Minute, 30 * time.Second
-	firstBackoff          = 100 * time.Millisecond
-	lastBackoff           = 10 * time.Second
 	tries                 = 3 // of a goal that never served, before it is given up on
 	statsPace             = 5 * time.Second
 	tellPace              = 2 * time.Second // the front is told the same again: it may be another
@@ -53,7 +52,7 @@ func (t *Tier) watch(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(firstBackoff):
+		case <-time.After(ledger.FirstPause):
 		}
 	}
 }
@@ -165,7 +164,7 @@ func (t *Tier) pursue(ctx context.Context, key string) time.Duration {
 		if ctx.Err() == nil {
 			t.fail(key, r, err)
 		}
-		return t.later(key)
+		return t.tries.Pause(key)
 	}
 	return startPace
 }
@@ -238,9 +237,9 @@ func (t *Tier) attend(ctx context.Context, key string, r record, s spec, u keepe
 	t.healthy[key] = time.Now()
 	took := time.Since(u.Started)
 	delete(t.deaths, key)
-	delete(t.backoff, key)
 	due := time.Since(t.stats[key].At) > statsPace
 	t.mu.Unlock()
+	t.tries.Done(key)
 	if r.Serving != r.Goal && r.Failed != r.Goal {
 		if err := t.settle(ctx, key, r, s, took); err != nil {
 			t.fail(key, r, err)
@@ -340,7 +339,7 @@ func (t *Tier) died(key string, r record, u keeper.Status) (again bool, wait tim
 	t.say(key, r.ID, "the engine "+how)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	pause := min(firstBackoff<<min(n, 10), lastBackoff)
+	pause := min(ledger.FirstPause<<min(n, 10), ledger.LastPause)
 	if since := time.Since(begun); since < pause {
 		t.deaths[key]-- // it is looked at again, and counted then
 		return true, pause - since
@@ -366,19 +365,7 @@ func (t *Tier) fail(key string, r record, err error) {
 
 // say warns once of what is tried again and again.
 func (t *Tier) say(at string, id tenfold.ID, text string) {
-	t.mu.Lock()
-	old := t.said[at]
-	t.said[at] = text
-	t.mu.Unlock()
-	if text != "" && text != old {
+	if t.tries.News(at, text) && text != "" {
 		t.cfg.Emit(tenfold.Event{ID: id, Severity: tenfold.SeverityWarning, Text: text})
 	}
-}
-
-// later is how long to wait before the next try.
-func (t *Tier) later(key string) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.backoff[key] = min(max(2*t.backoff[key], firstBackoff), lastBackoff)
-	return t.backoff[key]
 }

@@ -62,15 +62,15 @@ type Tier struct {
 
 	telling sync.Mutex // one at a time
 
+	tries ledger.Patience // of what is tried again and again, by key
+
 	mu sync.Mutex
 	// Under mu, by key:
-	healthy map[string]time.Time     // last good answer
-	begun   map[string]time.Time     // the last start
-	deaths  map[string]int           // starts in a row that came to nothing
-	backoff map[string]time.Duration // before the next
-	said    map[string]string        // the last warning
-	stats   map[string]stats         // what engines said of themselves
-	report  Report                   // of the front
+	healthy map[string]time.Time // last good answer
+	begun   map[string]time.Time // the last start
+	deaths  map[string]int       // starts in a row that came to nothing
+	stats   map[string]stats     // what engines said of themselves
+	report  Report               // of the front
 }
 
 var _ tenfold.Tier = (*Tier)(nil)
@@ -88,7 +88,7 @@ func New(cfg Config) (*Tier, error) {
 		return nil, err
 	}
 	t := &Tier{cfg: cfg, records: recs, prod: make(chan struct{}, 1), healthy: map[string]time.Time{}, begun: map[string]time.Time{}, deaths: map[string]int{},
-		backoff: map[string]time.Duration{}, said: map[string]string{}, stats: map[string]stats{}}
+		stats: map[string]stats{}}
 	t.pursuit = ledger.Pursuit{Keys: recs.Keys, Work: t.pursue, Pace: lookPace}
 	return t, nil
 }
@@ -132,8 +132,7 @@ func (t *Tier) forget(key string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.deaths, key)
-	delete(t.backoff, key)
-	delete(t.said, key)
+	t.tries.Forget(key)
 }
 
 // Observe implements tenfold.Tier.
